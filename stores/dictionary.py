@@ -1,0 +1,219 @@
+"""FeatureDictionary: what every way of learning features ends in.
+
+    z     = activation((x - b_dec) W_enc + b_enc)        x: raw activations (…, d_in); z: code (…, d_sae)
+    x_hat = z W_dec + b_dec
+
+Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
+loads as it is, and provenance.json beside them: where the dictionary comes from.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, read_json
+
+ARCHITECTURES = ("standard", "topk", "linear")
+WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
+Provenance = dict[str, Any]
+
+
+class SparseCode(NamedTuple):
+    """The entries of a code that are not zero: values and indices (…, k), padded with value 0."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a dictionary is besides its weights."""
+
+    architecture: str  # one of ARCHITECTURES; "linear" codes are signed and dense
+    d_in: int
+    d_sae: int
+    hook_point: str = ""
+    k: int = 0  # topk
+    provenance: Provenance = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture!r} is not one of {', '.join(ARCHITECTURES)}")
+        if self.architecture == "topk" and not 1 <= self.k <= self.d_sae:
+            raise ValueError(f"k = {self.k} is not between 1 and d_sae = {self.d_sae}")
+
+
+def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
+    missing = {"architecture", "d_in", "d_sae"} - set(config)
+    if missing:
+        raise ValueError(f"{path / CONFIG} lacks {', '.join(sorted(missing))}: SAELens 6 writes them")
+    hook_point = config.get("metadata", {}).get("hook_name", "")
+    k = config.get("k", 0)
+    return Spec(config["architecture"], config["d_in"], config["d_sae"], hook_point, k, provenance)
+
+
+def folder_digest(path: Path) -> str:
+    """Of the files that say what the dictionary in a folder computes."""
+    return digest([file_digest(path / CONFIG), file_digest(path / WEIGHTS)])
+
+
+class FeatureDictionary(nn.Module):
+    """An affine encoder, an activation, an affine decoder.
+
+    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_in), b_dec (d_in), float32.
+    Raises ValueError: a weight of another shape.
+    """
+
+    def __init__(self, spec: Spec, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor) -> None:
+        super().__init__()
+        self.spec = spec
+        shapes = {
+            "W_enc": (spec.d_in, spec.d_sae),
+            "b_enc": (spec.d_sae,),
+            "W_dec": (spec.d_sae, spec.d_in),
+            "b_dec": (spec.d_in,),
+        }
+        for (name, shape), weight in zip(shapes.items(), (W_enc, b_enc, W_dec, b_dec), strict=True):
+            if tuple(weight.shape) != shape:
+                raise ValueError(f"{name} is {tuple(weight.shape)}, expected {shape}")
+            self.register_buffer(name, weight.detach().clone().float().contiguous())
+        self.W_enc: Tensor
+        self.b_enc: Tensor
+        self.W_dec: Tensor
+        self.b_dec: Tensor
+
+    @property
+    def d_in(self) -> int:
+        return self.spec.d_in
+
+    @property
+    def d_sae(self) -> int:
+        return self.spec.d_sae
+
+    @property
+    def signed(self) -> bool:
+        """Whether a code may be negative, so that a direction and its opposite are the same feature."""
+        return self.spec.architecture == "linear"
+
+    @property
+    def hook_point(self) -> str:
+        return self.spec.hook_point
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.spec.provenance
+
+    @property
+    def directions(self) -> Tensor:
+        """(d_sae, d_in) decoder rows of unit length; a row of zeros stays zero."""
+        return nn.functional.normalize(self.W_dec, dim=-1)
+
+    def _pre(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.d_in:
+            raise ValueError(f"x has {x.shape[-1]} coordinates, the dictionary takes d_in = {self.d_in}")
+        return (x.float() - self.b_dec) @ self.W_enc + self.b_enc
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(…, d_in) raw activations → (…, d_sae) code."""
+        pre = self._pre(x)
+        if self.spec.architecture == "linear":
+            return pre
+        if self.spec.architecture == "topk":
+            values, indices = pre.topk(self.spec.k, dim=-1)
+            return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+        return pre.relu()
+
+    def encode_sparse(self, x: Tensor, k: int | None = None) -> SparseCode:
+        """(…, d_in) → the k entries of largest magnitude, in falling order.
+
+        k: by default TopK's own k; otherwise as many as the fullest row of x has.
+        """
+        z = self.encode(x)
+        if k is None:
+            k = self.spec.k if self.spec.architecture == "topk" else max(1, int((z != 0).sum(-1).max()))
+        indices = z.abs().topk(k, dim=-1).indices
+        return SparseCode(z.gather(-1, indices), indices)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(…, d_sae) code → (…, d_in) reconstruction."""
+        return z @ self.W_dec + self.b_dec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction of x."""
+        return self.decode(self.encode(x))
+
+    def save(self, path: Path | str) -> None:
+        """Write the folder; provenance.json, written last, carries the digest of the weights."""
+        path = Path(path)
+        weights = save_tensors({name: getattr(self, name).cpu() for name in ("W_enc", "b_enc", "W_dec", "b_dec")})
+        commit_bytes(path / WEIGHTS, weights)
+        config = {
+            "architecture": self.spec.architecture,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": True,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "metadata": {"hook_name": self.hook_point, "model_name": self.provenance.get("model", "")},
+        }
+        if self.spec.architecture == "topk":
+            config |= {"k": self.spec.k, "rescale_acts_by_decoder_norm": False}
+        commit_json(path / CONFIG, config)
+        commit_json(path / PROVENANCE, {**self.provenance, "weights_digest": bytes_digest(weights)})
+
+    @classmethod
+    def load(cls, path: Path | str, device: str | torch.device = "cpu") -> Self:
+        """Read a folder written by save, or a SAELens 6 folder whose options mean the same.
+
+        Raises ValueError: no dictionary there, altered weights, or an option this class cannot express.
+        """
+        path = Path(path)
+        if not (path / CONFIG).exists() or not (path / WEIGHTS).exists():
+            raise ValueError(f"no feature dictionary at {path}: {CONFIG} and {WEIGHTS} are expected there")
+        config = read_json(path / CONFIG)
+        data = (path / WEIGHTS).read_bytes()
+        provenance = read_json(path / PROVENANCE) if (path / PROVENANCE).exists() else {}
+        if provenance.get("weights_digest", bytes_digest(data)) != bytes_digest(data):
+            raise ValueError(f"{path / WEIGHTS} was altered: its digest is not the one in {PROVENANCE}")
+        try:
+            weights = load_tensors(data)
+        except SafetensorError as error:
+            raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from error
+        spec = _spec(path, config, provenance)
+        missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - set(weights)
+        if missing:
+            raise ValueError(f"{path / WEIGHTS} lacks {', '.join(sorted(missing))}")
+        for option, meaning in {"normalize_activations": "none", "reshape_activations": "none"}.items():
+            if config.get(option, meaning) != meaning:
+                raise ValueError(f"{path / CONFIG}: {option} = {config[option]!r}, only {meaning!r} can be read")
+        if not config.get("apply_b_dec_to_input", True):
+            # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc
+            weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
+        if config.get("rescale_acts_by_decoder_norm", False):
+            norm = weights["W_dec"].norm(dim=-1)
+            weights |= {
+                "W_enc": weights["W_enc"] * norm,
+                "b_enc": weights["b_enc"] * norm,
+                "W_dec": weights["W_dec"] / norm[:, None],
+            }
+        return cls(spec, weights["W_enc"], weights["b_enc"], weights["W_dec"], weights["b_dec"]).to(device)
+
+    @classmethod
+    def from_hub(cls, repo: str, folder: str = ".", device: str | torch.device = "cpu") -> Self:
+        """Load from a folder of a Hugging Face hub repository, downloaded on first use."""
+        from huggingface_hub import snapshot_download
+
+        root = snapshot_download(repo, allow_patterns=f"{folder}/*" if folder != "." else None)
+        return cls.load(Path(root) / folder, device)
+
+    def __repr__(self) -> str:
+        where = f" at {self.hook_point}" if self.hook_point else ""
+        return f"FeatureDictionary({self.spec.architecture}, d_in={self.d_in}, d_sae={self.d_sae}{where})"

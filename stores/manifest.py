@@ -1,0 +1,77 @@
+"""Digests and atomic commits: a file is there whole, under its final name, or it is not there."""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a JSON-representable value, independent of the order of keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def seed_of(*names: int | str) -> int:
+    """A 63-bit seed of its own for each purpose, so that draws for different things never repeat each other."""
+    return int(digest(list(names))[:15], 16)
+
+
+def bytes_digest(data: bytes | memoryview) -> str:
+    """sha256 (hex)."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or a folder's list of names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def commit_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> bool:
+    """Write a file atomically: temporary file, fsync, rename (or exclusive link), fsync of the folder.
+
+    exclusive: leave an existing file alone. Returns whether this call's bytes are the file's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            os.replace(temporary, path)
+        fsync_path(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def commit_json(path: Path, value: Any, *, exclusive: bool = False) -> bool:
+    """commit_bytes of a JSON-representable value, indented, one final newline."""
+    return commit_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), exclusive=exclusive)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises ValueError naming the file when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: not JSON ({error})") from error

@@ -1,0 +1,150 @@
+"""Which rows make batch t: pure index arithmetic on (seed, epoch, step).
+
+Chunks are put in an order drawn from (seed, epoch). Each chunk's rows are shuffled and cut into `window_chunks` parts.
+Stage s takes one part of each of the `window_chunks` consecutive chunks that begin at place s of that order (cyclic),
+and shuffles what it took:
+
+    stage s = shuffle( part 0 of chunk s, part 1 of chunk s+1, …, part W-1 of chunk s+W-1 )
+
+So every row comes once an epoch; W chunks lie in memory at any time and one is read per stage; two rows that were
+neighbours in the text meet in one batch as seldom as in a shuffle of W whole chunks. Batches are consecutive pieces
+of the epoch's stages, so the position of batch t follows from t alone and seeking costs nothing.
+
+The draws are raw Philox words, whose values NumPy guarantees, not Generator methods, whose values it does not.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+MIN_BATCHES_PER_WINDOW = 64
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The whole data state of a training run: `step` counts batches within `epoch`."""
+
+    seed: int
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the order needs to know of a store: rows [0, n_rows) in chunks of `chunk_rows`, the last may be short."""
+
+    n_rows: int
+    chunk_rows: int
+    batch_size: int
+    window_chunks: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.n_rows:
+            raise ValueError(f"batch_size {self.batch_size} is more than the {self.n_rows} rows there are")
+        if min(self.batch_size, self.chunk_rows, self.window_chunks) < 1:
+            raise ValueError(f"batch_size, chunk_rows and window_chunks are at least 1, got {self}")
+        object.__setattr__(self, "window_chunks", min(self.window_chunks, self.n_chunks))
+
+    @property
+    def n_chunks(self) -> int:
+        return -(-self.n_rows // self.chunk_rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the order's last n_rows mod batch_size rows sit that epoch out."""
+        return self.n_rows // self.batch_size
+
+    def cursor(self, seed: int, step: int) -> Cursor:
+        """The cursor of the run's step-th batch, counted over all epochs."""
+        return Cursor(seed, *divmod(step, self.steps_per_epoch))
+
+
+def default_window_chunks(batch_size: int, chunk_rows: int) -> int:
+    """Chunks that hold at least 64 batches: smaller windows leave neighbouring tokens together."""
+    return max(1, -(-MIN_BATCHES_PER_WINDOW * batch_size // chunk_rows))
+
+
+def permutation(n: int, *key: int) -> np.ndarray:
+    """A permutation of range(n), int64, drawn from the integers in key: the same on every machine."""
+    words = np.random.SeedSequence(key).generate_state(2, np.uint64)
+    return np.argsort(np.random.Philox(key=words).random_raw(n), kind="stable")
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """One epoch's order of rows."""
+
+    layout: Layout
+    seed: int
+    epoch: int
+    chunk_order: np.ndarray  # (n_chunks,) chunk at each place
+    stage_ends: np.ndarray  # (n_chunks,) rows of stages 0..s, cumulated
+
+    def stage_parts(self, stage: int) -> list[tuple[int, np.ndarray]]:
+        """[(chunk, offsets within it)], one entry per chunk of the stage's window, before the stage's shuffle."""
+        parts = []
+        for j in range(self.layout.window_chunks):
+            chunk = int(self.chunk_order[(stage + j) % self.layout.n_chunks])
+            n = _chunk_size(self.layout, chunk)
+            w = self.layout.window_chunks
+            parts.append((chunk, _chunk_shuffle(n, self.seed, self.epoch, chunk)[j * n // w : (j + 1) * n // w]))
+        return parts
+
+    def stage_size(self, stage: int) -> int:
+        return int(self.stage_ends[stage] - (self.stage_ends[stage - 1] if stage else 0))
+
+    def stage_shuffle(self, stage: int) -> np.ndarray:
+        """Place in the concatenated parts of each row of the stage."""
+        return permutation(self.stage_size(stage), self.seed, self.epoch, 2, stage)
+
+    def stages_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """[(stage, first, last)]: the pieces of stages that make places [start, stop) of the epoch."""
+        pieces = []
+        stage = int(np.searchsorted(self.stage_ends, start, side="right"))
+        while start < stop:
+            begin = int(self.stage_ends[stage]) - self.stage_size(stage)
+            last = min(stop, int(self.stage_ends[stage]))
+            if last > start:
+                pieces.append((stage, start - begin, last - begin))
+            start, stage = last, stage + 1
+        return pieces
+
+
+def _chunk_size(layout: Layout, chunk: int) -> int:
+    return min(layout.chunk_rows, layout.n_rows - chunk * layout.chunk_rows)
+
+
+@lru_cache(maxsize=512)
+def _chunk_shuffle(n: int, seed: int, epoch: int, chunk: int) -> np.ndarray:
+    return permutation(n, seed, epoch, 1, chunk)
+
+
+@lru_cache(maxsize=4)
+def epoch_order(layout: Layout, seed: int, epoch: int) -> EpochOrder:
+    """The order of one epoch: O(n_chunks) to make, cached."""
+    n, w = layout.n_chunks, layout.window_chunks
+    order = permutation(n, seed, epoch, 0)
+    sizes = np.full(n, layout.chunk_rows, dtype=np.int64)
+    sizes[order == n - 1] = _chunk_size(layout, n - 1)
+    stage_sizes = np.zeros(n, dtype=np.int64)
+    for j in range(w):
+        stage_sizes += np.roll((j + 1) * sizes // w - j * sizes // w, -j)
+    return EpochOrder(layout, seed, epoch, order, np.cumsum(stage_sizes))
+
+
+def batch_rows(cursor: Cursor, layout: Layout) -> np.ndarray:
+    """(batch_size,) int64: the rows of the store that make the cursor's batch, in the batch's order.
+
+    Raises IndexError: the step is not one of the epoch's.
+    """
+    if not 0 <= cursor.step < layout.steps_per_epoch:
+        raise IndexError(f"step {cursor.step} is not in an epoch of {layout.steps_per_epoch} steps")
+    order = epoch_order(layout, cursor.seed, cursor.epoch)
+    start = cursor.step * layout.batch_size
+    rows = []
+    for stage, first, last in order.stages_of(start, start + layout.batch_size):
+        parts = order.stage_parts(stage)
+        stage_rows = np.concatenate([chunk * layout.chunk_rows + offsets for chunk, offsets in parts])
+        rows.append(stage_rows[order.stage_shuffle(stage)[first:last]])
+    return np.concatenate(rows)

@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from stores.manifest import commit_bytes, commit_json, digest, file_digest, read_json, seed_of
+
+
+def test_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+def test_file_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_commit_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
+    commit_bytes(tmp_path / "f" / "x", b"one")
+    commit_bytes(tmp_path / "f" / "x", b"two")
+    assert (tmp_path / "f" / "x").read_bytes() == b"two"
+    assert [p.name for p in (tmp_path / "f").iterdir()] == ["x"]
+
+
+def test_an_exclusive_commit_keeps_the_first(tmp_path: Path) -> None:
+    assert commit_json(tmp_path / "x.json", 1, exclusive=True)
+    assert not commit_json(tmp_path / "x.json", 2, exclusive=True)
+    assert read_json(tmp_path / "x.json") == 1
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    commit_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(TypeError):
+        commit_json(tmp_path / "x.json", {"a": object()})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"x\.json is damaged"):
+        read_json(tmp_path / "x.json")
+
+
+def test_seeds_of_different_purposes_differ() -> None:
+    assert len({seed_of("init", 0, 8), seed_of("init", 1, 8), seed_of("init", 0, 9), seed_of("other", 0, 8)}) == 4
+    assert seed_of("init", 0, 8) == seed_of("init", 0, 8)
