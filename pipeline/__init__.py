@@ -1,0 +1,1 @@
+"""unmix: extract activations, train feature dictionaries on them, score the dictionaries."""

@@ -1,0 +1,53 @@
+"""What all typed settings share, and how a mistake in them is told to the user in one line."""
+
+import difflib
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class UserError(Exception):
+    """Bad input: the message is one line that says what was found, what was expected and what to do. Exit code 2."""
+
+
+class Config(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def validated(model: type[C], values: dict[str, Any], where: str) -> C:
+    """model(**values). Raises UserError for the first mistake, naming the key and the nearest known one."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        *parents, key = (str(part) for part in first["loc"]) if first["loc"] else ("",)
+        name = ".".join(p for p in (where, *parents, key) if p)
+        if first["type"] == "extra_forbidden":
+            known = _fields(model, parents)
+            raise UserError(f"unknown key {name}{nearest(key, known)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise UserError(f"{name} is missing") from None
+        shown = first["input"] if not isinstance(first["input"], dict) else "these settings"
+        raise UserError(
+            f"{name}: {message}, got {shown!r}" if shown != "these settings" else f"{name}: {message}"
+        ) from None
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """', did you mean …?' or the list of what is known."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]}?" if close else f", known are: {', '.join(known)}"

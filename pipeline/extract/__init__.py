@@ -1,0 +1,1 @@
+"""Text and a language model → an activation store."""

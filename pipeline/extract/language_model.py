@@ -1,0 +1,224 @@
+"""GPT-2-shaped language models: where they lie, their hook points, and one forward that captures, edits and stops early.
+
+Hook points carry TransformerLens's names. The forward runs the Hugging Face model's own modules, one after another.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pipeline.config import UserError, nearest
+from stores.manifest import bytes_digest, digest, file_digest, read_json
+
+DEMO = Path(__file__).parents[1] / "assets" / "demo"
+SITES = ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's folder in Hugging Face layout: all that is known before its weights are loaded."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def find(cls, name: str, revision: str | None = None) -> "ModelFiles":
+        """name: "demo", a folder, or a hub name (downloaded on first use). Raises UserError: there is none."""
+        folder = DEMO if name == "demo" else Path(name)
+        if not folder.is_dir():
+            folder = _download(name, revision)
+        if not (folder / "config.json").exists():
+            raise UserError(f"extract.model: {folder} has no config.json, expected a Hugging Face model folder")
+        files = cls(name, folder)
+        if files.config.get("model_type") != "gpt2":
+            raise UserError(f"extract.model: {name} is a {files.config.get('model_type')} model, only gpt2 can be read")
+        return files
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return read_json(self.folder / "config.json")
+
+    @property
+    def n_layers(self) -> int:
+        return self.config["n_layer"]
+
+    @property
+    def n_positions(self) -> int:
+        return self.config["n_positions"]
+
+    @property
+    def hook_points(self) -> list[str]:
+        return [f"blocks.{layer}.{site}" for layer in range(self.n_layers) for site in SITES]
+
+    def d(self, hook_point: str) -> int:
+        """Coordinates at a hook point. Raises UserError: the model has no such hook point."""
+        _, site = self.locate(hook_point)
+        d_model = self.config["n_embd"]
+        return (self.config.get("n_inner") or 4 * d_model) if site in ("mlp.hook_pre", "mlp.hook_post") else d_model
+
+    def locate(self, hook_point: str) -> tuple[int, str]:
+        """(layer, site). Raises UserError: no such site, or no such layer."""
+        match = re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.(.+)", hook_point)
+        if match and match[2] in SITES:
+            if int(match[1]) < self.n_layers:
+                return int(match[1]), match[2]
+            raise UserError(
+                f"hook point {hook_point!r}: layer {match[1]} is out of range, {self.name} has layers 0 to {self.n_layers - 1}"
+            )
+        sites = [f"blocks.L.{site}" for site in SITES]
+        hint = nearest(re.sub(r"\d+", "L", hook_point, count=1), sites)
+        if "mean" in hint:
+            hint += f" (of: {', '.join(sites)})"
+        raise UserError(f"unknown hook point {hook_point!r}{hint}, for L from 0 to {self.n_layers - 1}")
+
+    @cached_property
+    def weights_digest(self) -> str:
+        files = sorted(p for p in self.folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+        if not files:
+            raise UserError(f"extract.model: {self.folder} has no weights, expected {' or '.join(_WEIGHTS)}")
+        return digest([file_digest(path) for path in files])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer`, from tokenizer.json or GPT-2's vocab.json and merges.txt."""
+        if (self.folder / "tokenizer.json").exists():
+            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"extract.model: no tokenizer in {self.folder}: {str(error).splitlines()[0]}") from None
+        return tokenizer.backend_tokenizer
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        return bytes_digest(self.tokenizer.to_str().encode())
+
+    @property
+    def bos(self) -> int:
+        """GPT-2 has one special token, which begins and ends documents."""
+        token = self.config.get("bos_token_id")
+        if token is None:
+            raise UserError(f"extract.model: config.json in {self.folder} has no bos_token_id")
+        return token
+
+    def load(self, weight_processing: str = "none", device: str = "cpu") -> "LanguageModel":
+        return LanguageModel(self, weight_processing, device)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"extract.model: no folder {name!r}, and the hub gave no model of that name ({type(error).__name__})"
+        ) from None
+
+
+class LanguageModel:
+    """A loaded model. weight_processing "folded": TransformerLens's layer-norm folding and centring of what writes
+    to the residual stream; the logits stay the same up to a constant."""
+
+    def __init__(self, files: ModelFiles, weight_processing: str, device: str) -> None:
+        from transformers import GPT2LMHeadModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.files, self.device = files, device
+        self.model = GPT2LMHeadModel.from_pretrained(files.folder, dtype=torch.float32, attn_implementation="sdpa")
+        self.model.eval().requires_grad_(False)
+        if weight_processing == "folded":
+            _fold(self.model)
+        self.model.to(cast(Any, device))
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Tensor,
+        capture: Collection[str] = (),
+        edit: Mapping[str, Edit] | None = None,
+        logits: bool = False,
+        resume: tuple[int, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """tokens: (batch, position) int64.
+
+        Returns the activations at the hook points in capture, (batch, position, d) float32, and the logits
+        (batch, position, d_vocab), or the last residual stream computed when logits is False: then the pass stops
+        after the last hook point it needs. edit: what replaces the activations at a hook point; what is captured
+        there, and all that follows, is the edited value. resume: (layer, its resid_pre before any edit), to go on
+        from there instead of the tokens.
+        """
+        edit = edit or {}
+        last = self.files.n_layers - 1
+        if not logits:
+            last = max((self.files.locate(h)[0] for h in capture), default=-1)
+        captured: dict[str, Tensor] = {}
+
+        def hook(layer: int, site: str, x: Tensor) -> Tensor:
+            name = f"blocks.{layer}.{site}"
+            if name in edit:
+                x = edit[name](x)
+            if name in capture:
+                captured[name] = x.float()
+            return x
+
+        transformer = cast(Any, self.model.transformer)
+        first, residual = resume or (0, None)
+        if residual is None:
+            residual = transformer.wte(tokens) + transformer.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+        for layer in range(first, last + 1):
+            block = transformer.h[layer]
+            residual = hook(layer, "hook_resid_pre", residual)
+            if not logits and len(captured) == len(capture):
+                break
+            residual = hook(layer, "hook_resid_mid", residual + block.attn(block.ln_1(residual))[0])
+            if not logits and len(captured) == len(capture):
+                break
+            pre = hook(layer, "mlp.hook_pre", block.mlp.c_fc(block.ln_2(residual)))
+            post = hook(layer, "mlp.hook_post", block.mlp.act(pre))
+            if not logits and len(captured) == len(capture):
+                break
+            out = hook(layer, "hook_mlp_out", block.mlp.c_proj(post))
+            residual = hook(layer, "hook_resid_post", residual + out)
+        if len(captured) < len(set(capture)):
+            raise ValueError(f"hook points not reached: {', '.join(set(capture) - set(captured))}")
+        return captured, self.model.lm_head(transformer.ln_f(residual)) if logits else residual
+
+
+@torch.no_grad()
+def _fold(model: Any) -> None:
+    """What TransformerLens does by default, on Hugging Face's weights (Conv1D: (d_in, d_out)).
+
+    Layer norms' gains and offsets move into the matrices that read from them; what writes to the residual stream is
+    centred over d_model, which no layer norm sees. ln_f and the head, tied to the embedding before, keep the logits.
+    """
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+    transformer = model.transformer
+    for embedding in (transformer.wte, transformer.wpe):
+        embedding.weight -= embedding.weight.mean(-1, keepdim=True)
+    for block in transformer.h:
+        for norm, reader in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
+            reader.bias += norm.bias @ reader.weight
+            reader.weight *= norm.weight[:, None]
+            reader.weight -= reader.weight.mean(0, keepdim=True)
+            norm.weight.fill_(1.0)
+            norm.bias.fill_(0.0)
+        for writer in (block.attn.c_proj, block.mlp.c_proj):
+            writer.weight -= writer.weight.mean(-1, keepdim=True)
+            writer.bias -= writer.bias.mean()

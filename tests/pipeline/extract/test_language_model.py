@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import UserError
+from pipeline.extract.language_model import SITES, ModelFiles
+
+ALL = [f"blocks.{layer}.{site}" for layer in (0, 1) for site in SITES]
+
+
+@pytest.fixture(scope="module")
+def tokens() -> torch.Tensor:
+    return torch.randint(0, 4096, (3, 40), generator=torch.Generator().manual_seed(0))
+
+
+def test_logits_are_those_of_transformers(tiny_model: Path, tokens: torch.Tensor) -> None:
+    model = ModelFiles.find(str(tiny_model)).load()
+    _, logits = model.forward(tokens, logits=True)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model.model(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weight_processing", ["none", "folded"])
+def test_activations_are_those_of_transformer_lens(
+    tiny_model: Path, tokens: torch.Tensor, weight_processing: str
+) -> None:
+    lens = pytest.importorskip("transformer_lens", reason="TransformerLens is not installed")
+    model = ModelFiles.find(str(tiny_model)).load(weight_processing)
+    reference = ModelFiles.find(str(tiny_model)).load().model
+    config = lens.HookedTransformerConfig(
+        n_layers=2, d_model=32, n_ctx=64, d_head=16, n_heads=2, d_vocab=4096, act_fn="gelu_new", normalization_type="LN"
+    )
+    theirs = lens.HookedTransformer(config)
+    state = lens.loading_from_pretrained.convert_gpt2_weights(reference, config)
+    folded = weight_processing == "folded"
+    theirs.load_and_process_state_dict(
+        state, fold_ln=folded, center_writing_weights=folded, center_unembed=folded, fold_value_biases=folded
+    )
+    with torch.no_grad():
+        logits, cache = theirs.run_with_cache(tokens)
+    captured, own_logits = model.forward(tokens, capture=ALL, logits=True)
+    assert set(captured) == set(ALL)
+    for hook_point in ALL:
+        torch.testing.assert_close(captured[hook_point], cache[hook_point], atol=1e-4, rtol=1e-4, msg=hook_point)
+    torch.testing.assert_close(own_logits.log_softmax(-1), logits.log_softmax(-1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("hook_point", ALL)
+def test_stopping_early_changes_no_activation(tiny_model: Path, tokens: torch.Tensor, hook_point: str) -> None:
+    model = ModelFiles.find(str(tiny_model)).load()
+    whole, _ = model.forward(tokens, capture=ALL, logits=True)
+    alone, _ = model.forward(tokens, capture=[hook_point])
+    assert list(alone) == [hook_point]
+    assert torch.equal(alone[hook_point], whole[hook_point])
+
+
+def test_nothing_after_the_last_hook_point_is_computed(tiny_model: Path, tokens: torch.Tensor) -> None:
+    model = ModelFiles.find(str(tiny_model)).load()
+    ran = []
+    for layer, block in enumerate(model.model.transformer.h):
+        block.mlp.c_proj.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+    model.forward(tokens, capture=["blocks.0.mlp.hook_post"])
+    assert ran == []
+    model.forward(tokens, capture=["blocks.1.hook_resid_pre"])
+    assert ran == [0]
+
+
+@pytest.mark.parametrize("hook_point", ALL)
+def test_an_edit_reaches_the_logits_and_resuming_gives_the_same(
+    tiny_model: Path, tokens: torch.Tensor, hook_point: str
+) -> None:
+    model = ModelFiles.find(str(tiny_model)).load()
+    layer, _ = model.files.locate(hook_point)
+    before = f"blocks.{layer}.hook_resid_pre"
+    clean, clean_logits = model.forward(tokens, capture=[before], logits=True)
+    edit = {hook_point: lambda x: x.roll(1, -1)}
+    _, edited = model.forward(tokens, edit=edit, logits=True)
+    assert (edited - clean_logits).abs().max() > 1e-3
+    _, resumed = model.forward(tokens, edit=edit, logits=True, resume=(layer, clean[before]))
+    assert torch.equal(resumed, edited)
+    _, same = model.forward(tokens, edit={hook_point: lambda x: x.clone()}, logits=True)
+    assert torch.equal(same, clean_logits)
+
+
+@pytest.mark.parametrize(
+    ("hook_point", "message"),
+    [
+        ("blocks.2.hook_resid_pre", "layer 2 is out of range, .* has layers 0 to 1"),
+        ("blocks.0.mlp.hook_pots", "did you mean blocks.L.mlp.hook_post"),
+        ("blocks.01.hook_resid_pre", "unknown hook point"),
+        ("nonsense", "blocks.L.hook_resid_pre, blocks.L.hook_resid_mid"),
+    ],
+)
+def test_unknown_hook_points_are_told_with_the_models_list(tiny_model: Path, hook_point: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ModelFiles.find(str(tiny_model)).d(hook_point)
+
+
+def test_models_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="has no config.json"):
+        ModelFiles.find(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="is a llama model, only gpt2"):
+        ModelFiles.find(str(tmp_path))
+
+
+def test_a_hub_name_is_read_from_the_hubs_cache(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="no folder 'someone/tiny', and the hub gave no model"):
+        ModelFiles.find("someone/tiny")
+    snapshot = tmp_path / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for file in tiny_model.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    refs = tmp_path / "models--someone--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    files = ModelFiles.find("someone/tiny")
+    assert files.d("blocks.1.mlp.hook_post") == 128
+    assert files.weights_digest == ModelFiles.find(str(tiny_model)).weights_digest
+
+
+def test_the_demo_model_has_learnt_python() -> None:
+    """Cross-entropy on held-out standard-library files, nats a token; a uniform guess is 8.3."""
+    from itertools import islice
+
+    import numpy as np
+
+    from pipeline.extract.text import documents, pack
+    from pipeline.recipe import TextConfig
+
+    files = ModelFiles.find("demo")
+    texts = documents(TextConfig(source="stdlib", split="heldout"))
+    sequences = np.stack(list(islice(pack(texts, files.tokenizer, files.bos, 256), 100))).astype(np.int64)
+    tokens = torch.from_numpy(sequences)
+    model = files.load()
+    total = 0.0
+    for batch in tokens.split(10):
+        _, logits = model.forward(batch, logits=True)
+        total += float(
+            torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
+        )
+    assert total / (100 * 255) < 3.5
