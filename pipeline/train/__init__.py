@@ -1,0 +1,1 @@
+"""An activation store → feature dictionaries."""

@@ -1,0 +1,68 @@
+"""Dictionaries that need no training: what a learned one has to beat."""
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.train.rotations.msp import random_rotation
+from stores.dictionary import FeatureDictionary, Spec
+from stores.moments import Moments
+
+
+class NeuronBasisConfig(Config):
+    """The coordinates as they are."""
+
+    def check(self, d_in: int) -> None:
+        """Every d_in has a basis."""
+
+
+class RandomConfig(Config):
+    """A rotation drawn uniformly."""
+
+    seed: int = Field(default=0, ge=0)
+
+    def check(self, d_in: int) -> None:
+        """Every d_in has rotations."""
+
+
+class PCAConfig(Config):
+    """Principal components, in falling order of variance, of n_rows training rows. d_sae: how many, all by default."""
+
+    n_rows: int = Field(default=65_536, ge=2)
+    d_sae: int | None = Field(default=None, ge=1)
+
+    def check(self, d_in: int) -> None:
+        if self.d_sae is not None and self.d_sae > d_in:
+            raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
+        if self.n_rows < d_in:
+            raise ValueError(f"n_rows = {self.n_rows} rows have fewer components than the {d_in} coordinates")
+
+
+def _linear(basis: torch.Tensor, mean: np.ndarray, hook_point: str, provenance: dict) -> FeatureDictionary:
+    """z = basis (x - mean); basis: (d_sae, d_in), orthonormal rows."""
+    spec = Spec("linear", basis.shape[1], len(basis), hook_point, provenance=provenance)
+    return FeatureDictionary(spec, basis.T, torch.zeros(len(basis)), basis, torch.from_numpy(mean))
+
+
+def neuron_basis(
+    config: NeuronBasisConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict
+) -> FeatureDictionary:
+    return _linear(torch.eye(len(moments.mean)), moments.mean, hook_point, provenance)
+
+
+def random(
+    config: RandomConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict
+) -> FeatureDictionary:
+    return _linear(random_rotation(len(moments.mean), config.seed), moments.mean, hook_point, provenance)
+
+
+def pca(config: PCAConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict) -> FeatureDictionary:
+    """x: (n, d_in) training rows. Raises ValueError: fewer rows than coordinates."""
+    if len(x) < x.shape[1]:
+        raise ValueError(f"PCA at {hook_point}: {len(x)} training rows for {x.shape[1]} coordinates, extract more")
+    from sklearn.decomposition import PCA  # imported late: it takes a second
+
+    # float64: in float32 the small eigenvalues of a residual stream drown in the large ones
+    fitted = PCA(config.d_sae, svd_solver="covariance_eigh").fit(x.astype(np.float64))
+    return _linear(torch.from_numpy(fitted.components_), moments.mean, hook_point, provenance)

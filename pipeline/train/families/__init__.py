@@ -1,0 +1,1 @@
+"""Dictionary families: one file each."""

@@ -1,0 +1,94 @@
+"""What every dictionary family is while it is being trained."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import Config
+from stores.dictionary import FeatureDictionary
+from stores.manifest import seed_of
+from stores.moments import Moments
+
+
+class FamilyConfig(Config):
+    """Settings that all families have. One dictionary: one value of each."""
+
+    d_sae: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    lr: float | None = Field(default=None, gt=0)  # None: the family's rule
+    warmup: float = Field(default=0.05, ge=0, le=1)  # of the steps
+    decay: float = Field(default=0.2, ge=0, le=1)
+    grad_clip: float | None = Field(default=None, gt=0)
+
+    def check(self, d_in: int) -> None:
+        """Raises ValueError: these settings do not fit activations of d_in coordinates."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """total: what is minimised; parts: named scalars for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Family(nn.Module, ABC):
+    """Training form of a dictionary of d_sae features on scaled activations x (E|x - mean|² = d_in).
+
+    W_enc and W_dec are both (d_sae, d_in); b_enc (d_sae); b_dec (d_in), at the mean to begin with. W_dec starts with
+    random directions of unit length, W_enc = W_dec. b_dec learns from the reconstruction alone: the encoder reads
+    x - b_dec as data, and b_enc can make up for what that leaves out.
+    """
+
+    def __init__(self, config: FamilyConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.d_in, self.d_sae = len(moments.mean), config.d_sae
+        self.scale = moments.scale
+        self.matmul_dtype = matmul_dtype
+        # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
+        seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
+        generator = torch.Generator().manual_seed(seed)
+        directions = nn.functional.normalize(torch.randn(self.d_sae, self.d_in, generator=generator), dim=-1)
+        self.W_dec = nn.Parameter(directions.clone())
+        self.W_enc = nn.Parameter(directions.clone())
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_dec = nn.Parameter(torch.from_numpy(moments.mean * self.scale).float())
+        # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
+        self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
+        self.tokens_since_fired: Tensor
+
+    @abstractmethod
+    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+        """x: (batch, d_in) scaled activations. Also counts what fired."""
+
+    @abstractmethod
+    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+        """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
+
+    def before_step(self) -> None:
+        """Between the gradient and the optimiser's step."""
+
+    def after_step(self) -> None:
+        """After the optimiser's step."""
+
+    def count(self, fired: Tensor, n_tokens: int) -> None:
+        """fired: (d_sae) bool, whether each feature was active in this batch of n_tokens."""
+        self.tokens_since_fired += n_tokens
+        self.tokens_since_fired[fired] = 0
+
+    def raw_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_enc, b_enc, W_dec, b_dec of the same map on raw activations.
+
+        ReLU and TopK are positively homogeneous: with x = raw · s, dividing the biases by s divides codes and
+        reconstruction by s, and the weights stay as they are.
+        """
+        return self.W_enc.T, self.b_enc / self.scale, self.W_dec, self.b_dec / self.scale
+
+    @staticmethod
+    def default_lr(d_sae: int) -> float:
+        """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
+        return 2e-4 * math.sqrt(2**14 / d_sae)

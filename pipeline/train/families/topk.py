@@ -1,0 +1,78 @@
+"""TopK (Gao et al. 2024, arXiv:2406.04093): the k largest pre-activations, and an auxiliary loss that revives the dead."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.train.families.base import Family, FamilyConfig, Loss
+from pipeline.train.kernels import matmul, select_topk, sparse_autoencode
+from stores.dictionary import FeatureDictionary, Spec
+from stores.moments import Moments
+
+
+class TopKConfig(FamilyConfig):
+    """k: active features a token. aux_k: dead features that predict the residual together (0: none)."""
+
+    k: int = Field(default=32, ge=1)
+    aux_k: int | None = Field(default=None, ge=0)  # None: half of d_in, as in the paper
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    dead_after_tokens: int = Field(default=10_000_000, ge=1)
+
+    def check(self, d_in: int) -> None:
+        if self.k > self.d_sae:
+            raise ValueError(f"k = {self.k} is more than d_sae = {self.d_sae}")
+
+
+class TopK(Family):
+    """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |x - x_hat|² summed over d_in, averaged over tokens.
+
+    Decoder rows keep unit length; the gradient along them is removed (appendix A.4 of the source).
+    """
+
+    def __init__(self, config: TopKConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, moments, matmul_dtype)
+        self.config = config
+        self.aux_k = config.aux_k if config.aux_k is not None else self.d_in // 2
+
+    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+        centred = x - self.b_dec
+        out, code = sparse_autoencode(
+            centred.detach(), self.W_enc, self.b_enc, self.W_dec, select_topk(self.config.k), self.matmul_dtype
+        )
+        error = centred - out
+        mse = error.square().sum(-1).mean()
+        active = code.indices[code.values > 0]
+        parts = {"mse": mse, "l0": torch.tensor(len(active) / len(x))}
+        total = mse
+        dead = (self.tokens_since_fired > self.config.dead_after_tokens).nonzero().squeeze(1)
+        parts["dead"] = torch.tensor(float(len(dead)))
+        if self.aux_k and len(dead):
+            aux = self._auxiliary(centred.detach(), error.detach(), dead)
+            parts["aux"] = aux
+            total = total + self.config.aux_coefficient * mse.detach() * aux
+        fired = torch.zeros(self.d_sae, dtype=torch.bool, device=x.device)
+        fired[active] = True
+        self.count(fired, len(x))
+        return Loss(total, parts)
+
+    def _auxiliary(self, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:
+        """FVU of the error as the dead features alone predict it from their largest pre-activations."""
+        pre = matmul(x, self.W_enc[dead].T, self.matmul_dtype).float() + self.b_enc[dead]
+        values, indices = pre.topk(min(self.aux_k, len(dead)), dim=-1)
+        code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
+        predicted = matmul(code, self.W_dec[dead], self.matmul_dtype).float()
+        return (error - predicted).square().sum() / error.square().sum().clamp_min(1e-12)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        gradient = self.W_dec.grad
+        assert gradient is not None
+        gradient.sub_((gradient * self.W_dec).sum(-1, keepdim=True) * self.W_dec)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.W_dec.div_(self.W_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+        spec = Spec("topk", self.d_in, self.d_sae, hook_point, self.config.k, provenance)
+        return FeatureDictionary(spec, *self.raw_weights())

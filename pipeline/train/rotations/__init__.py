@@ -1,0 +1,1 @@
+"""Orthogonal rotations of activations, and the solvers that find them."""

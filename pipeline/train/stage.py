@@ -1,0 +1,234 @@
+"""train: an activation store → feature dictionaries."""
+
+import importlib.metadata
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import UserError
+from pipeline.progress import progress
+from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
+from pipeline.train import checkpoint
+from pipeline.train.loop import train
+from pipeline.train.methods import METHODS, Learner
+from pipeline.units import Unit
+from stores.activations import ActivationStore
+from stores.loader import BatchLoader
+from stores.manifest import commit_bytes
+
+VERSION = 1
+_LOG_EVERY = 10
+
+
+def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[DictionaryPlan, Unit]]:
+    """One unit per dictionary. Raises UserError: settings that do not fit the store."""
+    config = recipe.train
+    if config.batch_size > store.n_train_rows:
+        raise UserError(f"train.batch_size = {config.batch_size}, but the store has {store.n_train_rows} training rows")
+    plans = plan_dictionaries(recipe, store.d, store.hook_points)
+    if not plans:
+        raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
+    return [(p, _unit(p, config, run, store)) for p in plans]
+
+
+def _unit(plan: DictionaryPlan, config: TrainConfig, run: Path, store: ActivationStore) -> Unit:
+    shared: dict[str, Any] = {"seed": config.seed, "window_chunks": config.window_chunks}
+    if METHODS[plan.method].learner:
+        shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens}
+    settings = {"hook_point": plan.hook_point, plan.method: settings_json(plan.config), **shared}
+    folder = run / "train" / plan.hook_point / plan.name
+    return Unit("train", plan.name, folder, VERSION, settings, {"store_digest": store.digest})
+
+
+def how_far(plan: DictionaryPlan, unit: Unit, config: TrainConfig) -> tuple[int, int, str, Path]:
+    """(done, of, unit of counting, what grows with it), from the last line of the unit's log."""
+    log = unit.folder / "metrics.jsonl"
+    if METHODS[plan.method].fit:
+        return 0, 1, "fit", log
+    return _last_metrics(log).get("step", 0), config.n_steps, "steps", log
+
+
+def sweep(units: list[Unit]) -> None:
+    """Remove the checkpoints of finished units, if the process died before it could."""
+    for unit in units:
+        if unit.state() == "done":
+            shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
+
+
+def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[DictionaryPlan, Unit]], device: str) -> None:
+    """Make the dictionaries that are not there, those of one hook point on one read of the store."""
+    for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
+        items = {plan.name: (plan, unit) for plan, unit in together}
+        for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
+            _fit(recipe, store, plan, unit, device)
+            del items[plan.name]
+        for _, unit in items.values():
+            unit.begin()
+        folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
+        for start, names in checkpoint.groups(folders):
+            _Group(recipe, store, hook_point, {n: items[n] for n in names}, device).run(start)
+
+
+def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "method": plan.method,
+        "settings": unit.settings,
+        "key": unit.key,
+        "hook_point": plan.hook_point,
+        "store_digest": store.digest,
+        "model": store.description.model,
+        "model_digest": store.description.model_digest,
+        "weight_processing": store.description.weight_processing,
+        "unmix": importlib.metadata.version("unmix"),
+    }
+
+
+def _fit(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit, device: str) -> None:
+    fit, started = METHODS[plan.method].fit, time.time()
+    assert fit is not None
+    unit.begin()
+    moments = store.stats(plan.hook_point)
+    rows = _rows(recipe.train, store, plan.hook_point, getattr(plan.config, "n_rows", 0))
+    dictionary = fit(plan.config, rows, moments, plan.hook_point, _provenance(recipe, store, plan, unit))
+    dictionary.save(unit.folder)
+    unit.finish(device, time.time() - started)
+
+
+def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
+    """(n_rows, d) training rows, or all there are, in the order in which the learners see them."""
+    n_rows = min(n_rows, store.n_train_rows)
+    found = np.empty((n_rows, store.d(hook_point)), np.float32)
+    if n_rows:
+        size = min(n_rows, config.batch_size)
+        n_steps = -(-n_rows // size)
+        loader = BatchLoader(
+            store,
+            (hook_point,),
+            size,
+            seed=config.seed,
+            n_steps=n_steps,
+            window_chunks=config.window_chunks,
+            residency="stream",
+        )
+        for batch in loader:
+            start = batch.step * size
+            found[start : start + size] = batch.x[hook_point].numpy()[: n_rows - start]
+    return found
+
+
+class _Group:
+    """Dictionaries of one hook point that stand at the same step."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: ActivationStore,
+        hook_point: str,
+        items: dict[str, tuple[DictionaryPlan, Unit]],
+        device: str,
+    ) -> None:
+        self.recipe, self.store, self.hook_point, self.items, self.device = recipe, store, hook_point, items, device
+        moments = store.stats(hook_point)
+        self.learners: dict[str, Learner] = {}
+        for name, (plan, _) in items.items():
+            make = METHODS[plan.method].learner
+            assert make is not None
+            self.learners[name] = make(plan.config, moments, device)
+
+    def folder(self, name: str) -> Path:
+        return self.items[name][1].folder
+
+    def run(self, start: int) -> None:
+        config, n_steps, started = self.recipe.train, self.recipe.train.n_steps, time.time()
+        for name, learner in self.learners.items():
+            self.items[name][1].begin(done=start)
+            if start:
+                learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
+            _forget_metrics(self.folder(name) / "metrics.jsonl", start)
+        loader = BatchLoader(
+            self.store,
+            (self.hook_point,),
+            config.batch_size,
+            seed=config.seed,
+            n_steps=n_steps,
+            first_step=start,
+            window_chunks=config.window_chunks,
+            residency=config.residency,
+            device=self.device,
+        )
+        saved_at = time.time()
+        tokens_per_step = config.batch_size * len(self.learners)
+        with progress(
+            total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
+            desc=f"train {len(self.learners)} at {self.hook_point}",
+        ) as bar:  # fmt: skip
+            for report in train(self.learners, loader, self.hook_point, n_steps):
+                bar.update(tokens_per_step)
+                last = report.step == n_steps
+                if report.step % _LOG_EVERY == 0 or last:
+                    self._log(report.step, report.metrics)
+                by_step = config.checkpoint_every_steps and report.step % config.checkpoint_every_steps == 0
+                if not last and (by_step or time.time() - saved_at > config.checkpoint_every_s):
+                    self._save(report.step)
+                    saved_at = time.time()
+        for name, (plan, unit) in self.items.items():
+            dictionary = self.learners[name].to_dictionary(
+                self.hook_point, _provenance(self.recipe, self.store, plan, unit)
+            )
+            _refuse_nonfinite(name, dictionary.state_dict())
+            dictionary.save(unit.folder)
+            unit.headline.update(_last_metrics(unit.folder / "metrics.jsonl"))
+            unit.finish(self.device, time.time() - started)
+            shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
+
+    def _save(self, step: int) -> None:
+        for name, learner in self.learners.items():
+            state = learner.state()
+            _refuse_nonfinite(name, state)
+            checkpoint.write(self.folder(name) / "checkpoints", step, state)
+        for name in self.learners:
+            checkpoint.keep_only(self.folder(name) / "checkpoints", step)
+
+    def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
+        d_in = self.store.d(self.hook_point)
+        for name, values in metrics.items():
+            record = {"step": step, "tokens": step * self.recipe.train.batch_size}
+            record |= {key: round(float(value), 6) for key, value in values.items()}
+            if "mse" in record:
+                record["fvu"] = round(record["mse"] / d_in, 6)  # x is scaled to E|x - mean|² = d_in
+            with (self.folder(name) / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _refuse_nonfinite(name: str, tensors: dict[str, torch.Tensor]) -> None:
+    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if bad:
+        raise RuntimeError(f"{name} diverged: {', '.join(bad)} are not finite; lower its lr, or set grad_clip = 1.0")
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:  # the line that the process died on
+                return
+
+
+def _forget_metrics(file: Path, after_step: int) -> None:
+    """Drop what was logged after the checkpoint: it is about to be logged again."""
+    kept = [json.dumps(record) + "\n" for record in _records(file) if record["step"] <= after_step]
+    if file.exists():
+        commit_bytes(file, "".join(kept).encode())
+
+
+def _last_metrics(file: Path) -> dict[str, Any]:
+    return next(iter(list(_records(file))[-1:]), {})

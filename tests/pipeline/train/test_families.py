@@ -1,0 +1,144 @@
+"""One contract for all families: check_family."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.score.similarity import mmcs
+from pipeline.train.families.base import FamilyConfig
+from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
+from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.methods import FamilyLearner
+from stores.moments import Moments
+
+CASES = [
+    pytest.param(TopK, TopKConfig(d_sae=48, k=4, lr=1e-2, dead_after_tokens=500), id="topk"),
+    pytest.param(ReluL1, ReluL1Config(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="relu_l1"),
+]
+
+
+def planted(n: int, d: int, G: int, k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, d) sums of k of G random unit directions with strengths in [1/2, 1], and the directions."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.nn.functional.normalize(torch.randn(G, d, generator=generator), dim=-1)
+    active = torch.rand(n, G, generator=generator).topk(k, dim=-1).indices
+    strength = torch.zeros(n, G).scatter(-1, active, 0.5 + 0.5 * torch.rand(n, k, generator=generator))
+    return strength @ truth + 3.0, truth
+
+
+def moments_of(x: torch.Tensor) -> Moments:
+    values = x.double().numpy()
+    return Moments(len(values), values.mean(0), (values**2).mean(0), abs(values).max(0), 0.0, 3.0)
+
+
+def learner(family, config: FamilyConfig, x: torch.Tensor, dtype: torch.dtype = torch.float32) -> FamilyLearner:
+    made = FamilyLearner(family, config, moments_of(x), "cpu")
+    made.dtype = dtype
+    return made
+
+
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_check_family(family, config: FamilyConfig) -> None:
+    check_family(family, config)
+
+
+def check_family(family, config: FamilyConfig) -> None:
+    """What every family promises."""
+    x, _ = planted(2048, 16, 32, 2)
+    n_steps = 30
+    batches = [x[torch.randperm(2048, generator=torch.Generator().manual_seed(i))[:256]] for i in range(n_steps)]
+
+    # The loss falls.
+    first = learner(family, config, x)
+    records = [first.step(b, i, n_steps) for i, b in enumerate(batches)]
+    assert records[-1]["mse"] < 0.7 * records[0]["mse"]
+
+    ended = {k: v.clone() for k, v in first.state().items()}
+
+    # The dictionary's forward on raw activations is the training forward.
+    model = first.model
+    scaled = x * model.scale
+    dictionary = first.to_dictionary("blocks.0.hook_resid_post", {})
+    ours = dictionary(x) * model.scale
+    mse = float((scaled - ours).square().sum(-1).mean())
+    with torch.no_grad():
+        assert float(model.loss(scaled, n_steps, n_steps).parts["mse"]) == pytest.approx(mse, rel=1e-4)
+    lengths = dictionary.W_dec.norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)
+
+    # Saved and loaded in the middle, in another process or not, it ends with the same bits.
+    half = learner(family, config, x)
+    for i in range(13):
+        half.step(batches[i], i, n_steps)
+    saved = {k: v.clone() for k, v in half.state().items()}
+    resumed = learner(family, config, x, torch.bfloat16)  # the arithmetic is part of the state
+    resumed.load_state(saved)
+    for i in range(13, n_steps):
+        resumed.step(batches[i], i, n_steps)
+    for name, tensor in ended.items():
+        assert torch.equal(resumed.state()[name], tensor), name
+
+    # Same seed, same start; another seed or size, another start.
+    start = learner(family, config, x).model.W_dec
+    assert torch.equal(start, learner(family, config, x).model.W_dec)
+    assert not torch.equal(start, learner(family, config.model_copy(update={"seed": 1}), x).model.W_dec)
+    larger = learner(family, config.model_copy(update={"d_sae": 96}), x).model.W_dec
+    assert mmcs(start.detach(), larger.detach(), signed=False) < 0.9
+    others = [other.values[0] for other in CASES if other.values[0] is not family]
+    for other in others:
+        config_of = next(c.values[1] for c in CASES if c.values[0] is other)
+        assert not torch.equal(start, learner(other, config_of, x).model.W_dec)
+
+    # Dead features are counted in tokens, whatever the size of the batches.
+    counts = []
+    for size in (64, 256):
+        model = learner(family, config, x).model
+        with torch.no_grad():
+            model.b_enc[:24] = -1e6
+        for batch in x.split(size):
+            model.loss(batch * model.scale, 0, 1)
+        counts.append(model.tokens_since_fired[:24])
+    assert torch.equal(counts[0], counts[1])
+    assert (counts[0] == 2048).all()
+
+
+def test_planted_features_are_found() -> None:
+    x, truth = planted(40_000, 32, 64, 3)
+    made = learner(TopK, TopKConfig(d_sae=96, k=3, lr=5e-3, dead_after_tokens=20_000), x)
+    for step in range(400):
+        rows = torch.randint(0, len(x), (1024,), generator=torch.Generator().manual_seed(step))
+        made.step(x[rows], step, 400)
+    found = made.to_dictionary("", {}).directions
+    assert mmcs(truth, found, signed=False) > 0.97
+
+
+def test_dead_features_come_back_by_the_auxiliary_loss() -> None:
+    x, _ = planted(8192, 16, 64, 3)
+    dead = {}
+    for aux_k in (0, 8):
+        config = TopKConfig(d_sae=64, k=2, lr=5e-3, aux_k=aux_k, dead_after_tokens=1000)
+        made = learner(TopK, config, x)
+        with torch.no_grad():
+            made.model.b_enc[:32] = -4.0
+        for step in range(200):
+            made.step(x[(step * 256) % 8192 :][:256], step, 200)
+        code = made.to_dictionary("", {}).encode(x)
+        dead[aux_k] = int((code[:, :32] > 0).any(0).logical_not().sum())
+    assert dead[8] < dead[0]
+
+
+def test_l1_shrinks_as_in_the_closed_form() -> None:
+    """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
+    x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])
+    config = ReluL1Config(d_sae=1, l1_coefficient=1.0, l1_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
+    moments = Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0)  # scale 1
+    made = FamilyLearner(ReluL1, config, moments, "cpu")
+    made.dtype = torch.float32
+    with torch.no_grad():
+        made.model.W_dec[:] = made.model.W_enc[:] = 1.0
+    made.model.b_dec.requires_grad_(False)
+    for step in range(1500):
+        made.step(x, step, 1500)
+    code = made.to_dictionary("", {}).encode(x)
+    assert code[0].item() == pytest.approx(1.5, abs=0.02)
+    assert code[-1].item() == 0
