@@ -1,0 +1,1 @@
+"""Feature dictionaries → scores."""

@@ -1,0 +1,53 @@
+"""How often, and how strongly, each feature is active: streaming, in logarithmic bins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Half-octave bins of |z| from 2^-20 to 2^20; what lies beyond counts in the first or the last.
+LOG2_MIN, LOG2_MAX, PER_OCTAVE = -20, 20, 2
+N_BINS = (LOG2_MAX - LOG2_MIN) * PER_OCTAVE
+
+
+def bin_edges() -> np.ndarray:
+    """(N_BINS + 1,) edges of the bins of |z|."""
+    return 2.0 ** (LOG2_MIN + np.arange(N_BINS + 1) / PER_OCTAVE)
+
+
+@dataclass
+class ActivationHistogram:
+    """Counts of |z| given z ≠ 0, per feature, and of how many features a row has."""
+
+    counts: Tensor  # (d_sae, N_BINS) int64
+    l0: Tensor  # (d_sae + 1,) int64: rows with 0, 1, … active features
+    n_rows: int = 0
+
+    @classmethod
+    def empty(cls, d_sae: int) -> "ActivationHistogram":
+        return cls(torch.zeros(d_sae, N_BINS, dtype=torch.long), torch.zeros(d_sae + 1, dtype=torch.long))
+
+    def add(self, z: Tensor) -> None:
+        """z: (n, d_sae) codes."""
+        row, feature = z.nonzero(as_tuple=True)
+        octave = torch.frexp(z[row, feature].double().abs())
+        # |z| = m 2^e with m in [1/2, 1): log2|z| = e - 1 + (m ≥ √½ ? ½ : 0) to half an octave, exactly
+        place = (octave.exponent.long() - 1 - LOG2_MIN) * PER_OCTAVE + (octave.mantissa >= 0.5**0.5).long()
+        flat = feature * N_BINS + place.clamp(0, N_BINS - 1)
+        self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
+        self.l0 += torch.bincount((z != 0).sum(1), minlength=len(self.l0)).cpu()
+        self.n_rows += len(z)
+
+    @property
+    def density(self) -> Tensor:
+        """(d_sae,) float64: the fraction of rows on which a feature is active."""
+        return self.counts.sum(1).double() / max(1, self.n_rows)
+
+    @property
+    def mean_l0(self) -> float:
+        return float(self.counts.sum()) / max(1, self.n_rows)
+
+    def l0_quantile(self, q: float) -> int:
+        """The smallest number of active features that at least a fraction q of the rows does not exceed."""
+        return int(torch.searchsorted(self.l0.cumsum(0).double(), q * self.n_rows))

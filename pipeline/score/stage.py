@@ -1,0 +1,297 @@
+"""score: feature dictionaries and their store → scores, a table, pictures.
+
+scores.json is flat: {"dictionaries": [row, …], "pairs": [row, …], "documentation": what every column means}.
+"""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import UserError
+from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles
+from pipeline.progress import progress
+from pipeline.recipe import Recipe, ScoreConfig, settings_json
+from pipeline.score.downstream import Downstream, ce_score, evaluate
+from pipeline.score.histograms import ActivationHistogram
+from pipeline.score.pairs import Entry, all_pairs
+from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
+from pipeline.units import Unit
+from stores.activations import ActivationStore
+from stores.dictionary import FeatureDictionary, folder_digest
+from stores.manifest import commit_bytes, commit_json, digest, read_json
+
+VERSION = 1
+
+DOCUMENTATION = {
+    "l0": "mean number of active features a token",
+    "l0_p10, l0_p90": "its 10% and 90% quantiles over tokens",
+    "fvu": "fraction of variance unexplained, sums over all scored rows; 0 perfect, 1 the mean",
+    "normalized_mse": "sum |x - x_hat|^2 / sum |x|^2",
+    "fvu_at_l0_K": "linear dictionaries: fvu with each row's K largest coordinates kept",
+    "fvu_first_K": "pca: fvu with the K components of largest variance kept",
+    "dead": "features active on none of the n_rows scored rows",
+    "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
+    "where that is less than one row",
+    "signed": "whether codes may be negative, as those of rotations and PCA",
+    "ce_clean, ce, kl": "nats a token: model as it is, with the reconstruction spliced in, and the divergence between",
+    "ce_zero, ce_mean": "nats a token with the activations replaced by zero, by the mean of the store's rows",
+    "ce_score_zero, ce_score_mean": "(ce_ablated - ce) / (ce_ablated - ce_clean)",
+    "n_rows, n_predictions": "held-out rows and predictions scored; positions as in the store: by default all but the "
+    "first, BOS (the separators of documents within a context stay)",
+    "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed",
+    "pairs: random_floor": "the same with b replaced by as many random directions",
+    "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
+    "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dictionary to be scored, where it lies, and what it is called."""
+
+    hook_point: str
+    name: str
+    method: str
+    settings: dict[str, Any]
+    folder: Path
+
+    def load(self, device: str = "cpu") -> FeatureDictionary:
+        return FeatureDictionary.load(self.folder, device)
+
+
+def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subject]:
+    """The dictionaries of score.dictionaries. Raises UserError: one is not there, or does not fit the store."""
+    subjects = []
+    for path in config.dictionaries:
+        try:
+            dictionary = FeatureDictionary.load(path)
+        except (ValueError, OSError) as error:
+            raise UserError(f"score.dictionaries: {error}") from None
+        hook_point, name = dictionary.hook_point, Path(path).name
+        if hook_point not in store.hook_points:
+            raise UserError(
+                f"score.dictionaries: {path} is of {hook_point!r}, the store has {', '.join(store.hook_points)}"
+            )
+        if dictionary.d_in != store.d(hook_point):
+            raise UserError(
+                f"score.dictionaries: the store has d = {store.d(hook_point)} at {hook_point}, {path} takes d_in = "
+                f"{dictionary.d_in}: was it trained on another model?"
+            )
+        processing = dictionary.provenance.get("weight_processing", store.description.weight_processing)
+        if processing != store.description.weight_processing:
+            raise UserError(
+                f"score.dictionaries: {path} was trained with weight processing {processing!r}, the store has "
+                f"{store.description.weight_processing!r}"
+            )
+        subjects.append(
+            Subject(hook_point, name, f"foreign {dictionary.spec.architecture}", {"name": name}, Path(path))
+        )
+    return subjects
+
+
+def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[Subject]) -> list[tuple[Subject, Unit]]:
+    """One unit per dictionary."""
+    settings = {k: v for k, v in settings_json(config).items() if k not in ("dictionaries", "batch_size")}
+    work = []
+    for subject in subjects:
+        inputs = {"dictionary_digest": folder_digest(subject.folder), "store_digest": store.digest}
+        folder = run / "score" / subject.hook_point / subject.name
+        work.append((subject, Unit("score", subject.name, folder, VERSION, settings, inputs)))
+    return work
+
+
+def model_of(recipe: Recipe, store: ActivationStore) -> ModelFiles:
+    """The model that the store was made from. Raises UserError: it is not the same any more."""
+    description = store.description
+    files = ModelFiles.find(description.model, description.model_revision)
+    if files.weights_digest != description.model_digest:
+        raise UserError(
+            f"the store was made from weights {description.model_digest[:12]}, {description.model} now has "
+            f"{files.weights_digest[:12]}: extract again, or restore the model"
+        )
+    return files
+
+
+def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str) -> None:
+    """Score the dictionaries that are not scored, those of one hook point on one read of the rows and texts."""
+    if not work:
+        return
+    model = model_of(recipe, store).load(store.description.weight_processing, device)
+    for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
+        items, started = list(together), time.time()
+        for _, unit in items:
+            unit.begin()
+        dictionaries = {subject.name: subject.load(device) for subject, _ in items}
+        measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, device)
+        losses = _losses(recipe.score, store, hook_point, dictionaries, model)
+        for subject, unit in items:
+            row = {
+                "hook_point": hook_point,
+                "name": subject.name,
+                "method": subject.method,
+                "d_in": dictionaries[subject.name].d_in,
+                "d_sae": dictionaries[subject.name].d_sae,
+                "signed": dictionaries[subject.name].signed,
+                **measured[subject.name],
+                **losses[subject.name],
+            }
+            row = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
+            histogram, buffer = histograms[subject.name], io.BytesIO()
+            np.savez_compressed(
+                buffer, counts=histogram.counts.numpy(), l0=histogram.l0.numpy(), n_rows=np.int64(histogram.n_rows)
+            )
+            commit_bytes(unit.folder / "histograms.npz", buffer.getvalue())
+            commit_json(unit.folder / "scores.json", row)
+            unit.headline.update({k: row[k] for k in ("l0", "fvu", "ce_score_zero") if k in row})
+            unit.finish(device, time.time() - started)
+
+
+def read_histogram(folder: Path) -> ActivationHistogram:
+    """A scored dictionary's histograms."""
+    with np.load(folder / "histograms.npz") as arrays:
+        return ActivationHistogram(
+            torch.from_numpy(arrays["counts"]), torch.from_numpy(arrays["l0"]), int(arrays["n_rows"])
+        )
+
+
+@torch.no_grad()
+def _measure(
+    config: ScoreConfig,
+    store: ActivationStore,
+    hook_point: str,
+    dictionaries: dict[str, FeatureDictionary],
+    device: str,
+) -> tuple[dict[str, dict[str, Any]], dict[str, ActivationHistogram]]:
+    """Everything that held-out rows alone tell."""
+    start = store.n_train_rows
+    stop = min(store.n_rows, start + config.n_rows)
+    mean = torch.from_numpy(store.stats(hook_point).mean)
+    histograms = {name: ActivationHistogram.empty(f.d_sae) for name, f in dictionaries.items()}
+    kept = {name: _truncations(f, config) for name, f in dictionaries.items()}
+    sums = {name: {column: Reconstruction(mean) for column in ("fvu", *kept[name])} for name in dictionaries}
+    with progress(total=stop - start, unit="row", desc=f"score {len(dictionaries)} at {hook_point}") as bar:
+        for rows in store.batches(hook_point, start, stop):
+            for x in torch.from_numpy(rows).split(config.batch_size):
+                x = x.to(device).float()
+                for name, dictionary in dictionaries.items():
+                    z = dictionary.encode(x)
+                    histograms[name].add(z)
+                    sums[name]["fvu"].add(x, dictionary.decode(z))
+                    for column, truncate in kept[name].items():
+                        sums[name][column].add(x, dictionary.decode(truncate(z)))
+                bar.update(len(x))
+    rows = {}
+    for name, histogram in histograms.items():
+        density = histogram.density
+        rows[name] = {
+            "l0": histogram.mean_l0,
+            "l0_p10": histogram.l0_quantile(0.1),
+            "l0_p90": histogram.l0_quantile(0.9),
+            "normalized_mse": sums[name]["fvu"].normalized_mse,
+            **{column: total.fvu for column, total in sums[name].items()},
+            "dead": int((density == 0).sum()),
+            "ultra_low_density": _rare(density, config.ultra_low_density, stop - start),
+            "n_rows": stop - start,
+        }
+    return rows, histograms
+
+
+def _rare(density: torch.Tensor, below: float, n_rows: int) -> int | None:
+    return int(((density > 0) & (density < below)).sum()) if below * n_rows >= 1 else None
+
+
+def _truncations(
+    dictionary: FeatureDictionary, config: ScoreConfig
+) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    if not dictionary.signed:
+        return {}
+    kept: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    for k in config.at_l0:
+        if k < dictionary.d_sae:
+            kept[f"fvu_at_l0_{k}"] = lambda z, k=k: keep_largest(z, k)
+            if dictionary.provenance.get("method") == "pca":
+                kept[f"fvu_first_{k}"] = lambda z, k=k: keep_first(z, k)
+    return kept
+
+
+@torch.no_grad()
+def _losses(
+    config: ScoreConfig,
+    store: ActivationStore,
+    hook_point: str,
+    dictionaries: dict[str, FeatureDictionary],
+    model: LanguageModel,
+) -> dict[str, dict[str, Any]]:
+    """Cross-entropies of the held-out sequences, spliced and ablated."""
+    description = store.description
+    first = description.n_sequences - description.n_heldout_sequences
+    tokens = store.tokens[first : first + config.n_sequences]
+    mean = torch.from_numpy(store.stats(hook_point).mean).float().to(model.device)
+    edits: dict[str, Edit] = {
+        "zero ablation": torch.zeros_like,
+        "mean ablation": lambda x: mean.expand_as(x),
+        **{name: f for name, f in dictionaries.items()},
+    }
+    found = evaluate(model, tokens, hook_point, description.positions, edits)
+    zero, mean_ablated = found.pop("zero ablation"), found.pop("mean ablation")
+    n_predictions = len(tokens) * sum(p < description.context - 1 for p in description.positions)
+
+    def row(loss: Downstream) -> dict[str, Any]:
+        return {
+            "ce_clean": loss.ce_clean,
+            "ce": loss.ce,
+            "ce_zero": zero.ce,
+            "ce_mean": mean_ablated.ce,
+            "ce_score_zero": ce_score(zero.ce, loss.ce, loss.ce_clean),
+            "ce_score_mean": ce_score(mean_ablated.ce, loss.ce, loss.ce_clean),
+            "kl": loss.kl,
+            "n_predictions": n_predictions,
+        }
+
+    return {name: row(loss) for name, loss in found.items()}
+
+
+def summarize(run: Path, work: list[tuple[Subject, Unit]]) -> bool:
+    """Bring scores.json and the pictures up to date with the scored dictionaries. Returns whether they changed.
+
+    They follow from the units, so they are made anew whenever the set of dictionaries is another one.
+    """
+    from pipeline.score import pictures
+
+    folder = run / "score"
+    inputs = digest([VERSION, [[unit.name, unit.key] for _, unit in work]])
+    summary = folder / "scores.json"
+    if summary.exists() and read_json(summary).get("inputs") == inputs:
+        return False
+    rows, pair_rows = [], []
+    for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
+        items = list(together)
+        histograms = {s.name: read_histogram(u.folder) for s, u in items}
+        own_rows = [read_json(u.folder / "scores.json") for _, u in items]
+        entries = [_entry(s, histograms[s.name]) for s, _ in items]
+        compared = list(progress(all_pairs(entries), desc=f"pairs at {hook_point}", unit="pair"))
+        rows += own_rows
+        pair_rows += [{"hook_point": hook_point, **scores} for scores, _ in compared]
+        pictures.draw(folder / hook_point, hook_point, own_rows, histograms, compared)
+    commit_json(summary, {"inputs": inputs, "documentation": DOCUMENTATION, "dictionaries": rows, "pairs": pair_rows})
+    return True
+
+
+def _entry(subject: Subject, histogram: ActivationHistogram) -> Entry:
+    dictionary = subject.load()
+    alive = histogram.density > 0
+    return Entry(
+        subject.name,
+        subject.method,
+        subject.settings,
+        dictionary.d_sae,
+        dictionary.signed,
+        dictionary.directions[alive],
+    )

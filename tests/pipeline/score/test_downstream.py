@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.score.downstream import ce_score, evaluate
+from pipeline.train.rotations.msp import random_rotation
+from stores.dictionary import FeatureDictionary, Spec
+
+HOOK, D = "blocks.1.hook_resid_post", 32
+POSITIONS = tuple(range(1, 24))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LanguageModel:
+    return ModelFiles.find(str(tiny_model)).load()
+
+
+@pytest.fixture(scope="module")
+def tokens() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 4096, (6, 24), dtype=np.int32)
+
+
+def linear(W: torch.Tensor) -> FeatureDictionary:
+    return FeatureDictionary(Spec("linear", D, D, HOOK), W.T, torch.zeros(D), W, torch.zeros(D))
+
+
+def test_identity_scores_one_zero_scores_nought_and_a_rotation_changes_nothing(
+    model: LanguageModel, tokens: np.ndarray
+) -> None:
+    found = evaluate(
+        model, tokens, HOOK, POSITIONS,
+        {
+            "zero": torch.zeros_like,
+            "identity": linear(torch.eye(D)),
+            "zero dictionary": linear(torch.zeros(D, D)),
+            "rotation": linear(random_rotation(D, 0).float()),
+        },
+    )  # fmt: skip
+    zero = found["zero"].ce
+
+    def score(name: str) -> float:
+        return ce_score(zero, found[name].ce, found[name].ce_clean)
+
+    assert score("identity") == 1
+    assert found["identity"].kl == 0
+    assert score("zero dictionary") == 0
+    assert score("rotation") == pytest.approx(1, abs=1e-5)
+    assert found["rotation"].kl == pytest.approx(0, abs=1e-5)
+    assert found["zero"].kl > 0.01
+
+
+def test_cross_entropy_is_the_models_own_at_the_kept_positions(model: LanguageModel, tokens: np.ndarray) -> None:
+    found = evaluate(model, tokens, HOOK, (3, 7, 23), {"identity": linear(torch.eye(D))})
+    x = torch.from_numpy(tokens).long()
+    with torch.no_grad():
+        logits = model.model(x).logits
+    expected = [torch.nn.functional.cross_entropy(logits[:, p], x[:, p + 1]) for p in (3, 7)]  # 23 predicts nothing
+    assert found["identity"].ce_clean == pytest.approx(float(sum(expected)) / 2, rel=1e-5)
+
+
+def test_other_positions_keep_their_activations(model: LanguageModel, tokens: np.ndarray) -> None:
+    seen = []
+
+    def edit(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[1])
+        return x
+
+    evaluate(model, tokens, HOOK, (5, 6), {"edit": edit})
+    assert set(seen) == {2}
+
+
+def test_an_ablation_that_changes_nothing_gives_no_score(model: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="no CE score is defined"):
+        ce_score(2.0, 2.0, 2.0)

@@ -1,0 +1,53 @@
+import torch
+
+from pipeline.score.pairs import Entry, all_pairs, relation
+from pipeline.score.similarity import random_directions
+
+
+def entry(name: str, method: str, d_sae: int, seed: int, k: int = 4) -> Entry:
+    return Entry(name, method, {"d_sae": d_sae, "seed": seed, "k": k}, d_sae, False, random_directions(d_sae, 8, seed))
+
+
+ENTRIES = [
+    entry("t16-0", "topk", 16, 0), entry("t16-1", "topk", 16, 1), entry("t32-0", "topk", 32, 0), entry("t64-0", "topk", 64, 0),
+    entry("r16-0", "relu_l1", 16, 0), entry("r16-1", "relu_l1", 16, 1), entry("t16-0-k8", "topk", 16, 0, k=8),
+    entry("t24-0-k8", "topk", 24, 0, k=8),
+]  # fmt: skip
+
+
+def test_relations() -> None:
+    by_name = {e.name: e for e in ENTRIES}
+
+    def of(a: str, b: str) -> str | None:
+        return relation(by_name[a], by_name[b], ENTRIES)
+
+    assert of("t16-0", "t16-1") == "seed"
+    assert of("t16-0", "t32-0") == "larger"
+    assert of("t16-0", "t64-0") is None  # not the next larger
+    assert of("t16-1", "t32-0") is None  # another seed
+    assert of("t16-0", "t16-0-k8") is None
+    assert of("t16-0", "r16-0") == "method"
+    assert of("t16-1", "r16-1") is None  # one seed stands for all
+    assert of("t16-0", "t16-0") is None
+    assert of("t16-0-k8", "t24-0-k8") == "larger"  # the next larger of its own kind
+    assert of("t16-0", "t24-0-k8") is None
+
+
+def test_every_pair_is_scored_both_ways_beside_its_floor() -> None:
+    pairs = {(s["a"], s["b"]): s for s, _ in all_pairs(ENTRIES)}
+    assert all((b, a) in pairs for a, b in pairs)
+    assert pairs["t16-0", "t32-0"]["relation"] == "larger"
+    assert pairs["t32-0", "t16-0"]["relation"] == "smaller"
+    assert pairs["t16-0", "t16-1"]["mmcs"] < 0.95
+    # Both are random here, so what is found is the floor.
+    assert abs(pairs["t16-0", "t16-1"]["mmcs"] - pairs["t16-0", "t16-1"]["random_floor"]) < 0.1
+
+
+def test_equal_dictionaries_agree_fully() -> None:
+    same = [
+        Entry("a", "topk", {"seed": 0}, 4, False, torch.eye(4)),
+        Entry("b", "topk", {"seed": 1}, 4, False, torch.eye(4)),
+    ]
+    (scores, histogram), _ = list(all_pairs(same))
+    assert scores["mmcs"] == scores["fraction_above_0.9"] == scores["matched_cosine"] == 1
+    assert histogram[-1] == 4

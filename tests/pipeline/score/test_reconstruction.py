@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
+
+
+def test_fvu_of_perfect_mean_and_zero() -> None:
+    x = torch.randn(1000, 5, generator=torch.Generator().manual_seed(0)) + 3
+    mean = x.double().mean(0)
+    sums = {name: Reconstruction(mean) for name in ("same", "mean", "zero")}
+    for part in x.split(77):
+        sums["same"].add(part, part)
+        sums["mean"].add(part, mean.expand(len(part), 5))
+        sums["zero"].add(part, torch.zeros_like(part))
+    assert sums["same"].fvu == 0
+    assert sums["mean"].fvu == pytest.approx(1, abs=1e-12)
+    assert sums["zero"].normalized_mse == pytest.approx(1)
+    assert sums["zero"].fvu > 5
+
+
+def test_fvu_is_of_all_rows_not_a_mean_over_batches() -> None:
+    mean = torch.zeros(1, dtype=torch.float64)
+    sums = Reconstruction(mean)
+    sums.add(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
+    sums.add(torch.tensor([[3.0]]), torch.tensor([[3.0]]))
+    assert sums.fvu == pytest.approx(0.1)  # a mean over batches would give 0.5
+
+
+def test_rows_without_variance_are_refused() -> None:
+    sums = Reconstruction(torch.ones(2, dtype=torch.float64))
+    sums.add(torch.ones(4, 2), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="the 4 rows are all the same"):
+        _ = sums.fvu
+
+
+def test_truncations_by_hand() -> None:
+    z = torch.tensor([[1.0, -4.0, 2.0], [0.5, 0.1, -0.2]])
+    assert keep_largest(z, 1).tolist() == [[0, -4, 0], [0.5, 0, 0]]
+    assert keep_largest(z, 3) is z
+    torch.testing.assert_close(keep_first(z, 1), torch.tensor([[1.0, 0, 0], [0.5, 0, 0]]))
