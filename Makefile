@@ -1,0 +1,46 @@
+# The main job: make extract train score. Every target makes .venv and installs what it needs on first use.
+RECIPE ?= demo
+ARGS   ?=
+PYTHON ?= python3
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
+
+.PHONY: run extract train score status test test-all lint types demo-model
+.NOTPARALLEL:
+
+extract train score status: .venv/installed
+	@$(BIN)/unmix $@ $(RECIPE) $(ARGS)
+
+run: .venv/installed
+	@$(BIN)/unmix run $(RECIPE) $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not slurm" $(ARGS)
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/pyright
+
+# The embedded model again, from scratch: about 90 minutes on two cores.
+demo-model: .venv/installed-dev
+	$(BIN)/python scripts/make_demo_model.py --out pipeline/assets/demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"unmix needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml scripts/constraints.txt | .venv/bin/python
+	@echo "installing into .venv (some minutes)"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml scripts/constraints.txt | .venv/bin/python
+	@echo "installing into .venv, with what the tests need (some minutes)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ .venv/installed

@@ -1,0 +1,157 @@
+"""The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.config import UserError
+from pipeline.extract import stage as extract
+from pipeline.extract.language_model import ModelFiles
+from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
+from pipeline.score import stage as score
+from pipeline.train import stage as train
+from pipeline.units import Unit, pending
+from stores.activations import ActivationStore, StoreWriter
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe in one run folder, on one device."""
+
+    recipe: Recipe
+    folder: Path
+    device: str
+    replace: bool = False
+
+    def open_store(self) -> ActivationStore:
+        path = extract.store_path(self.recipe, self.folder)
+        if not StoreWriter.exists(path):
+            raise UserError(f"no activation store at {path}: run `unmix extract {self.recipe.name}` first")
+        return ActivationStore.open(path)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of `unmix status`."""
+
+    stage: str
+    unit: str
+    state: str
+    done: int
+    of: int
+    counted: str
+    rate: float | None  # a second
+    folder: Path
+
+    @property
+    def eta_s(self) -> float | None:
+        return (self.of - self.done) / self.rate if self.rate and self.state == "started" else None
+
+
+def choose_device(name: str) -> str:
+    """ "auto" → cuda when there is one. Raises UserError: cuda was asked for and there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {name}: expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UserError for whatever in the recipe cannot work, before extract writes anything. Later stages check the
+    recipe against the store, and need no model for that."""
+    if recipe.store:
+        return
+    files = ModelFiles.find(recipe.extract.model, recipe.extract.revision)
+    for hook_point in recipe.extract.hook_points:
+        files.d(hook_point)
+    plan_dictionaries(recipe, files.d, recipe.extract.hook_points)
+
+
+def run_extract(run: Run) -> bool:
+    """Returns whether there was anything to do, as do all stages."""
+    units = extract.plan(run.recipe, run.folder)
+    left = pending(units, run.replace)
+    left += [unit for unit in units if unit not in left and not extract.done(unit)]
+    extract.execute(run.recipe, left, run.device)
+    return bool(left)
+
+
+def run_train(run: Run) -> bool:
+    store = run.open_store()
+    work = train.plan(run.recipe, run.folder, store)
+    units = [unit for _, unit in work]
+    left = pending(units, run.replace)
+    train.sweep([unit for unit in units if unit not in left])
+    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], run.device)
+    return bool(left)
+
+
+def run_score(run: Run) -> bool:
+    store = run.open_store()
+    own = _subjects(train.plan(run.recipe, run.folder, store))
+    foreign = score.foreign_subjects(run.recipe.score, store)
+    names = [(s.hook_point, s.name) for s in own + foreign]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"score.dictionaries: two dictionaries are called {sorted(twice)[0][1]}: rename a folder")
+    subjects = sorted(own + foreign, key=lambda s: store.hook_points.index(s.hook_point))
+    work = score.plan(run.recipe.score, run.folder, store, subjects)
+    left = pending([unit for _, unit in work], run.replace)
+    score.execute(run.recipe, store, [(s, u) for s, u in work if u in left], run.device)
+    return score.summarize(run.folder, work) or bool(left)
+
+
+def _subjects(work: Iterable[tuple[DictionaryPlan, Unit]]) -> list[score.Subject]:
+    subjects = []
+    for plan, unit in work:
+        state = unit.state()
+        if state != "done":
+            raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
+        settings = plan.config.model_dump()
+        subjects.append(score.Subject(plan.hook_point, plan.name, plan.method, settings, unit.folder))
+    return subjects
+
+
+STAGES: dict[str, Callable[[Run], bool]] = {"extract": run_extract, "train": run_train, "score": run_score}
+
+
+def status(run: Run) -> list[Progress]:
+    """Every unit of the recipe, in the order of the stages."""
+    rows = []
+    if not run.recipe.store:
+        rows += [_progress(unit, *extract.how_far(unit)) for unit in extract.plan(run.recipe, run.folder)]
+    if not all(row.state == "done" for row in rows):
+        # Without a store the dictionaries have no keys yet, but names.
+        files = ModelFiles.find(run.recipe.extract.model, run.recipe.extract.revision)
+        plans = plan_dictionaries(run.recipe, files.d, run.recipe.extract.hook_points)
+        return rows + [_ahead(run, "train", p) for p in plans] + [_ahead(run, "score", p) for p in plans]
+    store = run.open_store()
+    work = train.plan(run.recipe, run.folder, store)
+    rows += [_progress(unit, *train.how_far(plan, unit, run.recipe.train)) for plan, unit in work]
+    for plan, unit in work:
+        if (unit.folder / "manifest.json").exists():
+            subject = score.Subject(plan.hook_point, plan.name, plan.method, {}, unit.folder)
+            rows += [
+                _progress(u, 0, 1, "dictionary", u.folder)
+                for _, u in score.plan(run.recipe.score, run.folder, store, [subject])
+            ]
+        else:
+            rows.append(_ahead(run, "score", plan))
+    return rows
+
+
+def _ahead(run: Run, stage: str, plan: DictionaryPlan) -> Progress:
+    n, counted = (run.recipe.train.n_steps, "steps") if stage == "train" else (1, "dictionary")
+    return Progress(stage, plan.name, "new", 0, n, counted, None, run.folder / stage / plan.hook_point / plan.name)
+
+
+def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path) -> Progress:
+    """grows: the file or folder whose time says when the last of `done` was done."""
+    try:
+        state = unit.state()
+    except UserError:
+        state = "other settings"
+    done = of if state == "done" else done
+    return Progress(unit.stage, unit.name, state, done, of, counted, unit.rate(done, grows), unit.folder)

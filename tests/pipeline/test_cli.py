@@ -1,0 +1,209 @@
+"""The whole path, as a user types it, on a tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stores import ActivationStore, FeatureDictionary
+from tests.conftest import kill_when, unmix
+
+RESID, MLP = "blocks.1.hook_resid_post", "blocks.0.mlp.hook_post"
+
+
+@pytest.fixture
+def recipe(tiny_model: Path, tmp_path: Path) -> Path:
+    """A folder with tiny.toml, and text to read."""
+    (tmp_path / "text.txt").write_text("import os\n\ndef walk(path):\n    return os.listdir(path)\n" * 900)
+    (tmp_path / "tiny.toml").write_text(f"""# A tiny run for the tests.
+[extract]
+model = "{tiny_model}"
+hook_points = ["{RESID}", "{MLP}"]
+context = 32
+n_rows = 6000
+chunk_rows = 310
+shard_chunks = 2
+batch_sequences = 5
+heldout_fraction = 0.1
+dtype = "float32"
+text = {{ source = "files", path = "text.txt" }}
+[train]
+batch_size = 128
+n_tokens = 25_600
+checkpoint_every_steps = 20
+[train.topk]
+d_sae = [48, 64]
+k = 4
+seed = [0, 1]
+lr = 5e-3
+dead_after_tokens = 2000
+[train.relu_l1]
+d_sae = 48
+seed = [0, 1]
+[train.rotation]
+n_iterations = 6
+[train.neuron_basis]
+[train.random]
+[train.pca]
+n_rows = 2000
+[score]
+n_sequences = 8
+at_l0 = [4]
+""")
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("sae_weights.safetensors"))}
+
+
+def test_extract_train_score_and_again(recipe: Path) -> None:
+    first = unmix("run", "tiny.toml", cwd=recipe)
+    assert "extract: done" in first.stdout
+    assert "train: done" in first.stdout
+    run = recipe / "runs" / "tiny"
+
+    store = ActivationStore.open(run / "extract" / "activations.zarr")
+    assert store.hook_points == (RESID, MLP)
+    assert store.n_rows >= 6000
+    dictionary = FeatureDictionary.load(run / "train" / RESID / "topk-d48-k4-s0")
+    x = store.rows(RESID, 0, 50)
+    assert (dictionary.encode(__import__("torch").from_numpy(x)) != 0).sum(-1).max() <= 4
+    assert dictionary.provenance["store_digest"] == store.digest
+
+    scores = json.loads((run / "score" / "scores.json").read_text())
+    rows = {(r["hook_point"], r["name"]): r for r in scores["dictionaries"]}
+    assert len(rows) == 2 * 10
+    for (hook_point, name), row in rows.items():
+        assert row["hook_point"] == hook_point
+        if name in ("neuron_basis", "pca", "random-s0", "rotation-s0"):
+            assert row["fvu"] < 1e-6, name
+            assert row["ce_score_zero"] == pytest.approx(1, abs=1e-3)
+            assert row["fvu_at_l0_4"] > row["fvu"]
+        else:
+            assert 0 < row["fvu"] < 1.5
+    assert {p["relation"] for p in scores["pairs"]} == {"seed", "larger", "smaller", "method"}
+    assert {p.name for p in (run / "score" / RESID).glob("*.png")} == {"frontier.png", "histograms.png", "mmcs.png"}
+    assert not list(run.rglob("*.partial*"))
+    assert not list(run.rglob("checkpoints"))
+
+    before = tree(run)
+    again = unmix("run", "tiny.toml", cwd=recipe)
+    for stage in ("extract", "train", "score"):
+        assert f"{stage}: nothing to do" in again.stdout
+    assert tree(run) == before
+    status = unmix("status", "tiny.toml", cwd=recipe).stdout
+    assert status.count(" done  ") == 1 + 20 + 20
+
+    # Another value of a setting that the folder's name does not carry: refused, with the difference.
+    refused = unmix("train", "tiny.toml", "--set", "train.topk.lr=0.01", cwd=recipe, check=False)
+    assert refused.returncode == 2
+    assert "train.topk.lr: 0.005 → 0.01. Use --replace" in refused.stderr
+    assert tree(run) == before
+    # Another seed: trained beside the others, which stay as they are.
+    more = unmix("train", "tiny.toml", "--set", "train.topk.seed=[0, 1, 2]", cwd=recipe)
+    assert "train: done" in more.stdout
+    assert (run / "train" / RESID / "topk-d48-k4-s2" / "cfg.json").exists()
+    after = tree(run)
+    assert {k: after[k] for k in before} == before
+
+
+@pytest.mark.parametrize("stage", ["extract", "train"])
+def test_killed_at_several_points_it_ends_with_the_same_bytes(recipe: Path, stage: str) -> None:
+    kept = ["--set", "train.n_tokens=19200", "--set", "train.topk.d_sae=48"]
+    if stage == "train":
+        kept += ["--set", f'extract.hook_points=["{RESID}"]']
+    undisturbed, killed = recipe / "runs" / "undisturbed", recipe / "runs" / "killed"
+    if stage == "train":
+        unmix("extract", "tiny.toml", *kept, "--name", "undisturbed", cwd=recipe)
+        unmix("extract", "tiny.toml", *kept, "--name", "killed", cwd=recipe)
+    unmix(stage, "tiny.toml", *kept, "--name", "undisturbed", cwd=recipe)
+
+    if stage == "extract":
+        commits = killed / "extract" / "activations.zarr" / "commits"
+        points = [
+            lambda: (killed / "extract" / "plan.json").exists(),
+            lambda: len(list(commits.glob("*.json"))) >= 2,
+            lambda: len(list(commits.glob("*.npz"))) >= 5,
+        ]
+    else:
+        saved = killed / "train" / RESID
+
+        def newest() -> int:
+            return max((int(p.stem.split("-")[1]) for p in saved.glob("*/checkpoints/step-*.safetensors")), default=0)
+
+        points = [lambda: newest() >= 20, lambda: newest() >= 60, lambda: newest() >= 120]
+    n_killed = sum(kill_when(point, stage, "tiny.toml", *kept, "--name", "killed", cwd=recipe) for point in points)
+    assert n_killed >= 2, "the processes ended before they could be killed"
+    unmix(stage, "tiny.toml", *kept, "--name", "killed", cwd=recipe)
+
+    if stage == "extract":
+        first, second = (tree(f / "extract" / "activations.zarr") for f in (undisturbed, killed))
+        assert {k: v[1] for k, v in first.items()} == {k: v[1] for k, v in second.items()}
+    else:
+        assert weights(undisturbed / "train") == weights(killed / "train")
+        for name in weights(undisturbed / "train"):
+            log = Path(name).parent / "metrics.jsonl"
+            if (undisturbed / "train" / log).exists():
+                assert (undisturbed / "train" / log).read_text() == (killed / "train" / log).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "tiny.toml", "--set", "extract.contxt=8"], "unknown key extract.contxt, did you mean context?"),
+        (
+            ["extract", "tiny.toml", "--set", 'extract.hook_points=["blocks.0.hook_q"]'],
+            "unknown hook point 'blocks.0.hook_q'",
+        ),
+        (
+            ["extract", "tiny.toml", "--set", 'extract.hook_points=["blocks.7.hook_resid_pre"]'],
+            "layer 7 is out of range",
+        ),
+        (["extract", "tiny.toml", "--set", "train.topk.k=65"], "k = 65 is more than d_sae = 48"),
+        (["extract", "tiny.toml", "--set", "train.topk.d_sae=-1"], "train.topk.d_sae"),
+        (["extract", "tiny.toml", "--set", "extract.text.path=none.txt"], "no file or folder none.txt"),
+        (["extract", "tiny.toml", "--set", "extract.n_rows=40", "--set", "extract.context=64"], "give more text"),
+        (["extract", "tiny.toml", "--set", "extract.context=65"], "extract.context = 65 is more than the 64"),
+        (["extract", "tiny.toml", "--device", "tpu"], "expected auto, cpu or cuda"),
+        (["train", "tiny.toml"], "no activation store at"),
+        (["extract", "nothing.toml"], "no recipe file nothing.toml"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
+    recipe: Path, arguments: list[str], message: str
+) -> None:
+    done = unmix(*arguments, cwd=recipe, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (recipe / "runs").exists()
+
+
+def test_dictionaries_that_do_not_fit_the_store_are_refused(recipe: Path) -> None:
+    import torch
+
+    from stores.dictionary import Spec
+
+    small = [
+        "--set",
+        "train.topk.d_sae=48",
+        "--set",
+        "train.n_tokens=1280",
+        "--set",
+        f'extract.hook_points=["{RESID}"]',
+    ]
+    unmix("extract", "tiny.toml", *small, cwd=recipe)
+    unmix("train", "tiny.toml", *small, cwd=recipe)
+    weights = torch.zeros(7, 9), torch.zeros(9), torch.zeros(9, 7), torch.zeros(7)
+    FeatureDictionary(Spec("standard", 7, 9, RESID), *weights).save(recipe / "other")
+    done = unmix("score", "tiny.toml", *small, "--set", 'score.dictionaries=["other"]', cwd=recipe, check=False)
+    assert done.returncode == 2
+    assert f"the store has d = 32 at {RESID}, other takes d_in = 7" in done.stderr
+    assert not (recipe / "runs" / "tiny" / "score").exists()

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.recipe import RECIPES, load_recipe, plan_dictionaries
+
+RECIPE = """
+[extract]
+hook_points = ["blocks.0.hook_resid_post", "blocks.0.mlp.hook_post"]
+n_rows = 100
+[train]
+n_tokens = 100
+batch_size = 10
+[train.topk]
+d_sae = [8, 16]
+k = 2
+seed = [0, 1]
+[train.pca]
+hook_points = "blocks.0.hook_resid_post"
+"""
+D = {"blocks.0.hook_resid_post": 4, "blocks.0.mlp.hook_post": 6}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    return tmp_path / "mine.toml"
+
+
+def plans(path: Path, *sets: str) -> list:
+    return plan_dictionaries(load_recipe(str(path), list(sets)), D.__getitem__, tuple(D))
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.toml")))
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert (RECIPES / f"{name}.toml").read_text().startswith("# ")
+
+
+def test_lists_mean_one_dictionary_for_each_value(path: Path) -> None:
+    names = [(p.hook_point, p.name) for p in plans(path)]
+    topk = ["topk-d8-k2-s0", "topk-d8-k2-s1", "topk-d16-k2-s0", "topk-d16-k2-s1"]
+    first, second = D
+    assert names == [*((first, n) for n in topk), (first, "pca"), *((second, n) for n in topk)]
+
+
+def test_several_tables_of_one_method(path: Path) -> None:
+    text = RECIPE.replace(
+        "[train.topk]", '[[train.topk]]\nhook_points = "blocks.0.mlp.hook_post"\nd_sae = 32\n[[train.topk]]'
+    )
+    path.write_text(text)
+    assert "topk-d32-k32-s0" in [p.name for p in plans(path) if p.hook_point == "blocks.0.mlp.hook_post"]
+
+
+def test_a_listed_setting_is_part_of_the_name(path: Path) -> None:
+    names = {p.name for p in plans(path, "train.topk.lr=[0.1, 0.2]")}
+    assert "topk-d8-k2-s0-lr_0.1" in names
+    assert "topk-d8-k2-s0-lr_0.2" in names
+
+
+def test_overrides(path: Path) -> None:
+    recipe = load_recipe(str(path), ["train.topk.k=4", "extract.dtype=float32", "name=other"])
+    assert recipe.name == "other"
+    assert recipe.extract.dtype == "float32"
+    assert {p.config.k for p in plans(path, "train.topk.k=4") if p.method == "topk"} == {4}
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.topk.kk=3"], "unknown key train.topk.kk, did you mean k?"),
+        (["train.topkk.k=3"], "unknown key train.topkk, did you mean topk?"),
+        (["extract.contex=3"], "unknown key extract.contex, did you mean context?"),
+        (["extract.text.sauce=3"], "unknown key extract.text.sauce, did you mean source?"),
+        (["trian.x=3"], "unknown key trian, did you mean train?"),
+        (["train.topk.d_sae=0"], "train.topk.d_sae: .*greater than or equal to 1, got 0"),
+        (["train.topk.k=9"], "train.topk at blocks.0.hook_resid_post: k = 9 is more than d_sae = 8"),
+        (["train.pca.d_sae=5"], "d_sae = 5 is more than the 4 components"),
+        (["train.topk.hook_points=blocks.0.hook_resid_pots"], "did you mean blocks.0.hook_resid_post"),
+        (["extract.n_rows=lots"], "extract.n_rows: .*valid integer.*, got 'lots'"),
+        (["extract.text.source=files"], 'extract.text: source = "files" needs path'),
+        (["train=5"], "train: .*valid dictionary"),
+        (["nonsense"], "--set nonsense: expected KEY=VALUE"),
+        (["extract.context.x=1"], "context is a value, not a table"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(path: Path, sets: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        plans(path, *(["extract.context=8", *sets] if "context.x" in sets[0] else sets))
+    assert "\n" not in str(error.value)
+
+
+def test_recipes_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no recipe 'demmo', did you mean demo?"):
+        load_recipe("demmo")
+    with pytest.raises(UserError, match="no recipe file .*: No such file"):
+        load_recipe(str(tmp_path / "x.toml"))
+    (tmp_path / "y.toml").write_text("= 3")
+    with pytest.raises(UserError, match="is not TOML"):
+        load_recipe(str(tmp_path / "y.toml"))

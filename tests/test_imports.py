@@ -1,0 +1,59 @@
+"""The design's one-way imports, read from the source."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {  # a heavy library → the files that may import it when they are imported themselves
+    "transformers": set(),
+    "datasets": set(),
+    "matplotlib": {"pipeline/score/pictures.py"},
+    "sklearn": set(),
+    "zarr": {"stores/activations.py"},
+}
+FORBIDDEN = [  # (below this, no import of that)
+    ("stores", "pipeline"),
+    ("pipeline/extract", "pipeline.train"),
+    ("pipeline/extract", "pipeline.score"),
+    ("pipeline/train", "pipeline.extract"),
+    ("pipeline/train", "pipeline.score"),
+    ("pipeline/score", "pipeline.train"),
+    ("pipeline/extract", "pipeline.stages"),
+    ("pipeline/train", "pipeline.stages"),
+    ("pipeline/score", "pipeline.stages"),
+]
+MAY_USE_EXTRACT = {"pipeline/score/downstream.py", "pipeline/score/stage.py"}  # the language model
+
+
+def imports(path: Path, *, nested: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if nested else tree.body
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def sources() -> list[Path]:
+    return [path for package in ("pipeline", "stores") for path in (ROOT / package).rglob("*.py")]
+
+
+def test_imports_go_one_way() -> None:
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        for module in imports(path, nested=True):
+            for folder, forbidden in FORBIDDEN:
+                assert not (name.startswith(f"{folder}/") and module.startswith(forbidden)), f"{name} imports {module}"
+            if name.startswith("pipeline/score/") and module.startswith("pipeline.extract"):
+                assert name in MAY_USE_EXTRACT, f"{name} imports {module}"
+
+
+def test_heavy_libraries_are_imported_late_or_in_one_file() -> None:
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        for module in imports(path, nested=False):
+            library = module.split(".")[0]
+            assert name in HEAVY.get(library, {name}), f"{name} imports {library} at its top"
