@@ -24,6 +24,9 @@ Runs = Annotated[Path, typer.Option("--runs", help="The folder that run folders 
 Name = Annotated[str | None, typer.Option("--name", help="The run folder's name instead of the recipe's.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Delete and remake what was made with other settings.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
+Workers = Annotated[
+    str, typer.Option("--worker", metavar="I/N", help="Be process I of N that fill one store (extract).")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -50,14 +53,20 @@ def _run_stages(
     replace: bool,
     device: str,
     debug: bool,
+    worker: str = "0/1",
 ) -> None:
     def work() -> None:
         from pipeline.recipe import load_recipe
 
         loaded = load_recipe(recipe, sets, name)
+        from pipeline.extract.stage import Worker
         from pipeline.stages import STAGES, Run, check, choose_device
 
-        run = Run(loaded, runs / loaded.name, choose_device(device), replace)
+        run = Run(loaded, runs / loaded.name, choose_device(device), replace, Worker.parse(worker))
+        if replace and run.worker.n > 1:
+            raise UserError(
+                "--replace with --worker: the workers would remove each other's work; replace with one first"
+            )
         if "extract" in stages:
             check(loaded)
         for stage in stages:
@@ -99,8 +108,59 @@ def _stage_command(stage: str, text: str) -> None:
     app.command(stage, help=text)(command)
 
 
+@app.command()
+def extract(
+    recipe: RecipeName = "demo",
+    sets: Sets = None,
+    runs: Runs = Path("runs"),
+    name: Name = None,
+    replace: Replace = False,
+    device: Device = "auto",
+    worker: Workers = "0/1",
+    debug: Debug = False,
+) -> None:
+    """Text and a language model → an activation store."""
+    _run_stages(["extract"], recipe, sets, runs, name, replace, device, debug, worker)
+
+
+@app.command()
+def verify(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of an activation store.")],
+    debug: Debug = False,
+) -> None:
+    """Check every byte of a store; take back the commits of damaged shards, so that extract makes them again."""
+
+    def work() -> None:
+        from pipeline.progress import progress
+        from stores.activations import ActivationStore, StoreWriter
+
+        if not StoreWriter.exists(store):
+            raise UserError(f"no activation store at {store}: give the folder that holds tokens.json")
+        opened = ActivationStore.open(store)
+        bad: list[int] = []
+        wrong = 0
+        for shard, found in progress(
+            opened.damage(), total=opened.description.n_shards + 1, unit="shard", desc="verify"
+        ):
+            for damage in found:
+                print(damage.what)
+            wrong += len(found)
+            if found and shard >= 0:
+                StoreWriter.resume(store).withdraw(shard)
+                bad.append(shard)
+        if bad:
+            again = "" if len(bad) == 1 else "s"
+            print(f"shard{again} {', '.join(map(str, bad))} taken back: run `unmix extract` with the store's recipe")
+        if wrong:
+            raise RuntimeError(f"{store} is damaged in {wrong} places")
+        print(
+            f"{store}: all {opened.description.n_shards} shards are as they were committed, digest {opened.digest[:12]}"
+        )
+
+    _guarded(debug, work)
+
+
 _stage_command("run", "extract, train and score, one after another.")
-_stage_command("extract", "Text and a language model → an activation store.")
 _stage_command("train", "An activation store → feature dictionaries.")
 _stage_command("score", "Feature dictionaries → scores, a table, pictures.")
 

@@ -1,7 +1,7 @@
 """The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ class Run:
     folder: Path
     device: str
     replace: bool = False
+    worker: extract.Worker = field(default_factory=extract.Worker)
 
     def open_store(self) -> ActivationStore:
         path = extract.store_path(self.recipe, self.folder)
@@ -75,7 +76,7 @@ def run_extract(run: Run) -> bool:
     units = extract.plan(run.recipe, run.folder)
     left = pending(units, run.replace)
     left += [unit for unit in units if unit not in left and not extract.done(unit)]
-    extract.execute(run.recipe, left, run.device)
+    extract.execute(run.recipe, left, run.device, run.worker)
     return bool(left)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.config import UserError
-from stores.manifest import commit_json, digest, fsync_path, read_json
+from stores.manifest import commit_json, digest, fsync_path, read_json, sweep_partial
 
 State = Literal["new", "started", "done"]
 _PACKAGES = ("unmix", "torch", "numpy", "transformers", "zarr", "safetensors", "scikit-learn")
@@ -96,8 +96,7 @@ class Unit:
 
     def finish(self, device: str, wall_s: float) -> None:
         """Write the manifest; sweep what killed processes left half-written."""
-        for orphan in self.folder.rglob(".*.partial"):
-            orphan.unlink(missing_ok=True)
+        sweep_partial(self.folder)
         commit_json(
             self.folder / "manifest.json",
             {

@@ -11,6 +11,8 @@ A shard is the same range of whole sequences in every array. Only what a commit 
 """
 
 import io
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +23,16 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, fsync_path, read_json
+from stores.manifest import (
+    bytes_digest,
+    commit_bytes,
+    commit_json,
+    digest,
+    file_digest,
+    fsync_path,
+    read_json,
+    sweep_partial,
+)
 from stores.moments import Moments, merge_sums, moments_from, row_sums
 
 SCHEMA_VERSION = 1
@@ -30,6 +41,14 @@ DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "uint16"}  # Z
 
 class StoreError(ValueError):
     """A store, or a part of one, is missing, unfinished or damaged."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in a store that is not as committed. shard: which one has to be made again; None: no shard's."""
+
+    shard: int | None
+    what: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,11 @@ def from_stored(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 class StoreWriter:
-    """Fills one store, shard by shard, in any order."""
+    """Fills one store, shard by shard, in any order, from any number of processes.
+
+    What a shard holds is a function of the store's description and its number alone, so two processes that write the
+    same one, a requeued job and its predecessor, write the same bytes. There are no locks.
+    """
 
     def __init__(self, path: Path, description: Description) -> None:
         self.path, self.description = path, description
@@ -99,17 +122,19 @@ class StoreWriter:
 
     @classmethod
     def create(cls, path: Path | str, description: Description, tokens: np.ndarray) -> Self:
-        """An empty store that holds the tokens, (n_sequences, context) int32. An unfinished attempt is overwritten."""
+        """An empty store that holds the tokens, (n_sequences, context) int32.
+
+        It appears under its name all at once. If another process was first, that one's store is used; it is the same.
+        """
         path = Path(path)
         if description.dtype not in DTYPES:
             raise ValueError(f"dtype {description.dtype!r} is not one of {', '.join(DTYPES)}")
         if tokens.shape != (description.n_sequences, description.context):
             expected = (description.n_sequences, description.context)
             raise ValueError(f"tokens are {tokens.shape}, expected {expected}")
-        if cls.exists(path):
-            raise StoreError(f"{path} holds a store already")
-        path.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(path, mode="w")
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        draft.mkdir(parents=True)
+        group = zarr.open_group(draft, mode="w")
         n_rows = description.n_sequences * description.n_positions
         chunk_rows = description.chunk_sequences * description.n_positions
         arrays = {h: (n_rows, d, chunk_rows) for h, d in zip(description.hook_points, description.d, strict=True)}
@@ -132,9 +157,21 @@ class StoreWriter:
         )
         array[:] = tokens
         group.attrs.update(asdict(description))
-        for file in path.rglob("*"):
+        commit_json(draft / "tokens.json", {"tokens_digest": bytes_digest(tokens.tobytes())})
+        (draft / "commits").mkdir()
+        for file in draft.rglob("*"):
             fsync_path(file)
-        commit_json(path / "tokens.json", {"tokens_digest": bytes_digest(tokens.tobytes())})
+        try:
+            draft.rename(path)
+        except OSError:  # there is one already
+            shutil.rmtree(draft)
+            if not cls.exists(path):
+                raise
+            resumed = cls.resume(path)
+            if resumed.description != description:
+                raise StoreError(f"{path} holds a store of another description") from None
+            return resumed
+        fsync_path(path.parent)
         return cls(path, description)
 
     @staticmethod
@@ -162,10 +199,12 @@ class StoreWriter:
         return shard * size, min((shard + 1) * size, self.description.n_sequences)
 
     def write_shard(self, shard: int, activations: Mapping[str, np.ndarray]) -> None:
-        """Write and commit one shard: per hook point (n, d) float32 rows of its sequences.
+        """Write and commit one shard: per hook point (n, d) float32 rows of its sequences. One that is committed stays.
 
         Raises ValueError: wrong shape, or an activation that is not finite in the store's dtype (named).
         """
+        if _commit(self.path, shard).exists():
+            return
         description = self.description
         first, last = self.sequences(shard)
         start, stop = first * description.n_positions, last * description.n_positions
@@ -183,8 +222,9 @@ class StoreWriter:
             sums |= {f"{hook_point}/{key}": value for key, value in merged.items()}
         files = {}
         for hook_point, x in stored.items():
-            self._array(hook_point)[start:stop] = x
             file = _shard_file(self.path, hook_point, shard)
+            file.unlink(missing_ok=True)  # Zarr reads what it overwrites, and fails on a torn file
+            self._array(hook_point)[start:stop] = x
             fsync_path(file)
             fsync_path(file.parent)
             files[hook_point] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
@@ -208,8 +248,16 @@ class StoreWriter:
                 f"{first_sequence + sequence}, position {self.description.positions[place]}: try extract.dtype = 'float32'"
             )
 
+    def withdraw(self, shard: int) -> None:
+        """Take back the commit of a damaged shard, so that it is missing and can be written again."""
+        commit = _commit(self.path, shard)
+        if commit.exists():
+            commit.rename(commit.with_name(f"{commit.stem}.withdrawn"))
+            fsync_path(commit.parent)
+
     def close(self) -> "ActivationStore":
-        """Check sizes, merge the moments, write the manifest. Idempotent; raises StoreError while shards are missing."""
+        """Merge the moments, write the manifest. Idempotent, and safe when several processes close at once; raises
+        StoreError while shards are missing."""
         missing = self.missing()
         if missing:
             raise StoreError(f"{self.path} lacks {len(missing)} of {self.description.n_shards} shards")
@@ -221,11 +269,17 @@ class StoreWriter:
             own = [{k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)} for p in parts]
             merged = asdict(moments_from(merge_sums(own)))
             moments[hook_point] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in merged.items()}
-        contents = [asdict(self.description), read_json(self.path / "tokens.json"), [c["files"] for c in commits]]
-        commit_json(self.path / "manifest.json", {"digest": digest(contents), "moments": moments})
-        for orphan in self.path.rglob("*.partial*"):
-            orphan.unlink(missing_ok=True)
+        files = [c["files"] for c in commits]
+        commit_json(
+            self.path / "manifest.json", {"digest": _digest(self.description, self.path, files), "moments": moments}
+        )
+        sweep_partial(self.path)
         return ActivationStore.open(self.path)
+
+
+def _digest(description: Description, path: Path, files: list[Any]) -> str:
+    """Of everything a store holds. files: per shard, the sizes and checksums of its files."""
+    return digest([asdict(description), read_json(path / "tokens.json"), files])
 
 
 def _commit(path: Path, shard: int) -> Path:
@@ -330,6 +384,32 @@ class ActivationStore:
             yield self.rows(hook_point, start, end)
             start = end
 
+    def damage(self) -> Iterator[tuple[int, list[Damage]]]:
+        """Check every byte: for one shard after another, (shard, what is wrong with it); last (-1, what is wrong with
+        the tokens and the manifest)."""
+        commits: list[Any] = []
+        for shard in range(self.description.n_shards):
+            found = []
+            for hook_point in self.hook_points:
+                self._trusted.discard((hook_point, shard))
+                try:
+                    self._check_shard(hook_point, shard)
+                except StoreError as error:
+                    found.append(Damage(shard, str(error)))
+            commit = _commit(self.path, shard)
+            commits.append(read_json(commit)["files"] if commit.exists() else None)
+            yield shard, found
+        found = []
+        try:
+            _tokens(self.path, self._group)
+        except StoreError as error:
+            found.append(Damage(None, str(error)))
+        if None not in commits and _digest(self.description, self.path, commits) != self.digest:
+            found.append(
+                Damage(None, f"{self.path}/manifest.json is not the manifest of the shards that are committed")
+            )
+        yield -1, found
+
     def _index(self, hook_point: str) -> int:
         if hook_point not in self.hook_points:
             raise StoreError(f"{self.path} has no hook point {hook_point!r}, it has {', '.join(self.hook_points)}")
@@ -347,11 +427,7 @@ class ActivationStore:
         size = file.stat().st_size if file.exists() else None
         if size != expected["bytes"]:
             found = "missing" if size is None else f"{size} bytes"
-            raise StoreError(
-                f"{file} is {found}, expected {expected['bytes']} bytes: delete {commit} and extract again"
-            )
+            raise StoreError(f"{file} is {found}, expected {expected['bytes']} bytes: run `unmix verify`")
         if file_digest(file) != expected["sha256"]:
-            raise StoreError(
-                f"{file} was altered: its sha256 is not the committed one; delete {commit} and extract again"
-            )
+            raise StoreError(f"{file} was altered: its sha256 is not the committed one; run `unmix verify`")
         self._trusted.add((hook_point, shard))

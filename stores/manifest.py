@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
+
+_ORPHAN_AGE_S = 600
 
 
 def digest(value: Any) -> str:
@@ -67,6 +71,23 @@ def commit_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> bool:
 def commit_json(path: Path, value: Any, *, exclusive: bool = False) -> bool:
     """commit_bytes of a JSON-representable value, indented, one final newline."""
     return commit_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), exclusive=exclusive)
+
+
+def sweep_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written below a folder.
+
+    A young one stays: it may belong to a process that is at work, such as a requeued job's predecessor.
+    """
+    for orphan in [*folder.rglob("*.partial"), *folder.rglob("*.partial.*")]:
+        try:
+            if time.time() - orphan.stat().st_mtime < _ORPHAN_AGE_S:
+                continue
+            if orphan.is_dir():
+                shutil.rmtree(orphan)
+            else:
+                orphan.unlink()
+        except FileNotFoundError:  # its process has finished it, or another one swept it
+            continue
 
 
 def read_json(path: Path) -> Any:

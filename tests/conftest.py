@@ -89,10 +89,7 @@ def unmix(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complete
 
 def kill_when(condition: Callable[[], bool], *arguments: str, cwd: Path, timeout_s: float = 120) -> bool:
     """Start the command and SIGKILL it as soon as the condition holds. Returns whether it was still running."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=cwd, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = start(*arguments, cwd=cwd)
     end = time.time() + timeout_s
     while process.poll() is None and not condition():
         assert time.time() < end, f"{arguments} did not get there in {timeout_s} s"
@@ -102,6 +99,14 @@ def kill_when(condition: Callable[[], bool], *arguments: str, cwd: Path, timeout
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
     return running
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start the command in a process of its own, and do not wait for it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=cwd, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """extract: text and a language model → an activation store."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -60,11 +62,29 @@ def how_far(unit: Unit) -> tuple[int, int, str, Path]:
     return n - len(writer.missing()), n, "shards", path / "commits"
 
 
-def execute(recipe: Recipe, units: list[Unit], device: str) -> None:
-    """Fill the stores of the units that are not done."""
+@dataclass(frozen=True)
+class Worker:
+    """Process `index` of `n` that fill one store: it makes the shards whose number is index modulo n."""
+
+    index: int = 0
+    n: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Worker":
+        """ "i/n". Raises UserError."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or int(match[1]) >= int(match[2]):
+            raise UserError(f"--worker {text}: expected I/N with 0 ≤ I < N, such as 0/4")
+        return cls(int(match[1]), int(match[2]))
+
+
+def execute(recipe: Recipe, units: list[Unit], device: str, worker: Worker) -> None:
+    """Fill this worker's share of the stores that are not done; whoever finds all shards there closes the store."""
     for unit in units:
         started = time.time()
-        store = _extract(recipe.extract, unit, device)
+        store = _extract(recipe.extract, unit, device, worker)
+        if store is None:
+            continue
         unit.headline.update(
             digest=store.digest,
             n_rows=store.n_rows,
@@ -73,7 +93,7 @@ def execute(recipe: Recipe, units: list[Unit], device: str) -> None:
         unit.finish(device, time.time() - started)
 
 
-def _extract(config: ExtractConfig, unit: Unit, device: str) -> ActivationStore:
+def _extract(config: ExtractConfig, unit: Unit, device: str, worker: Worker) -> ActivationStore | None:
     files = ModelFiles.find(config.model, config.revision)
     path = unit.folder / "activations.zarr"
     if unit.resumes() and StoreWriter.exists(path):
@@ -83,7 +103,7 @@ def _extract(config: ExtractConfig, unit: Unit, device: str) -> ActivationStore:
         tokens = _tokens(config, files)  # text that cannot be read is found out before anything is written
         unit.begin()
         writer = StoreWriter.create(path, _description(config, files, unit, len(tokens)), tokens)
-    missing = writer.missing()
+    missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
     if missing:
         model = files.load(config.weight_processing, device)
         positions = writer.description.positions
@@ -99,6 +119,10 @@ def _extract(config: ExtractConfig, unit: Unit, device: str) -> ActivationStore:
                 writing = disk.submit(writer.write_shard, shard, rows)
             if writing is not None:
                 writing.result()
+    left = len(writer.missing())
+    if left:
+        print(f"{left} of {writer.description.n_shards} shards are left to the other workers")
+        return None
     return writer.close()
 
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,63 @@ def test_what_is_not_finite_as_stored_is_refused_by_place(tmp_path: Path, bad: f
     values[234, 3] = bad
     with pytest.raises(ValueError, match="sequence 23, position 5"):
         make_store(tmp_path / "s", dtype=dtype, rows=lambda h, n, d: values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: shard_file(s, 1).write_bytes(flipped(shard_file(s, 1).read_bytes())), "was altered"),
+        (lambda s: shard_file(s, 1).write_bytes(shard_file(s, 1).read_bytes()[:-1]), "bytes, expected"),
+        (lambda s: shard_file(s, 1).write_bytes(b""), "is 0 bytes"),
+        (lambda s: shard_file(s, 1).unlink(), "is missing"),
+        (lambda s: (s.path / "commits" / "00001.json").unlink(), "00001.json is missing"),
+    ],
+    ids=["bit flipped", "truncated", "emptied", "deleted", "commit removed"],
+)
+def test_damage_is_found_taken_back_and_made_good(store: ActivationStore, damage, message: str) -> None:
+    rows = store.rows(HOOK, 160, 320)
+    damage(store)
+    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    assert [d.shard for d in found] == [1]
+    assert message in found[0].what
+    writer = StoreWriter.resume(store.path)
+    writer.withdraw(1)
+    assert writer.missing() == [1]
+    writer.write_shard(1, {HOOK: rows})
+    again = writer.close()
+    assert again.digest == store.digest
+    assert not [d for _, some in again.damage() for d in some]
+
+
+def test_shards_that_changed_places_are_both_found(store: ActivationStore) -> None:
+    first, second = shard_file(store, 0), shard_file(store, 1)
+    a, b = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b)
+    second.write_bytes(a)
+    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    assert [d.shard for d in found] == [0, 1]
+    with pytest.raises(StoreError, match="was altered"):
+        ActivationStore.open(store.path).rows(HOOK, 0, 10)
+
+
+def test_shards_that_changed_places_with_their_commits_are_found_by_the_manifest(store: ActivationStore) -> None:
+    for pair in (
+        (shard_file(store, 0), shard_file(store, 1)),
+        tuple(store.path / "commits" / f"0000{i}.json" for i in (0, 1)),
+    ):
+        a, b = (file.read_bytes() for file in pair)
+        pair[0].write_bytes(b)
+        pair[1].write_bytes(a)
+    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
+
+
+def test_a_second_writer_uses_the_first_ones_store(store: ActivationStore) -> None:
+    writer = StoreWriter.create(store.path, store.description, store.tokens)
+    assert writer.missing() == []
+    assert not list(store.path.parent.glob(".*.partial"))
+    with pytest.raises(StoreError, match="another description"):
+        StoreWriter.create(store.path, replace(store.description, model="other"), store.tokens)
 
 
 def test_zeros_are_written_not_left_out(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from stores.manifest import commit_bytes, commit_json, digest, file_digest, read_json, seed_of
+from stores.manifest import commit_bytes, commit_json, digest, file_digest, read_json, seed_of, sweep_partial
 
 
 def test_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
@@ -36,6 +37,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         commit_json(tmp_path / "x.json", {"a": object()})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_orphans_are_swept_when_they_are_old(tmp_path: Path) -> None:
+    old, young, kept = tmp_path / "a" / ".x.1.partial", tmp_path / "0.2.partial", tmp_path / "x.json"
+    draft = tmp_path / ".store.3.partial"
+    for folder in (old.parent, draft):
+        folder.mkdir()
+    for file in (old, young, kept, draft / "zarr.json"):
+        file.write_text("")
+    for orphan in (old, draft, kept):
+        os.utime(orphan, (0, 0))
+    sweep_partial(tmp_path)
+    assert young.exists()
+    assert kept.exists()
+    assert not old.exists()
+    assert not draft.exists()
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:

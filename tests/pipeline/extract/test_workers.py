@@ -1,0 +1,80 @@
+"""Several processes fill one store, and are killed while they do."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from stores import ActivationStore
+from tests.conftest import start, unmix
+from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
+
+SETS = ["--set", "extract.chunk_rows=124", "--set", "extract.shard_chunks=1"]  # 49 shards
+
+
+def digest(runs: Path) -> str:
+    return ActivationStore.open(runs / "extract" / "activations.zarr").digest
+
+
+def fill(folder: Path, name: str, n: int, kills: int, rng: random.Random) -> int:
+    """Run n workers until the store is done; SIGKILL one of them at a random moment, `kills` times. Returns the kills
+    that hit a running process."""
+    run = folder / "runs" / name
+    arguments = ["extract", "tiny.toml", *SETS, "--name", name, "--worker"]
+    hit = 0
+    while not (run / "extract" / "manifest.json").exists():
+        processes = [start(*arguments, f"{i}/{n}", cwd=folder) for i in range(n)]
+        if hit < kills:
+            time.sleep(rng.uniform(0.5, 2.0 + 1.5 * n))
+            for process in rng.sample(processes, rng.randint(1, n)):
+                if hit < kills and process.poll() is None:
+                    process.kill()
+                    hit += 1
+        for process in processes:
+            process.wait()
+    return hit
+
+
+def test_three_workers_make_the_store_of_one(recipe: Path) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe)
+    assert fill(recipe, "three", 3, kills=3, rng=random.Random(0)) == 3
+    assert digest(recipe / "runs" / "three") == digest(recipe / "runs" / "one")
+    done = unmix("verify", "runs/three/extract/activations.zarr", cwd=recipe)
+    assert "as they were committed" in done.stdout
+
+
+@pytest.mark.slow
+def test_forty_kills_of_one_two_and_five_workers_change_nothing(recipe: Path) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", *SETS, "--name", "undisturbed", cwd=recipe)
+    expected = digest(recipe / "runs" / "undisturbed")
+    rng, hits, rounds = random.Random(1), 0, 0
+    while hits < 40:
+        for n in (1, 2, 5):
+            hits += fill(recipe, f"run-{rounds}-{n}", n, kills=6, rng=rng)
+            assert digest(recipe / "runs" / f"run-{rounds}-{n}") == expected
+        rounds += 1
+
+
+def test_extract_makes_again_what_verify_took_back(recipe: Path) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe)
+    store = recipe / "runs" / "one" / "extract" / "activations.zarr"
+    before = digest(recipe / "runs" / "one")
+    file = store / "blocks.0.mlp.hook_post" / "c" / "7" / "0"
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 4
+    file.write_bytes(data)
+    found = unmix("verify", str(store), cwd=recipe, check=False)
+    assert found.returncode == 1
+    assert f"{file} was altered" in found.stdout
+    assert "shard 7 taken back" in found.stdout
+    assert "extract: done" in unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe).stdout
+    assert digest(recipe / "runs" / "one") == before
+    assert unmix("verify", str(store), cwd=recipe).returncode == 0
+
+
+def test_bad_workers_are_told(recipe: Path) -> None:  # noqa: F811
+    for worker in ("3/3", "x", "1"):
+        done = unmix("extract", "tiny.toml", "--worker", worker, cwd=recipe, check=False)
+        assert done.returncode == 2
+        assert "expected I/N" in done.stderr
