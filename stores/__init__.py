@@ -1,6 +1,7 @@
 """What is kept on disk, and how it is read: activation stores and feature dictionaries."""
 
-from stores.activations import ActivationStore, StoreError
+from stores.activations import ActivationStore
+from stores.description import StoreError
 from stores.dictionary import FeatureDictionary, SparseCode
 from stores.loader import Batch, BatchLoader
 from stores.order import Cursor, Layout, batch_rows

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from stores.activations import ActivationStore, Description, StoreWriter
+from stores.activations import ActivationStore, StoreWriter
+from stores.description import Description
 
 torch.set_num_threads(2)
 

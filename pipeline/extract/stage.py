@@ -16,7 +16,8 @@ from pipeline.extract.language_model import ModelFiles
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
-from stores.activations import ActivationStore, Description, StoreWriter
+from stores.activations import ActivationStore, StoreWriter
+from stores.description import Description
 
 VERSION = 1
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from stores.activations import ActivationStore, StoreError, StoreWriter, from_stored, to_stored
+from stores.activations import ActivationStore, StoreWriter
+from stores.description import StoreError, from_stored, to_stored
 from tests.conftest import make_store
 
 HOOK = "blocks.0.hook_resid_post"

@@ -108,7 +108,8 @@ def test_stores_need_no_transformers() -> None:
         "from stores import FeatureDictionary, ActivationStore, BatchLoader"
     )
     root = str(Path(__file__).parents[2])
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.interop

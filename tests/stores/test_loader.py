@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from stores.activations import ActivationStore, StoreError
+from stores.activations import ActivationStore
+from stores.description import StoreError
 from stores.loader import BatchLoader
 from stores.order import batch_rows
 from tests.conftest import make_store
