@@ -112,6 +112,20 @@ def test_stores_need_no_transformers() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_hub_folder_is_read_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--someone--dictionaries"
+    dictionary = make("topk")
+    dictionary.save(repository / "snapshots" / ("0" * 40) / "layer-3")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    x = torch.randn(4, 8)
+    assert torch.equal(FeatureDictionary.from_hub("someone/dictionaries", "layer-3")(x), dictionary(x))
+
+
 @pytest.mark.interop
 @pytest.mark.parametrize("architecture", ["standard", "topk"])
 def test_saelens_loads_the_folder_and_computes_the_same(tmp_path: Path, architecture: str) -> None:
