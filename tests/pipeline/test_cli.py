@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from stores import ActivationStore, FeatureDictionary
 from tests.conftest import kill_when, unmix
@@ -74,7 +75,7 @@ def test_extract_train_score_and_again(recipe: Path) -> None:
     assert store.n_rows >= 6000
     dictionary = FeatureDictionary.load(run / "train" / RESID / "topk-d48-k4-s0")
     x = store.rows(RESID, 0, 50)
-    assert (dictionary.encode(__import__("torch").from_numpy(x)) != 0).sum(-1).max() <= 4
+    assert (dictionary.encode(torch.from_numpy(x)) != 0).sum(-1).max() <= 4
     assert dictionary.provenance["store_digest"] == store.digest
 
     scores = json.loads((run / "score" / "scores.json").read_text())
@@ -188,8 +189,6 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
 
 
 def test_dictionaries_that_do_not_fit_the_store_are_refused(recipe: Path) -> None:
-    import torch
-
     from stores.dictionary import Spec
 
     small = [

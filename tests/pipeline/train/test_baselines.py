@@ -24,8 +24,7 @@ def test_pca_with_k_components_leaves_the_tail_of_the_spectrum(data) -> None:
     for k in (1, 3, 5):
         kept = torch.cat([z[:, :k], torch.zeros(len(z), 6 - k)], 1)
         fvu = float(
-            (torch.from_numpy(x) - dictionary.decode(kept)).double().square().sum()
-            / (x - moments.mean).__pow__(2).sum()
+            (torch.from_numpy(x) - dictionary.decode(kept)).double().square().sum() / ((x - moments.mean) ** 2).sum()
         )
         assert fvu == pytest.approx(eigenvalues[k:].sum() / eigenvalues.sum(), rel=1e-2)
 
