@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.config import UserError, nearest
+from pipeline.extract.modules import speed_up
 from stores.manifest import bytes_digest, digest, file_digest, read_json
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"
@@ -22,6 +23,7 @@ SITES = ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "h
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
+Precision = Literal["float32", "bfloat16"]
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -114,8 +116,10 @@ class ModelFiles:
             raise UserError(f"extract.model: config.json in {self.folder} has no bos_token_id")
         return token
 
-    def load(self, weight_processing: str = "none", device: str = "cpu") -> "LanguageModel":
-        return LanguageModel(self, weight_processing, device)
+    def load(
+        self, weight_processing: str = "none", device: str = "cpu", precision: Precision = "float32"
+    ) -> "LanguageModel":
+        return LanguageModel(self, weight_processing, device, precision)
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -132,20 +136,27 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 class LanguageModel:
-    """A loaded model. weight_processing "folded": TransformerLens's layer-norm folding and centring of what writes
-    to the residual stream; the logits stay the same up to a constant."""
+    """A loaded model.
 
-    def __init__(self, files: ModelFiles, weight_processing: str, device: str) -> None:
+    weight_processing "folded": TransformerLens's layer-norm folding and centring of what writes to the residual
+    stream; the logits stay the same up to a constant. precision "bfloat16": what attention and MLPs read and write is
+    bfloat16; the residual stream, layer norms and attention's scores stay float32, as under autocast.
+    """
+
+    def __init__(
+        self, files: ModelFiles, weight_processing: str, device: str, precision: Precision = "float32"
+    ) -> None:
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.files, self.device = files, device
+        self.files, self.device, self.precision = files, device, precision
         self.model = GPT2LMHeadModel.from_pretrained(files.folder, dtype=torch.float32, attn_implementation="sdpa")
         self.model.eval().requires_grad_(False)
         if weight_processing == "folded":
             _fold(self.model)
         self.model.to(cast(Any, device))
+        speed_up(self.model, precision)
 
     @torch.inference_mode()
     def forward(
@@ -158,11 +169,11 @@ class LanguageModel:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """tokens: (batch, position) int64.
 
-        Returns the activations at the hook points in capture, (batch, position, d) float32, and the logits
-        (batch, position, d_vocab), or the last residual stream computed when logits is False: then the pass stops
-        after the last hook point it needs. edit: what replaces the activations at a hook point; what is captured
-        there, and all that follows, is the edited value. resume: (layer, its resid_pre before any edit), to go on
-        from there instead of the tokens.
+        Returns the activations at the hook points in capture, (batch, position, d) as computed (float32, or where
+        precision says so bfloat16), and the logits (batch, position, d_vocab), or the last residual stream computed
+        when logits is False: then the pass stops after the last hook point it needs. edit: what replaces the
+        activations at a hook point; what is captured there, and all that follows, is the edited value. resume:
+        (layer, its resid_pre before any edit), to go on from there instead of the tokens.
         """
         edit = edit or {}
         last = self.files.n_layers - 1
@@ -175,7 +186,7 @@ class LanguageModel:
             if name in edit:
                 x = edit[name](x)
             if name in capture:
-                captured[name] = x.float()
+                captured[name] = x
             return x
 
         transformer = cast(Any, self.model.transformer)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 from pipeline.config import UserError
 from pipeline.extract.language_model import SITES, ModelFiles
@@ -18,7 +19,19 @@ def test_logits_are_those_of_transformers(tiny_model: Path, tokens: torch.Tensor
     model = ModelFiles.find(str(tiny_model)).load()
     _, logits = model.forward(tokens, logits=True)
     with torch.no_grad():
-        torch.testing.assert_close(logits, model.model(tokens).logits, atol=1e-5, rtol=1e-5)
+        expected = GPT2LMHeadModel.from_pretrained(tiny_model, attn_implementation="eager")(tokens).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_differs_by_rounding_alone(tiny_model: Path, tokens: torch.Tensor) -> None:
+    files = ModelFiles.find(str(tiny_model))
+    exact, _ = files.load().forward(tokens, capture=ALL)
+    rounded, _ = files.load(precision="bfloat16").forward(tokens, capture=ALL)
+    for hook_point in ALL[1:]:
+        error = (rounded[hook_point].float() - exact[hook_point]).square().mean() / exact[hook_point].square().mean()
+        assert 0 < error < 3e-4, hook_point  # a rounding is 2^-9 relative, and about ten of them add up
+    assert rounded["blocks.1.hook_resid_post"].dtype == torch.float32
+    assert rounded["blocks.1.mlp.hook_post"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("weight_processing", ["none", "folded"])
@@ -27,7 +40,7 @@ def test_activations_are_those_of_transformer_lens(
 ) -> None:
     lens = pytest.importorskip("transformer_lens", reason="TransformerLens is not installed")
     model = ModelFiles.find(str(tiny_model)).load(weight_processing)
-    reference = ModelFiles.find(str(tiny_model)).load().model
+    reference = GPT2LMHeadModel.from_pretrained(tiny_model, dtype=torch.float32)
     config = lens.HookedTransformerConfig(
         n_layers=2, d_model=32, n_ctx=64, d_head=16, n_heads=2, d_vocab=4096, act_fn="gelu_new", normalization_type="LN"
     )
@@ -137,8 +150,8 @@ def test_the_demo_model_has_learnt_python() -> None:
 
     files = ModelFiles.find("demo")
     texts = documents(TextConfig(source="stdlib", split="heldout"))
-    sequences = np.stack(list(islice(pack(texts, files.tokenizer, files.bos, 256), 100))).astype(np.int64)
-    tokens = torch.from_numpy(sequences)
+    sequences = list(islice(pack(texts, files.tokenizer, files.bos, 256), 100))
+    tokens = torch.from_numpy(np.stack(sequences).astype(np.int64))
     model = files.load()
     total = 0.0
     for batch in tokens.split(10):
