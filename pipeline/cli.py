@@ -1,5 +1,6 @@
 """argv → (stage, recipe). The only reader of sys.argv."""
 
+import errno
 import sys
 import time
 import traceback
@@ -40,6 +41,9 @@ def _guarded(debug: bool, work: Callable[[], None]) -> None:
         known = isinstance(error, UserError | ValueError | RuntimeError | OSError)
         message = str(error).splitlines()[0] if str(error) else ""
         kind = "" if known and message else f"{type(error).__name__}: "
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            where = f" at {error.filename}" if error.filename else ""
+            kind, message = "", f"no space left{where}: make room and run the same command again, it goes on from there"
         print(f"unmix: {kind}{message}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
@@ -125,17 +129,18 @@ def extract(
 
 @app.command()
 def verify(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of an activation store.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="An activation store's folder or URL.")],
     debug: Debug = False,
 ) -> None:
     """Check every byte of a store; take back the commits of damaged shards, so that extract makes them again."""
 
     def work() -> None:
         from pipeline.progress import progress
-        from stores.activations import ActivationStore, StoreWriter
+        from stores.activations import ActivationStore
+        from stores.writer import StoreWriter
 
         if not StoreWriter.exists(store):
-            raise UserError(f"no activation store at {store}: give the folder that holds tokens.json")
+            raise UserError(f"no activation store at {store}: give the folder or URL that ends in .zarr")
         opened = ActivationStore.open(store)
         bad: list[int] = []
         wrong = 0

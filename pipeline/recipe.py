@@ -68,7 +68,8 @@ class PositionsConfig(Config):
 
 class ExtractConfig(Config):
     """model: "demo", a Hugging Face hub name, or a folder in Hugging Face layout. n_rows: per hook point; rounded up
-    to whole sequences."""
+    to whole sequences. precision: of the forward pass; dtype: of the store. store: where it is written, a folder or
+    s3:// or any fsspec URL; by default in the run folder. allow_nonfinite: keep rows that are not finite."""
 
     model: str = "demo"
     revision: str | None = None
@@ -79,7 +80,10 @@ class ExtractConfig(Config):
     heldout_fraction: float = Field(default=0.05, gt=0, lt=1)
     text: TextConfig = TextConfig()
     positions: PositionsConfig = PositionsConfig()
+    precision: Literal["float32", "bfloat16"] = "float32"
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    allow_nonfinite: bool = False
+    store: str | None = None
     batch_sequences: int = Field(default=16, ge=1)
     chunk_rows: int = Field(default=8192, ge=1)
     shard_chunks: int = Field(default=16, ge=1)
@@ -100,7 +104,7 @@ class TrainConfig(Config):
     n_tokens: int = Field(ge=1)
     checkpoint_every_s: float = Field(default=300.0, gt=0)
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
-    residency: Literal["auto", "stream", "ram"] = "auto"
+    residency: Literal["auto", "stream", "ram", "gpu"] = "auto"
     window_chunks: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)  # of the data order
     methods: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
@@ -124,7 +128,7 @@ class ScoreConfig(Config):
 
 
 class Recipe(Config):
-    """store: an activation store that lies elsewhere; by default the one `extract` makes."""
+    """store: an activation store that is there already, a folder or URL; by default the one `extract` makes."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     extract: ExtractConfig

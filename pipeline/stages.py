@@ -13,7 +13,9 @@ from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.train import stage as train
 from pipeline.units import Unit, pending
-from stores.activations import ActivationStore, StoreWriter
+from stores.activations import ActivationStore
+from stores.description import describe_nonfinite
+from stores.writer import StoreWriter
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,13 @@ class Run:
         path = extract.store_path(self.recipe, self.folder)
         if not StoreWriter.exists(path):
             raise UserError(f"no activation store at {path}: run `unmix extract {self.recipe.name}` first")
-        return ActivationStore.open(path)
+        store = ActivationStore.open(path)
+        if store.nonfinite:
+            found = describe_nonfinite(store.nonfinite, store.description.dtype)
+            raise UserError(
+                f"{found}: nothing can be learned from such rows; extract with another dtype or hook points"
+            )
+        return store
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,12 @@ def check(recipe: Recipe) -> None:
 
 def run_extract(run: Run) -> bool:
     """Returns whether there was anything to do, as do all stages."""
-    units = extract.plan(run.recipe, run.folder)
-    left = pending(units, run.replace)
-    left += [unit for unit in units if unit not in left and not extract.done(unit)]
-    extract.execute(run.recipe, left, run.device, run.worker)
-    return bool(left)
+    unit = extract.plan(run.recipe, run.folder)
+    path = extract.store_path(run.recipe, run.folder)
+    if not pending([unit], run.replace) and extract.done(path):
+        return False
+    extract.execute(run.recipe, unit, path, run.device, run.worker)
+    return True
 
 
 def run_train(run: Run) -> bool:
@@ -122,7 +131,8 @@ def status(run: Run) -> list[Progress]:
     """Every unit of the recipe, in the order of the stages."""
     rows = []
     if not run.recipe.store:
-        rows += [_progress(unit, *extract.how_far(unit)) for unit in extract.plan(run.recipe, run.folder)]
+        path = extract.store_path(run.recipe, run.folder)
+        rows.append(_progress(extract.plan(run.recipe, run.folder), *extract.how_far(path)))
     if not all(row.state == "done" for row in rows):
         # Without a store the dictionaries have no keys yet, but names.
         files = ModelFiles.find(run.recipe.extract.model, run.recipe.extract.revision)
@@ -148,11 +158,11 @@ def _ahead(run: Run, stage: str, plan: DictionaryPlan) -> Progress:
     return Progress(stage, plan.name, "new", 0, n, counted, None, run.folder / stage / plan.hook_point / plan.name)
 
 
-def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path) -> Progress:
+def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path | None) -> Progress:
     """grows: the file or folder whose time says when the last of `done` was done."""
     try:
         state = unit.state()
     except UserError:
         state = "other settings"
     done = of if state == "done" else done
-    return Progress(unit.stage, unit.name, state, done, of, counted, unit.rate(done, grows), unit.folder)
+    return Progress(unit.stage, unit.name, state, done, of, counted, grows and unit.rate(done, grows), unit.folder)

@@ -6,7 +6,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "uint16"}  # Zarr has no bfloat16: a uint16 view
 
 
@@ -23,6 +23,7 @@ class Description:
     model_digest: str
     tokenizer_digest: str
     weight_processing: str  # "none" | "folded"
+    precision: str  # of the forward pass's matrix products: "float32" | "bfloat16"
     text: str
     text_digest: str | None
     context: int
@@ -32,7 +33,7 @@ class Description:
     d: tuple[int, ...]  # per hook point
     dtype: str  # "float16" | "bfloat16" | "float32"
     n_sequences: int
-    n_heldout_sequences: int  # the last ones, whole chunks: never trained on
+    heldout_fraction: float
     chunk_sequences: int
     shard_chunks: int
     schema_version: int = SCHEMA_VERSION
@@ -42,12 +43,38 @@ class Description:
         return len(self.positions)
 
     @property
+    def n_rows(self) -> int:
+        return self.n_sequences * self.n_positions
+
+    @property
+    def chunk_rows(self) -> int:
+        return self.chunk_sequences * self.n_positions
+
+    @property
+    def n_chunks(self) -> int:
+        return -(-self.n_sequences // self.chunk_sequences)
+
+    @property
+    def n_heldout_sequences(self) -> int:
+        """The last ones, whole chunks, at least one and not all: never trained on."""
+        n = min(max(1, round(self.heldout_fraction * self.n_chunks)), self.n_chunks - 1)
+        return self.n_sequences - (self.n_chunks - n) * self.chunk_sequences
+
+    @property
     def shard_sequences(self) -> int:
         return self.chunk_sequences * self.shard_chunks
 
     @property
     def n_shards(self) -> int:
         return -(-self.n_sequences // self.shard_sequences)
+
+    def sequences(self, shard: int) -> tuple[int, int]:
+        """[start, stop) of the sequences in a shard."""
+        return shard * self.shard_sequences, min((shard + 1) * self.shard_sequences, self.n_sequences)
+
+    def width(self, hook_point: str) -> int:
+        """d at a hook point."""
+        return self.d[self.hook_points.index(hook_point)]
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
@@ -58,9 +85,11 @@ class Description:
 
 
 def to_stored(x: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 (n, d) → what lies in the array; bfloat16 rounds to nearest even."""
+    """float32 (n, d), or what is as stored already → what lies in the array; bfloat16 rounds to nearest even."""
+    if x.dtype == DTYPES[dtype]:
+        return x
     if dtype != "bfloat16":
-        with np.errstate(over="ignore"):  # what overflows is refused by name when it is written
+        with np.errstate(over="ignore"):  # what overflows is found when it is written
             return x.astype(dtype)
     bits = x.astype(np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -70,3 +99,13 @@ def to_stored(x: np.ndarray, dtype: str) -> np.ndarray:
 def from_stored(x: np.ndarray, dtype: str) -> np.ndarray:
     """What lies in the array → floating-point numbers: float16 and float32 as they are, bfloat16 as float32."""
     return (x.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else x
+
+
+def describe_nonfinite(found: Mapping[str, tuple[int, int, int]], dtype: str) -> str:
+    """One line for people. found: per hook point (rows, sequence and position of the first)."""
+    hook_point, (n, sequence, position) = next(iter(found.items()))
+    others = f" (some at {', '.join(list(found)[1:])} too)" if len(found) > 1 else ""
+    return (
+        f"{n} activations at {hook_point} are not finite in {dtype}, the first at sequence {sequence}, position {position}"
+        f"{others}"
+    )

@@ -43,12 +43,21 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def commit_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> bool:
+def make_folder(path: Path) -> None:
+    """A folder, and those above it, that survive a power cut."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_path(path.parent)
+
+
+def commit_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
     """Write a file atomically: temporary file, fsync, rename (or exclusive link), fsync of the folder.
 
     exclusive: leave an existing file alone. Returns whether this call's bytes are the file's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("xb") as file:
@@ -64,13 +73,21 @@ def commit_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> bool:
             os.replace(temporary, path)
         fsync_path(path.parent)
         return True
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk's error does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def commit_json(path: Path, value: Any, *, exclusive: bool = False) -> bool:
-    """commit_bytes of a JSON-representable value, indented, one final newline."""
-    return commit_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), exclusive=exclusive)
+    """commit_bytes of a JSON-representable value."""
+    return commit_bytes(path, json_bytes(value), exclusive=exclusive)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented, one final newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def sweep_partial(folder: Path) -> None:

@@ -66,9 +66,15 @@ def default_window_chunks(batch_size: int, chunk_rows: int) -> int:
 
 
 def permutation(n: int, *key: int) -> np.ndarray:
-    """A permutation of range(n), int64, drawn from the integers in key: the same on every machine."""
-    words = np.random.SeedSequence(key).generate_state(2, np.uint64)
-    return np.argsort(np.random.Philox(key=words).random_raw(n), kind="stable")
+    """A permutation of range(n), int64, drawn from the integers in key: the same on every machine.
+
+    Random words with their places in the lowest bits, sorted: no two are equal, so every way of sorting gives the same.
+    """
+    words = np.random.Philox(key=np.random.SeedSequence(key).generate_state(2, np.uint64)).random_raw(n)
+    places = np.uint64((1 << max(1, (n - 1).bit_length())) - 1)
+    keys = (words & ~places) | np.arange(n, dtype=np.uint64)
+    keys.sort()
+    return (keys & places).view(np.int64)
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,17 @@ class EpochOrder:
     chunk_order: np.ndarray  # (n_chunks,) chunk at each place
     stage_ends: np.ndarray  # (n_chunks,) rows of stages 0..s, cumulated
 
-    def stage_parts(self, stage: int) -> list[tuple[int, np.ndarray]]:
-        """[(chunk, offsets within it)], one entry per chunk of the stage's window, before the stage's shuffle."""
-        parts = []
-        for j in range(self.layout.window_chunks):
-            chunk = int(self.chunk_order[(stage + j) % self.layout.n_chunks])
-            n = _chunk_size(self.layout, chunk)
-            w = self.layout.window_chunks
-            parts.append((chunk, _chunk_shuffle(n, self.seed, self.epoch, chunk)[j * n // w : (j + 1) * n // w]))
-        return parts
-
     def stage_size(self, stage: int) -> int:
         return int(self.stage_ends[stage] - (self.stage_ends[stage - 1] if stage else 0))
 
-    def stage_shuffle(self, stage: int) -> np.ndarray:
-        """Place in the concatenated parts of each row of the stage."""
-        return permutation(self.stage_size(stage), self.seed, self.epoch, 2, stage)
+    def window(self, stage: int) -> np.ndarray:
+        """(window_chunks,) the chunks that a stage takes its rows from."""
+        places = np.arange(stage, stage + self.layout.window_chunks) % self.layout.n_chunks
+        return self.chunk_order[places]
+
+    def stage_rows(self, stage: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row of the stage, in order: which chunk of the stage's window it lies in, and where in that chunk."""
+        return _stage_rows(self.layout, self.seed, self.epoch, stage)
 
     def stages_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """[(stage, first, last)]: the pieces of stages that make places [start, stop) of the epoch."""
@@ -118,6 +119,17 @@ def _chunk_size(layout: Layout, chunk: int) -> int:
 @lru_cache(maxsize=512)
 def _chunk_shuffle(n: int, seed: int, epoch: int, chunk: int) -> np.ndarray:
     return permutation(n, seed, epoch, 1, chunk)
+
+
+@lru_cache(maxsize=4)
+def _stage_rows(layout: Layout, seed: int, epoch: int, stage: int) -> tuple[np.ndarray, np.ndarray]:
+    w, parts = layout.window_chunks, []
+    for j, chunk in enumerate(epoch_order(layout, seed, epoch).window(stage).tolist()):
+        n = _chunk_size(layout, chunk)
+        parts.append(_chunk_shuffle(n, seed, epoch, chunk)[j * n // w : (j + 1) * n // w])
+    which = np.repeat(np.arange(w), [len(part) for part in parts])
+    shuffle = permutation(len(which), seed, epoch, 2, stage)
+    return which[shuffle], np.concatenate(parts)[shuffle]
 
 
 @lru_cache(maxsize=4)
@@ -144,7 +156,6 @@ def batch_rows(cursor: Cursor, layout: Layout) -> np.ndarray:
     start = cursor.step * layout.batch_size
     rows = []
     for stage, first, last in order.stages_of(start, start + layout.batch_size):
-        parts = order.stage_parts(stage)
-        stage_rows = np.concatenate([chunk * layout.chunk_rows + offsets for chunk, offsets in parts])
-        rows.append(stage_rows[order.stage_shuffle(stage)[first:last]])
+        which, offset = order.stage_rows(stage)
+        rows.append(order.window(stage)[which[first:last]] * layout.chunk_rows + offset[first:last])
     return np.concatenate(rows)

@@ -1,21 +1,26 @@
 """Small real things that the tests share: a GPT-2 of two layers, text, stores."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from stores.activations import ActivationStore, StoreWriter
+from pipeline.cli import app
+from stores.activations import ActivationStore
 from stores.description import Description
+from stores.writer import StoreWriter
 
 torch.set_num_threads(2)
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +44,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_store(
-    path: Path,
+    path: Path | str,
     *,
     n_sequences: int = 60,
     n_positions: int = 10,
@@ -47,29 +52,38 @@ def make_store(
     dtype: str = "float32",
     chunk_sequences: int = 8,
     shard_chunks: int = 2,
-    n_heldout_sequences: int = 12,
+    heldout_fraction: float = 0.25,
     rows: Callable[[str, int, int], np.ndarray] | None = None,
     close: bool = True,
+    allow_nonfinite: bool = False,
 ) -> ActivationStore | StoreWriter:
     """A store of random rows, or of rows(hook_point, n, d)."""
     d = d or {"blocks.0.hook_resid_post": 6}
     description = Description(
-        model="none", model_revision=None, model_digest="0", tokenizer_digest="0", weight_processing="none", text="none",
+        model="none", model_revision=None, model_digest="0", tokenizer_digest="0", weight_processing="none",
+        precision="float32", text="none",
         text_digest=None, context=n_positions + 1, positions=tuple(range(1, n_positions + 1)), bos=True, hook_points=tuple(d),
-        d=tuple(d.values()), dtype=dtype, n_sequences=n_sequences, n_heldout_sequences=n_heldout_sequences,
+        d=tuple(d.values()), dtype=dtype, n_sequences=n_sequences, heldout_fraction=heldout_fraction,
         chunk_sequences=chunk_sequences, shard_chunks=shard_chunks,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 100, (n_sequences, n_positions + 1), dtype=np.int32)
-    writer = StoreWriter.create(path, description, tokens)
+    writer = StoreWriter.create(path, description)
     n = n_sequences * n_positions
     values = {
         h: rows(h, n, width) if rows else rng.normal(size=(n, width)).astype(np.float32) for h, width in d.items()
     }
     for shard in range(description.n_shards):
-        first, last = writer.sequences(shard)
-        writer.write_shard(shard, {h: x[first * n_positions : last * n_positions] for h, x in values.items()})
+        write_shard(writer, shard, tokens, values, allow_nonfinite=allow_nonfinite)
     return writer.close() if close else writer
+
+
+def write_shard(writer: StoreWriter, shard: int, tokens: np.ndarray, values: dict[str, np.ndarray], **options) -> None:
+    """Write one shard of a store of which all tokens and rows are at hand."""
+    first, last = writer.description.sequences(shard)
+    n = writer.description.n_positions
+    own = {h: x[first * n : last * n] for h, x in values.items()}
+    writer.write_shard(shard, tokens[first:last], own, **options)
 
 
 @pytest.fixture
@@ -79,13 +93,35 @@ def store(tmp_path: Path) -> ActivationStore:
     return found
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of an empty bucket on a local S3 server."""
+    from botocore.session import get_session
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in settings.items():
+            patch.setenv(key, value)
+        get_session().create_client("s3").create_bucket(Bucket="activations")
+        yield "s3://activations"
+    server.stop()
+
+
 def unmix(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=cwd, env=_environment(), capture_output=True, text=True
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
+    """Run the command, in this process: starting one takes longer than most of what is tested."""
+    with contextlib.chdir(cwd):
+        done = CliRunner().invoke(app, list(arguments))
+    assert not check or done.exit_code == 0, done.stderr
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def kill_when(condition: Callable[[], bool], *arguments: str, cwd: Path, timeout_s: float = 120) -> bool:
@@ -106,10 +142,10 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
     """Start the command in a process of its own, and do not wait for it."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
-        cwd=cwd, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     root = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}

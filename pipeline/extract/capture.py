@@ -1,7 +1,5 @@
 """Token sequences → activations at chosen hook points and positions."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -15,21 +13,24 @@ def capture(
     hook_points: tuple[str, ...],
     positions: tuple[int, ...],
     batch_sequences: int,
+    dtype: str,
     bar: tqdm | None = None,
 ) -> dict[str, np.ndarray]:
-    """Per hook point (n_sequences · n_positions, d) float32, sequence by sequence. tokens: (n_sequences, context)."""
-    n = len(tokens)
-    out = {h: np.empty((n, len(positions), model.files.d(h)), np.float32) for h in hook_points}
-    places = torch.tensor(positions, device=model.device)
-    for start, batch in _batches(tokens, batch_sequences):
+    """Per hook point (n_sequences · n_positions, d), sequence by sequence, rounded to dtype on the device; bfloat16 as
+    a store holds it, a uint16 view. tokens: (n_sequences, context)."""
+    n, kept = len(tokens), getattr(torch, dtype)
+    out = {h: torch.empty((n, len(positions), model.files.d(h)), dtype=kept) for h in hook_points}
+    contiguous = positions[-1] - positions[0] == len(positions) - 1  # a slice is read without an index
+    places = slice(positions[0], positions[-1] + 1) if contiguous else torch.tensor(positions, device=model.device)
+    for start in range(0, n, batch_sequences):
+        batch = torch.from_numpy(tokens[start : start + batch_sequences].astype(np.int64))
         captured, _ = model.forward(batch.to(model.device), capture=hook_points)
         for hook_point, x in captured.items():
-            out[hook_point][start : start + len(batch)] = x[:, places].cpu().numpy()
+            x = x[:, places] if x.device.type == "cpu" else x[:, places].to(kept)  # halve what crosses the bus
+            out[hook_point][start : start + len(batch)].copy_(x)
         if bar is not None:
             bar.update(batch.numel())
-    return {h: x.reshape(n * len(positions), -1) for h, x in out.items()}
-
-
-def _batches(tokens: np.ndarray, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    for start in range(0, len(tokens), size):
-        yield start, torch.from_numpy(tokens[start : start + size].astype(np.int64))
+    flat = {h: x.reshape(n * len(positions), -1) for h, x in out.items()}
+    return {
+        h: (x.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else x.numpy()) for h, x in flat.items()
+    }

@@ -2,33 +2,49 @@
 
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from pipeline.config import UserError
 from pipeline.extract import text
 from pipeline.extract.capture import capture
-from pipeline.extract.language_model import ModelFiles
+from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
-from stores.activations import ActivationStore, StoreWriter
-from stores.description import Description
+from stores.activations import ActivationStore
+from stores.commits import committed_shards
+from stores.description import Description, StoreError, describe_nonfinite
+from stores.loader import prefetched
+from stores.place import is_url, place_at
+from stores.writer import StoreWriter
 
-VERSION = 1
+VERSION = 2
 
 
-def store_path(recipe: Recipe, run: Path) -> Path:
-    """Where the recipe's activation store lies, or will."""
-    return Path(recipe.store) if recipe.store else run / "extract" / "activations.zarr"
+def store_path(recipe: Recipe, run: Path) -> Path | str:
+    """Where the recipe's activation store lies, or will: a folder or a URL. Raises UserError: a URL of a kind that is
+    not known here."""
+    path = recipe.store or recipe.extract.store
+    if path is None:
+        return run / "extract" / "activations.zarr"
+    if not is_url(path):
+        return Path(path)
+    try:
+        place_at(path)
+    except StoreError as error:
+        raise UserError(str(error)) from None
+    return path
 
 
-def plan(recipe: Recipe, run: Path) -> list[Unit]:
-    """One unit: the store. Raises UserError: no such model, hook point or text."""
+def plan(recipe: Recipe, run: Path) -> Unit:
+    """The unit that is the store. Raises UserError: no such model, hook point or text."""
     if recipe.store:
         raise UserError(f"the recipe uses the store {recipe.store}: there is nothing to extract")
     config = recipe.extract
@@ -42,25 +58,25 @@ def plan(recipe: Recipe, run: Path) -> list[Unit]:
         "tokenizer_digest": files.tokenizer_digest,
         **text.text_inputs(config.text),
     }
-    # How many sequences go through the model at a time may be changed on another machine; it moves last bits at most.
-    settings = {k: v for k, v in settings_json(config).items() if k != "batch_sequences"}
-    return [Unit("extract", "activations", run / "extract", VERSION, settings, inputs)]
+    # Where the store lies is not what it is. How many sequences go through the model at a time may be changed on another
+    # machine; it moves last bits at most.
+    settings = {k: v for k, v in settings_json(config).items() if k not in ("batch_sequences", "store")}
+    return Unit("extract", "activations", run / "extract", VERSION, settings, inputs)
 
 
-def done(unit: Unit) -> bool:
+def done(path: Path | str) -> bool:
     """Whether the store is whole: a shard whose commit was taken away is made again."""
-    path = unit.folder / "activations.zarr"
-    return (path / "manifest.json").exists() and not StoreWriter.resume(path).missing()
+    return place_at(path).exists("manifest.json") and not StoreWriter.resume(path).missing()
 
 
-def how_far(unit: Unit) -> tuple[int, int, str, Path]:
-    """(done, of, unit of counting, what grows with it)."""
-    path = unit.folder / "activations.zarr"
+def how_far(path: Path | str) -> tuple[int, int, str, Path | None]:
+    """(done, of, unit of counting, what grows with it, if that is a local folder)."""
+    grows = None if is_url(path) else Path(path) / "commits"
     if not StoreWriter.exists(path):
-        return 0, 0, "shards", path
+        return 0, 0, "shards", grows
     writer = StoreWriter.resume(path)
     n = writer.description.n_shards
-    return n - len(writer.missing()), n, "shards", path / "commits"
+    return n - len(writer.missing()), n, "shards", grows
 
 
 @dataclass(frozen=True)
@@ -79,47 +95,35 @@ class Worker:
         return cls(int(match[1]), int(match[2]))
 
 
-def execute(recipe: Recipe, units: list[Unit], device: str, worker: Worker) -> None:
-    """Fill this worker's share of the stores that are not done; whoever finds all shards there closes the store."""
-    for unit in units:
-        started = time.time()
-        store = _extract(recipe.extract, unit, device, worker)
-        if store is None:
-            continue
-        unit.headline.update(
-            digest=store.digest,
-            n_rows=store.n_rows,
-            **{f"kurtosis at {h}": round(store.stats(h).kurtosis, 2) for h in store.hook_points},
-        )
-        unit.finish(device, time.time() - started)
+def execute(recipe: Recipe, unit: Unit, path: Path | str, device: str, worker: Worker) -> None:
+    """Fill this worker's share of the store; whoever finds all shards there closes it."""
+    started = time.time()
+    store = _extract(recipe.extract, unit, device, worker, path)
+    if store is None:
+        return
+    if store.nonfinite:
+        print(describe_nonfinite(store.nonfinite, store.description.dtype))
+    unit.headline.update(
+        digest=store.digest,
+        n_rows=store.n_rows,
+        nonfinite={h: n for h, (n, _, _) in store.nonfinite.items()},
+        **{f"kurtosis at {h}": round(store.stats(h).kurtosis, 2) for h in store.hook_points},
+    )
+    unit.finish(device, time.time() - started)
 
 
-def _extract(config: ExtractConfig, unit: Unit, device: str, worker: Worker) -> ActivationStore | None:
+def _extract(
+    config: ExtractConfig, unit: Unit, device: str, worker: Worker, path: Path | str
+) -> ActivationStore | None:
+    """The finished store; None while shards are left to other workers."""
     files = ModelFiles.find(config.model, config.revision)
-    path = unit.folder / "activations.zarr"
-    if unit.resumes() and StoreWriter.exists(path):
-        writer = StoreWriter.resume(path)
-        unit.begin(done=writer.description.n_shards - len(writer.missing()))
-    else:
-        tokens = _tokens(config, files)  # text that cannot be read is found out before anything is written
-        unit.begin()
-        writer = StoreWriter.create(path, _description(config, files, unit, len(tokens)), tokens)
+    description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
+    unit.begin(done=len(committed_shards(place_at(path))) if unit.resumes() else 0)
+    writer = StoreWriter.create(path, description)
     missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
     if missing:
-        model = files.load(config.weight_processing, device)
-        positions = writer.description.positions
-        n_tokens = sum(b - a for a, b in map(writer.sequences, missing)) * config.context
-        with progress(total=n_tokens, unit="token", desc="extract") as bar, ThreadPoolExecutor(1) as disk:
-            writing = None
-            for shard in missing:
-                first, last = writer.sequences(shard)
-                tokens = writer.tokens[first:last]
-                rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, bar)
-                if writing is not None:
-                    writing.result()
-                writing = disk.submit(writer.write_shard, shard, rows)
-            if writing is not None:
-                writing.result()
+        fill(config, files.load(config.weight_processing, device, config.precision), writer, missing)
+        writer = StoreWriter.resume(path)  # another worker may have found that the text ends
     left = len(writer.missing())
     if left:
         print(f"{left} of {writer.description.n_shards} shards are left to the other workers")
@@ -127,31 +131,74 @@ def _extract(config: ExtractConfig, unit: Unit, device: str, worker: Worker) -> 
     return writer.close()
 
 
-def _tokens(config: ExtractConfig, files: ModelFiles) -> np.ndarray:
-    """(n_sequences, context) int32. Raises UserError: the text does not fill what has to be held out and trained on."""
-    wanted = n_sequences(config)
-    packed = text.pack(text.documents(config.text), files.tokenizer, files.bos, config.context)
-    bar = progress(islice(packed, wanted), total=wanted, unit="sequence", desc="tokenize")
-    sequences = list(bar)
-    if len(sequences) < 2:
-        raise UserError(f"extract.text fills {len(sequences)} sequences of {config.context} tokens: give more text")
-    if len(sequences) < wanted:
-        rows = len(sequences) * len(config.positions.places(config.context))
-        print(f"the text ends after {len(sequences)} of {wanted} sequences: the store will have {rows} rows")
-    return np.stack(sequences)
+def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shards: list[int]) -> None:
+    """Three things at a time: tokens of the next shard, the forward pass of this one, writing the one before."""
+    sequences = sum(b - a for a, b in map(writer.description.sequences, shards))
+    wanted, writing = set(shards), None
+    with (
+        progress(total=sequences * config.context, unit="token", desc="extract") as bar,
+        ThreadPoolExecutor(1) as disk,
+    ):
+        for shard, tokens, text_end in prefetched(_tokens(config, model.files, writer, shards)):
+            first, last = writer.description.sequences(shard)
+            if len(tokens) < last - first:
+                if writing is not None:
+                    writing.result()
+                planned = writer.description.n_sequences
+                writer.end_at(first + len(tokens))
+                tqdm.write(
+                    f"the text ends after {first + len(tokens)} of {planned} sequences: "
+                    f"the store will have {writer.description.n_rows} rows"
+                )
+            if shard in wanted and len(tokens):
+                positions, dtype = writer.description.positions, writer.description.dtype
+                rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
+                if writing is not None:
+                    writing.result()
+                options = {"text_end": text_end, "allow_nonfinite": config.allow_nonfinite}
+                writing = disk.submit(writer.write_shard, shard, tokens, rows, **options)
+        if writing is not None:
+            writing.result()
 
 
-def _description(config: ExtractConfig, files: ModelFiles, unit: Unit, sequences: int) -> Description:
+def _tokens(
+    config: ExtractConfig, files: ModelFiles, writer: StoreWriter, shards: list[int]
+) -> Iterator[tuple[int, np.ndarray, text.Position]]:
+    """(shard, its tokens, where the text goes on) of the shards asked for, in their order. If the text ends before, the
+    last one that comes is the shard in which it does, with the tokens there are."""
+    wanted, (start, position) = set(shards), writer.text_position(shards[0])
+    packed = text.pack(text.documents(config.text), files.tokenizer, files.bos, config.context, position)
+    ranges = [writer.description.sequences(shard) for shard in range(start, shards[-1] + 1)]
+    for shard, (first, last) in enumerate(ranges, start):
+        found = list(islice(packed, last - first))
+        if found:
+            position = found[-1][1]
+        if shard in wanted or len(found) < last - first:
+            tokens = [sequence for sequence, _ in found]
+            yield shard, np.stack(tokens) if tokens else np.empty((0, config.context), np.int32), position
+        if len(found) < last - first:
+            return
+
+
+def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Description:
+    """Raises UserError: the text does not fill what has to be held out and trained on."""
     positions = config.positions.places(config.context)
-    chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, sequences // 2))
-    n_chunks = -(-sequences // chunk)
-    heldout_chunks = min(max(1, round(config.heldout_fraction * n_chunks)), n_chunks - 1)
+    wanted = n_sequences(config)
+    chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, wanted // 2))
+    packed = text.pack(text.documents(config.text), files.tokenizer, files.bos, config.context)
+    found = sum(1 for _ in islice(packed, min(wanted, 2 * chunk)))
+    if found < 2:
+        raise UserError(f"extract.text fills {found} sequences of {config.context} tokens: give more text")
+    if found < min(wanted, 2 * chunk):  # so little text that chunks have to be smaller
+        print(f"the text ends after {found} of {wanted} sequences: the store will have {found * len(positions)} rows")
+        wanted, chunk = found, found // 2
     return Description(
         model=config.model,
         model_revision=config.revision,
         model_digest=files.weights_digest,
         tokenizer_digest=files.tokenizer_digest,
         weight_processing=config.weight_processing,
+        precision=config.precision,
         text=text.describe(config.text),
         text_digest=unit.inputs.get("files_digest"),
         context=config.context,
@@ -160,8 +207,8 @@ def _description(config: ExtractConfig, files: ModelFiles, unit: Unit, sequences
         hook_points=config.hook_points,
         d=tuple(files.d(h) for h in config.hook_points),
         dtype=config.dtype,
-        n_sequences=sequences,
-        n_heldout_sequences=sequences - (n_chunks - heldout_chunks) * chunk,
+        n_sequences=wanted,
+        heldout_fraction=config.heldout_fraction,
         chunk_sequences=chunk,
-        shard_chunks=min(config.shard_chunks, n_chunks),
+        shard_chunks=min(config.shard_chunks, -(-wanted // chunk)),
     )

@@ -93,21 +93,42 @@ def _dataset(config: TextConfig, loader: str, **options: Any) -> Iterator[str]:
         raise UserError(f"extract.text: cannot read {options.get('data_files', loader)}: {found}") from None
 
 
-def pack(texts: Iterable[str], tokenizer: Any, bos: int, context: int) -> Iterator[np.ndarray]:
-    """(context,) int32 sequences: BOS, then context - 1 tokens of the stream in which BOS begins every document.
+Position = tuple[int, int]  # in a text: (document, token in it); BOS is a document's token 0
 
+
+def pack(
+    texts: Iterable[str], tokenizer: Any, bos: int, context: int, start: Position = (0, 0)
+) -> Iterator[tuple[np.ndarray, Position]]:
+    """(context,) int32 sequences, each with the position at which the next one begins: BOS, then context - 1 tokens of
+    the stream in which BOS begins every document.
+
+    texts: all documents; start: the position to go on from, which gives the sequences that would have followed it.
     tokenizer: a `tokenizers.Tokenizer`. What does not fill the last sequence is left out.
     """
-    rest = np.empty(0, np.int32)
-    for some in _batched(texts, 64):
-        ids = [rest]
+    document, skip = start
+    begins = np.zeros(0, np.int64)  # where in `stream` documents begin, the first maybe before it
+    numbers = np.zeros(0, np.int64)  # and which these are
+    stream = np.zeros(0, np.int32)
+    for some in _batched(itertools.islice(texts, document, None), 64):
+        ids = [stream]
         for encoding in tokenizer.encode_batch_fast(list(some), add_special_tokens=False):
-            ids += [np.array([bos], np.int32), np.array(encoding.ids, np.int32)]
+            begins = np.append(begins, sum(map(len, ids)) - skip)
+            numbers = np.append(numbers, document)
+            ids.append(np.array([bos, *encoding.ids], np.int32)[skip:])
+            document, skip = document + 1, 0
         stream = np.concatenate(ids)
         n = len(stream) // (context - 1)
-        for body in stream[: n * (context - 1)].reshape(n, context - 1):
-            yield np.concatenate([np.array([bos], np.int32), body])
-        rest = stream[n * (context - 1) :]
+        for i in range(n):
+            end = (i + 1) * (context - 1)
+            if end == len(stream):
+                position = (document, 0)
+            else:
+                at = int(np.searchsorted(begins, end, side="right")) - 1
+                position = (int(numbers[at]), end - int(begins[at]))
+            yield np.concatenate([np.array([bos], np.int32), stream[end - context + 1 : end]]), position
+        used = n * (context - 1)
+        first = max(0, int(np.searchsorted(begins, used, side="right")) - 1)
+        begins, numbers, stream = begins[first:] - used, numbers[first:], stream[used:]
 
 
 def _batched(items: Iterable[str], n: int) -> Iterator[tuple[str, ...]]:

@@ -232,7 +232,7 @@ def _losses(
     """Cross-entropies of the held-out sequences, spliced and ablated."""
     description = store.description
     first = description.n_sequences - description.n_heldout_sequences
-    tokens = store.tokens[first : first + config.n_sequences]
+    tokens = store.tokens(first, min(description.n_sequences, first + config.n_sequences))
     mean = torch.from_numpy(store.stats(hook_point).mean).float().to(model.device)
     edits: dict[str, Edit] = {
         "zero ablation": torch.zeros_like,

@@ -22,7 +22,7 @@ def train(
 ) -> Iterator[StepReport]:
     """Show every batch to every learner. Each learns what it would have learned alone."""
     for batch in batches:
-        x = batch.x[hook_point]
+        x = batch.x[hook_point].float()
         yield StepReport(
             batch.step + 1, {name: learner.step(x, batch.step, n_steps) for name, learner in learners.items()}
         )

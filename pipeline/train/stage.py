@@ -120,7 +120,7 @@ def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: 
         )
         for batch in loader:
             start = batch.step * size
-            found[start : start + size] = batch.x[hook_point].numpy()[: n_rows - start]
+            found[start : start + size] = batch.x[hook_point].float().numpy()[: n_rows - start]
     return found
 
 

@@ -5,17 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from scipy import stats
 
-from stores.activations import ActivationStore, StoreWriter
+from stores.activations import ActivationStore
 from stores.description import StoreError, from_stored, to_stored
-from tests.conftest import make_store
+from stores.writer import StoreWriter
+from tests.conftest import make_store, write_shard
 
 HOOK = "blocks.0.hook_resid_post"
 
 
 def shard_file(store: ActivationStore, shard: int) -> Path:
-    return store.path / HOOK / "c" / str(shard) / "0"
+    return Path(store.place.root) / HOOK / "c" / str(shard) / "0"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -55,9 +57,9 @@ def test_the_order_in_which_shards_are_written_changes_nothing(tmp_path: Path) -
     assert isinstance(backward, StoreWriter)
     for commit in (tmp_path / "b" / "commits").iterdir():
         commit.unlink()
+    tokens = forward.tokens(0, 60)
     for shard in reversed(backward.missing()):
-        first, last = backward.sequences(shard)
-        StoreWriter.resume(tmp_path / "b").write_shard(shard, {HOOK: rows[first * 10 : last * 10]})
+        write_shard(StoreWriter.resume(tmp_path / "b"), shard, tokens, {HOOK: rows})
     closed = backward.close()
     assert closed.digest == forward.digest
     assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
@@ -82,10 +84,10 @@ def test_heldout_rows_are_the_last_whole_chunks(store: ActivationStore) -> None:
 def test_a_damaged_shard_is_named_never_read(store: ActivationStore, damage, message: str) -> None:
     file = shard_file(store, 1)
     damage(file)
-    reader = ActivationStore.open(store.path)
+    reader = ActivationStore.open(store.place.root)
     assert len(reader.rows(HOOK, 0, 160)) == 160  # shard 0 is whole
     with pytest.raises(StoreError, match=message) as error:
-        reader.rows(HOOK, 150, 200)
+        reader.rows(HOOK, 150, 320)
     assert str(file) in str(error.value)
 
 
@@ -96,10 +98,10 @@ def flipped(data: bytes) -> bytes:
 
 
 def test_a_shard_without_a_commit_is_not_read(store: ActivationStore) -> None:
-    (store.path / "commits" / "00001.json").unlink()
+    (Path(store.place.root) / "commits" / "00001.json").unlink()
     with pytest.raises(StoreError, match=r"00001\.json is missing"):
-        ActivationStore.open(store.path).rows(HOOK, 160, 170)
-    assert StoreWriter.resume(store.path).missing() == [1]
+        ActivationStore.open(store.place.root).rows(HOOK, 160, 170)
+    assert StoreWriter.resume(store.place.root).missing() == [1]
 
 
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
@@ -115,10 +117,11 @@ def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_tokens_are_refused(store: ActivationStore) -> None:
-    assert store.tokens.shape == (60, 11)
-    (store.path / "tokens" / "c" / "0" / "0").unlink()
-    with pytest.raises(StoreError, match="tokens is damaged"):
-        _ = ActivationStore.open(store.path).tokens
+    assert store.tokens(0, 60).shape == (60, 11)
+    file = Path(store.place.root) / "tokens" / "c" / "0" / "0"
+    file.write_bytes(flipped(file.read_bytes()))
+    with pytest.raises(StoreError, match="tokens/c/0/0 was altered"):
+        ActivationStore.open(store.place.root).tokens(0, 60)
 
 
 ALL_ONES = np.array(0x7FFFFFFF, np.uint32).view(np.float32)  # the NaN that CUDA makes
@@ -135,6 +138,20 @@ def test_what_is_not_finite_as_stored_is_refused_by_place(tmp_path: Path, bad: f
         make_store(tmp_path / "s", dtype=dtype, rows=lambda h, n, d: values)
 
 
+def test_rows_that_are_not_finite_can_be_kept_and_are_counted(tmp_path: Path) -> None:
+    values = np.random.default_rng(3).normal(size=(600, 6)).astype(np.float32)
+    values[[234, 235, 599], [3, 0, 1]] = np.nan, np.inf, -np.inf
+    finite = np.isfinite(values).all(1)
+    store = make_store(tmp_path / "s", rows=lambda h, n, d: values, allow_nonfinite=True)
+    assert store.nonfinite == {HOOK: (3, 23, 5)}
+    assert np.array_equal(store.rows(HOOK, 0, 600), values, equal_nan=True)
+    assert store.stats(HOOK).n_rows == 597
+    np.testing.assert_allclose(store.stats(HOOK).mean, values[finite].astype(np.float64).mean(0), rtol=1e-12)
+    assert ActivationStore.open(store.place.root).nonfinite == store.nonfinite
+    with pytest.raises(ValueError, match="no row is finite"):
+        make_store(tmp_path / "t", rows=lambda h, n, d: np.full((n, d), np.nan, np.float32), allow_nonfinite=True)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -142,20 +159,21 @@ def test_what_is_not_finite_as_stored_is_refused_by_place(tmp_path: Path, bad: f
         (lambda s: shard_file(s, 1).write_bytes(shard_file(s, 1).read_bytes()[:-1]), "bytes, expected"),
         (lambda s: shard_file(s, 1).write_bytes(b""), "is 0 bytes"),
         (lambda s: shard_file(s, 1).unlink(), "is missing"),
-        (lambda s: (s.path / "commits" / "00001.json").unlink(), "00001.json is missing"),
+        (lambda s: (Path(s.place.root) / "commits" / "00001.json").unlink(), "00001.json is missing"),
+        (lambda s: (Path(s.place.root) / "commits" / "00001.npz").unlink(), "00001.npz is missing"),
     ],
-    ids=["bit flipped", "truncated", "emptied", "deleted", "commit removed"],
+    ids=["bit flipped", "truncated", "emptied", "deleted", "commit removed", "sums removed"],
 )
 def test_damage_is_found_taken_back_and_made_good(store: ActivationStore, damage, message: str) -> None:
     rows = store.rows(HOOK, 160, 320)
     damage(store)
-    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
     assert [d.shard for d in found] == [1]
     assert message in found[0].what
-    writer = StoreWriter.resume(store.path)
+    writer = StoreWriter.resume(store.place.root)
     writer.withdraw(1)
     assert writer.missing() == [1]
-    writer.write_shard(1, {HOOK: rows})
+    writer.write_shard(1, store.tokens(16, 32), {HOOK: rows})
     again = writer.close()
     assert again.digest == store.digest
     assert not [d for _, some in again.damage() for d in some]
@@ -166,30 +184,62 @@ def test_shards_that_changed_places_are_both_found(store: ActivationStore) -> No
     a, b = first.read_bytes(), second.read_bytes()
     first.write_bytes(b)
     second.write_bytes(a)
-    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
     assert [d.shard for d in found] == [0, 1]
     with pytest.raises(StoreError, match="was altered"):
-        ActivationStore.open(store.path).rows(HOOK, 0, 10)
+        ActivationStore.open(store.place.root).rows(HOOK, 0, 10)
 
 
-def test_shards_that_changed_places_with_their_commits_are_found_by_the_manifest(store: ActivationStore) -> None:
+def test_shards_that_changed_places_with_their_commits_are_both_found(store: ActivationStore) -> None:
     for pair in (
         (shard_file(store, 0), shard_file(store, 1)),
-        tuple(store.path / "commits" / f"0000{i}.json" for i in (0, 1)),
+        tuple(Path(store.place.root) / "commits" / f"0000{i}.json" for i in (0, 1)),
     ):
         a, b = (file.read_bytes() for file in pair)
         pair[0].write_bytes(b)
         pair[1].write_bytes(a)
-    found = [d for _, some in ActivationStore.open(store.path).damage() for d in some]
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    assert [d.shard for d in found] == [0, 1]
+    assert "00000.json is the commit of shard 1" in found[0].what
+    with pytest.raises(StoreError, match="is the commit of shard 1"):
+        ActivationStore.open(store.place.root).rows(HOOK, 0, 10)
+
+
+def test_a_shard_written_again_with_other_rows_is_not_the_manifests(store: ActivationStore) -> None:
+    writer, tokens = StoreWriter.resume(store.place.root), store.tokens(16, 32)
+    writer.withdraw(1)
+    writer.write_shard(1, tokens, {HOOK: np.ones((160, 6), np.float32)})
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
     assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
 
 
+def test_altered_moments_are_not_the_manifests(store: ActivationStore) -> None:
+    manifest = Path(store.place.root) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"n_rows": 600', '"n_rows": 601'))
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
+
+
+@pytest.mark.parametrize("what", ["not JSON", "{}"])
+def test_a_damaged_commit_is_named(store: ActivationStore, what: str) -> None:
+    (Path(store.place.root) / "commits" / "00001.json").write_text(what)
+    with pytest.raises(StoreError, match=r"00001\.json is damaged"):
+        ActivationStore.open(store.place.root).rows(HOOK, 160, 170)
+    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    assert [d.shard for d in found] == [1]
+
+
+def test_zarr_reads_the_same_rows(store: ActivationStore) -> None:
+    group = zarr.open_group(store.place.root, mode="r")
+    assert np.array_equal(group[HOOK][:], store.rows(HOOK, 0, 600))
+    assert np.array_equal(group["tokens"][:], store.tokens(0, 60))
+
+
 def test_a_second_writer_uses_the_first_ones_store(store: ActivationStore) -> None:
-    writer = StoreWriter.create(store.path, store.description, store.tokens)
+    writer = StoreWriter.create(store.place.root, store.description)
     assert writer.missing() == []
-    assert not list(store.path.parent.glob(".*.partial"))
     with pytest.raises(StoreError, match="another description"):
-        StoreWriter.create(store.path, replace(store.description, model="other"), store.tokens)
+        StoreWriter.create(store.place.root, replace(store.description, model="other"))
 
 
 def test_zeros_are_written_not_left_out(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def test_a_stage_touches_only_its_window_of_chunks(layout: Layout, epoch: int) -
     order = epoch_order(layout, 0, epoch)
     assert order.stage_ends[-1] == layout.n_rows
     for stage in range(layout.n_chunks):
-        parts = order.stage_parts(stage)
-        assert len(parts) == layout.window_chunks
-        assert sum(len(offsets) for _, offsets in parts) == order.stage_size(stage)
+        which, offset = order.stage_rows(stage)
+        assert len(order.window(stage)) == len(set(order.window(stage))) == layout.window_chunks
+        assert len(which) == len(offset) == order.stage_size(stage)
 
 
 def test_batches_do_not_depend_on_what_was_read_before() -> None:

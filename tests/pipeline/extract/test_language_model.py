@@ -150,7 +150,7 @@ def test_the_demo_model_has_learnt_python() -> None:
 
     files = ModelFiles.find("demo")
     texts = documents(TextConfig(source="stdlib", split="heldout"))
-    sequences = list(islice(pack(texts, files.tokenizer, files.bos, 256), 100))
+    sequences = [sequence for sequence, _ in islice(pack(texts, files.tokenizer, files.bos, 256), 100)]
     tokens = torch.from_numpy(np.stack(sequences).astype(np.int64))
     model = files.load()
     total = 0.0

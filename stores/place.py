@@ -1,0 +1,182 @@
+"""Where a store lies: a local folder, or any fsspec URL, behind the same few verbs.
+
+What is put under a key is there whole or not at all, and once put it survives a power cut (locally: fsync).
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stores.description import StoreError
+from stores.manifest import commit_bytes, sweep_partial
+
+_PIECE_BYTES = 1 << 18
+_DIGEST_BYTES = 1 << 24
+
+
+class Place(ABC):
+    """A folder of named byte strings. Keys have forward slashes. Reading what is not there raises FileNotFoundError."""
+
+    root: str
+
+    def __truediv__(self, key: str) -> str:
+        """A key's name for people."""
+        return f"{self.root}/{key}"
+
+    @abstractmethod
+    def read(self, key: str) -> bytes: ...
+
+    @abstractmethod
+    def fill(self, key: str, offset: int, out: memoryview) -> Iterator[memoryview]:
+        """Fill out with what follows offset, and yield each piece of it as it comes, to be summed while it lies in the
+        processor's cache. Raises EOFError: there is less than that."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
+        """exclusive: leave what is there already. Returns whether these bytes are there by this call."""
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, None: nothing."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """What lies directly in a folder, sorted; empty when there is no such folder."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None: ...
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
+
+    def sha256(self, key: str) -> str:
+        """Of what lies under a key, read piece by piece."""
+        found, size = hashlib.sha256(), self.size(key)
+        if size is None:
+            raise FileNotFoundError(self / key)
+        buffer = memoryview(bytearray(min(size, _DIGEST_BYTES)))
+        for start in range(0, size, _DIGEST_BYTES):
+            for piece in self.fill(key, start, buffer[: size - start]):
+                found.update(piece)
+        return found.hexdigest()
+
+
+class Folder(Place):
+    """A local folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.root = path, str(path)
+
+    def read(self, key: str) -> bytes:
+        return (self.path / key).read_bytes()
+
+    def fill(self, key: str, offset: int, out: memoryview) -> Iterator[memoryview]:
+        descriptor = os.open(self.path / key, os.O_RDONLY)
+        try:
+            while len(out):
+                n = os.preadv(descriptor, [out[:_PIECE_BYTES]], offset)
+                if not n:
+                    raise EOFError(self / key)
+                yield out[:n]
+                out, offset = out[n:], offset + n
+        finally:
+            os.close(descriptor)
+
+    def put(self, key: str, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
+        return commit_bytes(self.path / key, data, exclusive=exclusive)
+
+    def size(self, key: str) -> int | None:
+        try:
+            return (self.path / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.path / folder))
+        except FileNotFoundError:
+            return []
+
+    def remove(self, key: str) -> None:
+        (self.path / key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        sweep_partial(self.path)
+
+
+class Remote(Place):
+    """Anything that fsspec reaches: s3://, gs://, az://, sftp://, memory:// … Credentials and endpoints are taken from
+    where the service's own tools take them, for S3 the AWS_* environment variables and ~/.aws."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.root = url.rstrip("/")
+        try:
+            # Other processes write too: a listing that was true a second ago may not be.
+            filesystem, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"cannot reach {url}: {error}; for S3, pip install 'unmix[s3]'") from None
+        self._files: Any = filesystem
+        self._path = path.rstrip("/")
+
+    def _full(self, key: str) -> str:
+        return f"{self._path}/{key}"
+
+    def read(self, key: str) -> bytes:
+        return self._files.cat_file(self._full(key))
+
+    def fill(self, key: str, offset: int, out: memoryview) -> Iterator[memoryview]:
+        data = self._files.cat_file(self._full(key), start=offset, end=offset + len(out))
+        if len(data) < len(out):
+            raise EOFError(self / key)
+        out[:] = data
+        yield out
+
+    def put(self, key: str, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
+        path = self._full(key)
+        if exclusive and self._files.exists(path):  # not every service can be asked to create only
+            return False
+        try:
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(path, bytes(data), **({"mode": "create"} if exclusive else {}))
+        except FileExistsError:
+            return False
+        return True
+
+    def size(self, key: str) -> int | None:
+        try:
+            return self._files.info(self._full(key))["size"]
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(name.rsplit("/", 1)[-1] for name in self._files.ls(self._full(folder), detail=False))
+        except FileNotFoundError:
+            return []
+
+    def remove(self, key: str) -> None:
+        try:
+            self._files.rm_file(self._full(key))
+        except FileNotFoundError:
+            return
+
+    def sweep(self) -> None:
+        """Nothing: what is put half does not appear."""
+
+
+def is_url(path: Path | str) -> bool:
+    return "://" in str(path)
+
+
+def place_at(path: Path | str) -> Place:
+    """The local folder or remote place. Raises StoreError: a URL that nothing installed can reach."""
+    return Remote(str(path)) if is_url(path) else Folder(Path(path))

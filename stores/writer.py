@@ -1,0 +1,225 @@
+"""StoreWriter: fills an activation store shard by shard, from any number of processes. The only importer of zarr.
+
+What is stored is an ordinary Zarr v3 group: Zarr writes its metadata, encode_shard its shards.
+"""
+
+import io
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import zarr
+from crc32c import crc32c
+from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore
+
+from stores.activations import ActivationStore, read_description, store_digest
+from stores.commits import TOKENS, Commit, FileRecord, commit_key, committed_shards, file_key, read_commit, sums_key
+from stores.description import DTYPES, Description, StoreError, describe_nonfinite, to_stored
+from stores.manifest import bytes_digest, json_bytes
+from stores.moments import merge_sums, moments_from, row_sums
+from stores.place import Place, place_at
+
+
+class StoreWriter:
+    """Fills one store, shard by shard, in any order, from any number of processes.
+
+    What a shard holds is a function of the store's description and its number alone, so two processes that write the
+    same one, a requeued job and its predecessor, write the same bytes. There are no locks.
+    """
+
+    def __init__(self, place: Place, description: Description) -> None:
+        self.place, self.description = place, description
+
+    @classmethod
+    def create(cls, path: Path | str, description: Description) -> Self:
+        """An empty store. If another process was first, that one's store is used; it is the same.
+
+        Raises StoreError: there is a store of another description.
+        """
+        if description.dtype not in DTYPES:
+            raise ValueError(f"dtype {description.dtype!r} is not one of {', '.join(DTYPES)}")
+        writer = cls(place_at(path), description)
+        if not cls.exists(path):
+            writer._put_metadata()
+        found = read_description(writer.place)
+        # Of a text that ended early the other process may know by now.
+        if replace(found, n_sequences=description.n_sequences) != description:
+            raise StoreError(f"{path} holds a store of another description: delete it, or choose another place")
+        return cls(writer.place, found)
+
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Whether a store was created there, whole or not."""
+        return place_at(path).exists("zarr.json")
+
+    @classmethod
+    def resume(cls, path: Path | str) -> Self:
+        """Go on with a store that was created."""
+        place = place_at(path)
+        return cls(place, read_description(place))
+
+    def _put_metadata(self) -> None:
+        for key, data in _metadata(self.description).items():
+            self.place.put(key, data)
+
+    def missing(self) -> list[int]:
+        """Shards without a commit."""
+        return sorted(set(range(self.description.n_shards)) - set(committed_shards(self.place)))
+
+    def text_position(self, shard: int) -> tuple[int, tuple[int, int]]:
+        """(a shard, where in the text it begins): the last one not after `shard` of which that is known."""
+        for before in sorted(set(range(shard)) & set(committed_shards(self.place)), reverse=True):
+            if end := read_commit(self.place, before).text_end:
+                return before + 1, end
+        return 0, (0, 0)
+
+    def end_at(self, n_sequences: int) -> None:
+        """The text ended: the store has fewer sequences than it was created for. Idempotent."""
+        if n_sequences < self.description.n_sequences:
+            self.description = replace(self.description, n_sequences=n_sequences)
+            self._put_metadata()
+
+    def write_shard(
+        self,
+        shard: int,
+        tokens: np.ndarray,
+        activations: Mapping[str, np.ndarray],
+        *,
+        text_end: tuple[int, int] | None = None,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        """Write and commit one shard: its tokens (n_sequences, context) int32, and per hook point (n, d) rows, float32
+        or as they are to be stored. One that is committed stays.
+
+        Raises ValueError: wrong shape, or an activation that is not finite in the store's dtype (named).
+        """
+        if self.place.exists(commit_key(shard)):
+            return
+        description = self.description
+        first, last = description.sequences(shard)
+        start, stop = first * description.n_positions, last * description.n_positions
+        rows: dict[str, np.ndarray] = {}
+        sums: dict[str, np.ndarray] = {}
+        nonfinite = {}
+        _check_shape(shard, TOKENS, tokens, (last - first, description.context))
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # the rest is the forward pass's
+            for hook_point, d in zip(description.hook_points, description.d, strict=True):
+                _check_shape(shard, hook_point, activations[hook_point], (stop - start, d))
+                x = rows[hook_point] = to_stored(activations[hook_point], description.dtype)
+                size = description.chunk_rows
+                pieces = [x[i : i + size] for i in range(0, len(x), size)]
+                found = list(pool.map(lambda piece: row_sums(piece, description.dtype), pieces))
+                merged = merge_sums([part for part, _ in found])  # in their order, whoever was first
+                sums |= {f"{hook_point}/{key}": value for key, value in merged.items()}
+                bad = np.concatenate([i * size + places for i, (_, places) in enumerate(found)])
+                if len(bad):
+                    sequence, place = divmod(int(bad[0]), description.n_positions)
+                    nonfinite[hook_point] = (len(bad), first + sequence, description.positions[place])
+            if nonfinite and not allow_nonfinite:
+                raise ValueError(
+                    f"{describe_nonfinite(nonfinite, description.dtype)}: try extract.dtype = 'float32' or 'bfloat16', or "
+                    f"keep them with extract.allow_nonfinite = true"
+                )
+            arrays = {TOKENS: np.ascontiguousarray(tokens, np.int32), **rows}
+            records = pool.map(lambda name: self._put_array(name, shard, arrays[name]), arrays)
+            files = dict(zip(arrays, records, strict=True))
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **cast(Any, sums))
+        self.place.put(sums_key(shard), buffer.getvalue())
+        record = FileRecord(len(buffer.getvalue()), bytes_digest(buffer.getvalue()))
+        commit = Commit(shard, (first, last), files, record, nonfinite, text_end)
+        self.place.put(commit_key(shard), commit.to_json(), exclusive=True)
+
+    def _put_array(self, name: str, shard: int, x: np.ndarray) -> FileRecord:
+        """x: the shard's part of an array."""
+        rows = self.description.chunk_sequences if name == TOKENS else self.description.chunk_rows
+        data, chunks = encode_shard(x, rows, self.description.shard_chunks)
+        self.place.put(file_key(name, shard), data)
+        return FileRecord(len(data), bytes_digest(data), chunks)
+
+    def withdraw(self, shard: int) -> None:
+        """Take back the commit of a damaged shard, so that it is missing and can be written again."""
+        key = commit_key(shard)
+        if self.place.exists(key):
+            self.place.put(key.replace(".json", ".withdrawn"), self.place.read(key))
+            self.place.remove(key)
+
+    def close(self) -> ActivationStore:
+        """Merge the moments, write the manifest. Idempotent, and safe when several processes close at once; raises
+        StoreError while shards are missing."""
+        description, place = self.description, self.place
+        missing = self.missing()
+        if missing:
+            raise StoreError(f"{place.root} lacks {len(missing)} of {description.n_shards} shards")
+        commits = [read_commit(place, i) for i in range(description.n_shards)]
+        parts = [dict(np.load(io.BytesIO(place.read(sums_key(i))))) for i in range(description.n_shards)]
+        moments, nonfinite = {}, {}
+        for hook_point in description.hook_points:
+            prefix = f"{hook_point}/"
+            own = [{k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)} for p in parts]
+            merged = asdict(moments_from(merge_sums(own)))
+            moments[hook_point] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in merged.items()}
+            if found := [c.nonfinite[hook_point] for c in commits if hook_point in c.nonfinite]:
+                nonfinite[hook_point] = (sum(n for n, _, _ in found), *found[0][1:])
+        manifest = {"digest": store_digest(description, commits, moments), "nonfinite": nonfinite, "moments": moments}
+        place.put("manifest.json", json_bytes(manifest))
+        place.sweep()
+        return ActivationStore(place)
+
+
+def encode_shard(x: np.ndarray, chunk_rows: int, n_chunks: int) -> tuple[memoryview, tuple[tuple[int, int], ...]]:
+    """A shard as Zarr's sharding codec lays it out, and (offset, crc32c) of each chunk that it has.
+
+    Chunks, each followed by its crc32c, the last one filled up with zeros; then (offset, size) of all n_chunks, 2^64 - 1
+    where there is none, and the crc32c of those (Zarr v3, sharding codec, index at the end). Zarr's own encoder takes 6
+    times as long, more than all else that writing does.
+    """
+    row_bytes = x.shape[1] * x.itemsize
+    size, n = chunk_rows * row_bytes + 4, -(-len(x) // chunk_rows)
+    data = np.zeros(n * size + 16 * n_chunks + 4, np.uint8)
+    index = np.full((n_chunks, 2), 2**64 - 1, "<u8")
+    chunks = []
+    for i in range(n):
+        rows, offset = x[i * chunk_rows : (i + 1) * chunk_rows], i * size
+        data[offset : offset + rows.nbytes] = rows.reshape(-1).view(np.uint8)
+        chunks.append((offset, crc32c(data[offset : offset + size - 4].data)))
+        data[offset + size - 4 : offset + size] = _uint32(chunks[-1][1])
+        index[i] = offset, size
+    data[n * size : -4] = index.reshape(-1).view(np.uint8)
+    data[-4:] = _uint32(crc32c(data[n * size : -4].data))
+    return data.data, tuple(chunks)
+
+
+def _uint32(value: int) -> np.ndarray:
+    return np.frombuffer(value.to_bytes(4, "little"), np.uint8)
+
+
+def _metadata(description: Description) -> dict[str, bytes]:
+    """The store's zarr.json files, by key, the root's last: it says that the store is there."""
+    files: dict[str, Any] = {}
+    group = zarr.open_group(MemoryStore(files), mode="w")
+    shapes = {
+        h: (description.n_rows, d, description.chunk_rows) for h, d in zip(description.hook_points, description.d)
+    }
+    shapes[TOKENS] = (description.n_sequences, description.context, description.chunk_sequences)
+    for name, (n, d, rows) in shapes.items():
+        group.create_array(
+            name,
+            shape=(n, d),
+            dtype="int32" if name == TOKENS else DTYPES[description.dtype],
+            chunks=(rows, d),
+            shards=(rows * description.shard_chunks, d),
+            compressors=[Crc32cCodec()],
+        )
+    group.attrs.update(asdict(description))
+    return {key: files[key].to_bytes() for key in sorted(files, key=lambda key: (key == "zarr.json", key))}
+
+
+def _check_shape(shard: int, name: str, x: np.ndarray, expected: tuple[int, int]) -> None:
+    if x.shape != expected:
+        raise ValueError(f"shard {shard} of {name} is {x.shape}, expected {expected}")

@@ -1,0 +1,141 @@
+"""Extraction as a user runs it: text that ends, activations that overflow, a full disk, a store that lies elsewhere."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from pipeline.extract.language_model import ModelFiles
+from pipeline.extract.text import pack
+from stores.activations import ActivationStore
+from stores.place import place_at
+from tests.conftest import environment, kill_when, start, unmix
+from tests.pipeline.test_cli import MLP, RESID, recipe  # noqa: F401  a fixture
+
+
+def digest(folder: Path, name: str) -> str:
+    return ActivationStore.open(folder / "runs" / name / "extract" / "activations.zarr").digest
+
+
+@pytest.mark.parametrize("repeats", [150, 90, 12])
+def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, repeats: int) -> None:  # noqa: F811
+    """In the fifth of ten shards, in the third, and before two chunks are full."""
+    text = "import os\n\ndef walk(path):\n    return os.listdir(path)\n" * repeats
+    (recipe / "text.txt").write_text(text)
+    done = unmix("extract", "tiny.toml", cwd=recipe)
+    store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
+    tokenizer = ModelFiles.find("demo").tokenizer
+    expected = np.stack([sequence for sequence, _ in pack([text], tokenizer, 0, 32)])
+    assert np.array_equal(store.tokens(0, store.description.n_sequences), expected)
+    assert f"the text ends after {len(expected)} of 194 sequences" in done.stdout
+    assert store.n_rows == 31 * len(expected)
+    assert 0 < store.n_train_rows < store.n_rows
+    assert store.rows(RESID, 0, store.n_rows).any(1).all()
+    assert "nothing to do" in unmix("extract", "tiny.toml", cwd=recipe).stdout
+
+
+def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> None:  # noqa: F811
+    (recipe / "text.txt").write_text("import os\n\ndef walk(path):\n    return os.listdir(path)\n" * 120)
+    unmix("extract", "tiny.toml", "--name", "one", cwd=recipe)
+    for i in (2, 0, 1):
+        unmix("extract", "tiny.toml", "--name", "three", "--worker", f"{i}/3", cwd=recipe)
+    assert digest(recipe, "three") == digest(recipe, "one")
+
+
+def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, tiny_model: Path) -> None:  # noqa: F811
+    model = recipe / "huge"
+    shutil.copytree(tiny_model, model)
+    weights = load_file(model / "model.safetensors")
+    weights["transformer.wpe.weight"][7] *= 1e6  # position 7 leaves float16 behind
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    sets = [
+        "--set",
+        f"extract.model={model}",
+        "--set",
+        "extract.dtype=float16",
+        "--set",
+        f"extract.hook_points=['{RESID}']",
+    ]
+    sets += ["--set", "extract.n_rows=900"]
+    refused = unmix("extract", "tiny.toml", *sets, cwd=recipe, check=False)
+    assert refused.returncode == 1
+    assert "not finite in float16, the first at sequence 0, position 7: try extract.dtype" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    kept = unmix("extract", "tiny.toml", *sets, "--set", "extract.allow_nonfinite=true", "--replace", cwd=recipe)
+    assert f"30 activations at {RESID} are not finite in float16, the first at sequence 0, position 7" in kept.stdout
+    store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
+    assert store.nonfinite == {RESID: (30, 0, 7)}
+    assert store.stats(RESID).n_rows == store.n_rows - 30
+    assert np.isfinite(store.stats(RESID).mean).all()
+    train = unmix("train", "tiny.toml", *sets, "--set", "extract.allow_nonfinite=true", cwd=recipe, check=False)
+    assert train.returncode == 2
+    assert "nothing can be learned from such rows" in train.stderr
+
+
+def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:  # noqa: F811
+    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    unmix("extract", "tiny.toml", "--name", "roomy", cwd=recipe)
+    command = f"{sys.executable} -m pipeline extract tiny.toml --runs small"
+    script = f"""mkdir small && mount -t tmpfs -o size=2m tmpfs small || exit 99
+        {command}; echo first $?
+        ls small/tiny/extract/activations.zarr/commits | grep -c json; find small -name '*.partial*'
+        mount -o remount,size=100m small
+        {command} && cp -r small/tiny runs/full"""
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script], cwd=recipe, env=environment(), capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if done.returncode == 99:
+        pytest.skip("this user may not mount a small file system")
+    assert done.stdout.startswith("first 1\n")
+    assert 1 <= int(done.stdout.splitlines()[1]) < 10
+    assert "partial" not in done.stdout
+    assert "unmix: no space left at small/tiny/extract/activations.zarr" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert digest(recipe, "full") == digest(recipe, "roomy")
+
+
+def test_a_store_on_s3_is_filled_by_workers_that_are_killed(recipe: Path, s3: str) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", "--name", "here", cwd=recipe)
+    url = f"{s3}/killed/activations.zarr"
+    there = ["extract", "tiny.toml", "--set", f"extract.store={url}"]
+    rng, killed = random.Random(0), 0
+    commits = lambda: len(place_at(url).names("commits"))  # noqa: E731
+    for i in range(3):
+        before = commits()
+        killed += kill_when(lambda n=before: commits() > n, *there, "--worker", f"{i}/3", cwd=recipe)
+        processes = [start(*there, "--name", f"w{j}", "--worker", f"{j}/2", cwd=recipe) for j in range(2)]
+        time.sleep(rng.uniform(3, 5))
+        processes[i % 2].kill()
+        for process in processes:
+            process.wait()
+        if place_at(url).exists("manifest.json"):
+            break
+    assert killed
+    unmix(*there, "--name", "last", cwd=recipe)
+    store = ActivationStore.open(url)
+    assert store.digest == digest(recipe, "here")
+    assert "as they were committed" in unmix("verify", url, cwd=recipe).stdout
+    # Another recipe's store in the same place is refused, and stays.
+    other = unmix(*there, "--set", "extract.context=24", "--name", "other", cwd=recipe, check=False)
+    assert other.returncode == 1
+    assert "holds a store of another description" in other.stderr
+    assert ActivationStore.open(url).digest == store.digest
+    # And other recipes train on it where it lies.
+    sets = ["--set", f"store={url}", "--set", "train.n_tokens=1280", "--set", f"train.topk.hook_points={MLP}"]
+    trained = unmix("train", "tiny.toml", *sets, "--name", "elsewhere", cwd=recipe)
+    assert "train: done" in trained.stdout
+
+
+def test_a_url_that_nothing_can_reach_is_told(recipe: Path) -> None:  # noqa: F811
+    done = unmix("extract", "tiny.toml", "--set", "extract.store=nonsense://x", cwd=recipe, check=False)
+    assert done.returncode == 2
+    assert "cannot reach nonsense://x" in done.stderr
+    assert not (recipe / "runs").exists()
