@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score status test test-all lint types demo-model
+.PHONY: run extract train score status test test-all bench lint types demo-model
 .NOTPARALLEL:
 
 extract train score status: .venv/installed
@@ -19,6 +19,11 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Speed against other libraries and against memory; figures into runs/bench. About a quarter of an hour on two cores.
+bench: .venv/installed-dev
+	$(BIN)/python -m scripts.bench_store
+	$(BIN)/python -m scripts.bench_extract
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

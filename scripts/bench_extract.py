@@ -1,0 +1,152 @@
+"""Speed of extraction at GPT-2 small's shape against TransformerLens, and what writing the store costs.
+
+    python -m scripts.bench_extract [--sequences 16] [--rounds 2]
+
+Random weights, 512 tokens of context, hook points blocks.8.hook_resid_pre and blocks.8.mlp.hook_post; the rounds go
+through all contestants in turn, medians count. Both of TransformerLens's models stop after layer 8 and cache these hook
+points alone; the peer is the faster one. Each contestant takes 1, 4 or 16 sequences at a time, what is fastest for it.
+Writes runs/bench/extract.json. Needs transformer-lens (pip install -e '.[dev]').
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.extract import stage
+from pipeline.extract.capture import capture
+from pipeline.extract.language_model import DEMO, LanguageModel, ModelFiles
+from pipeline.recipe import ExtractConfig
+from pipeline.units import Unit
+from scripts.bench import medians, report
+from stores.writer import StoreWriter
+
+HOOK_POINTS = ("blocks.8.hook_resid_pre", "blocks.8.mlp.hook_post")
+CONTEXT = 512
+BATCHES = (1, 4, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = _random_gpt2(Path(folder) / "gpt2")
+        tokens = np.random.default_rng(0).integers(0, 4096, (args.sequences, CONTEXT), dtype=np.int32)
+        own = {precision: files.load(precision=precision) for precision in ("float32", "bfloat16")}
+        peers = {"HookedTransformer": _hooked_transformer(files), "TransformerBridge": _bridge(files)}
+        difference = _largest_difference(own["float32"], peers["HookedTransformer"], tokens[:2])
+        work: dict[str, Callable[[], Any]] = {}
+        for size in BATCHES:
+            work |= {f"{p} {size}": lambda m=m, size=size: _forward(m, tokens, size) for p, m in own.items()}
+            work |= {f"{name} {size}": lambda f=f, size=size: f(tokens, size) for name, f in peers.items()}
+        seconds = medians(work, args.rounds)
+        rate = {name: tokens.size / min(seconds[f"{name} {size}"] for size in BATCHES) for name in (*own, *peers)}
+        peer = max(peers, key=lambda name: rate[name])
+        writing = {
+            precision: _write_overhead(files, model, Path(folder), args.sequences, args.rounds)
+            for precision, model in own.items()
+        }
+    report(
+        "extract",
+        {
+            "vs_transformer_lens_fp32": rate["float32"] / rate[peer],
+            "vs_transformer_lens_bf16": rate["bfloat16"] / rate[peer],
+            "write_overhead": writing["float32"],
+            "write_overhead_bf16": writing["bfloat16"],
+            "largest_relative_difference": difference,
+            "peer": peer,
+            **{f"tokens_per_s {name}": r for name, r in rate.items()},
+        },
+    )
+
+
+def _random_gpt2(folder: Path) -> ModelFiles:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # any ids below 50,257 cost the same
+        (folder / name).write_text((DEMO / name).read_text())
+    return ModelFiles.find(str(folder))
+
+
+def _forward(model: LanguageModel, tokens: np.ndarray, size: int) -> None:
+    capture(model, tokens, HOOK_POINTS, tuple(range(1, CONTEXT)), size, "float16")
+
+
+def _hooked_transformer(files: ModelFiles) -> Callable[[np.ndarray, int], dict[str, torch.Tensor]]:
+    import transformer_lens as lens
+    from transformers import GPT2LMHeadModel
+
+    config = lens.HookedTransformerConfig(
+        n_layers=12, d_model=768, n_ctx=1024, d_head=64, n_heads=12, d_vocab=50257, act_fn="gelu_new",
+        normalization_type="LN",
+    )  # fmt: skip
+    theirs = lens.HookedTransformer(config)
+    reference = GPT2LMHeadModel.from_pretrained(files.folder, dtype=torch.float32)
+    state = lens.loading_from_pretrained.convert_gpt2_weights(reference, config)
+    theirs.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    return lambda tokens, size: _run_with_cache(theirs, tokens, size)
+
+
+def _bridge(files: ModelFiles) -> Callable[[np.ndarray, int], dict[str, torch.Tensor]]:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    theirs = TransformerBridge.boot_transformers(str(files.folder), device="cpu")
+    return lambda tokens, size: _run_with_cache(theirs, tokens, size)
+
+
+@torch.no_grad()
+def _run_with_cache(model: Any, tokens: np.ndarray, size: int) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {h: torch.empty(0) for h in HOOK_POINTS}
+    for batch in torch.from_numpy(tokens.astype(np.int64)).split(size):
+        _, cache = model.run_with_cache(batch, names_filter=list(HOOK_POINTS), stop_at_layer=9)
+        for hook_point in HOOK_POINTS:
+            found[hook_point] = cache[hook_point]
+    return found
+
+
+def _largest_difference(own: LanguageModel, peer: Callable[..., dict[str, torch.Tensor]], tokens: np.ndarray) -> float:
+    """Of all activations of two sequences, over their root mean square."""
+    ours, _ = own.forward(torch.from_numpy(tokens.astype(np.int64)), capture=HOOK_POINTS)
+    theirs = peer(tokens, len(tokens))
+    return max(float((ours[h] - theirs[h]).abs().max() / theirs[h].square().mean().sqrt()) for h in HOOK_POINTS)
+
+
+def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, sequences: int, rounds: int) -> float:
+    """The time of filling a store of six shards over that of the forward pass alone, less 1. The last shard's writing,
+    which nothing runs beside, is in it."""
+    config = ExtractConfig(
+        model=str(files.folder), hook_points=HOOK_POINTS, context=CONTEXT, n_rows=6 * sequences * (CONTEXT - 1),
+        chunk_rows=sequences * (CONTEXT - 1), shard_chunks=1, precision=model.precision, batch_sequences=4,
+    )  # fmt: skip
+    unit = Unit("extract", "bench", folder, 0, {}, {})
+    description = stage.describe(config, files, unit)
+    n = 0
+
+    def extract() -> None:
+        nonlocal n
+        n += 1
+        writer = StoreWriter.create(folder / f"{model.precision}-{n}.zarr", description)
+        stage.fill(config, model, writer, writer.missing())
+        writer.close()
+
+    tokens = np.random.default_rng(0).integers(0, 4096, (6 * sequences, CONTEXT), dtype=np.int32)
+    work = {"store": extract, "forward": lambda: _forward(model, tokens, config.batch_sequences)}
+    seconds = medians(work, rounds)
+    return seconds["store"] / seconds["forward"] - 1
+
+
+if __name__ == "__main__":
+    started = time.time()
+    main()
+    print(f"{time.time() - started:.0f} s")
