@@ -2,9 +2,9 @@
 
     python -m scripts.bench_store [--chunks 96] [--rounds 7]
 
-Rows of 768 float16, chunks of 8,192 rows, 16 to a shard, batches of 4,096, everything in the page cache; the rounds go
+Rows of 768 float16, chunks of 8,192 rows, 16 to a shard, batches of 2,048, everything in the page cache; the rounds go
 through all contestants in turn, medians count, GB are of the store's rows. SAELens reads 131,072 rows of the same numbers
-from its arrow layout, in the same dtype, through a mixing buffer of 65,536 rows (a quarter of this project's window).
+from its arrow layout, in the same dtype, through a mixing buffer of 65,536 rows (half of this project's window).
 Writes runs/bench/store.json. Needs sae-lens (pip install -e '.[dev]') for that line.
 """
 
@@ -25,7 +25,7 @@ from stores.description import Description
 from stores.loader import BatchLoader
 from stores.writer import StoreWriter
 
-HOOK_POINT, D, CHUNK_ROWS, BATCH = "blocks.8.hook_resid_pre", 768, 8192, 4096
+HOOK_POINT, D, CHUNK_ROWS, BATCH = "blocks.8.hook_resid_pre", 768, 8192, 2048
 CHUNK_BYTES = CHUNK_ROWS * D * 2
 CONTEXT, SAELENS_ROWS, SAELENS_BUFFER = 512, 131_072, 65_536
 
@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = _store(Path(folder) / "activations.zarr", args.chunks)
-        n_steps, before = 16, _anonymous_bytes()
+        n_steps, before = 32, _anonymous_bytes()
         streamed, ram = _batches(store, "stream"), _batches(store, "ram")
         window = BatchLoader(store, (HOOK_POINT,), BATCH, seed=0, n_steps=1).layout.window_chunks
         for _ in range(2 * window):  # the window is full
