@@ -1,7 +1,11 @@
 """FeatureDictionary: what every way of learning features ends in.
 
-    z     = activation((x - b_dec) W_enc + b_enc)        x: raw activations (…, d_in); z: code (…, d_sae)
+    pre   = (x - b_dec) W_enc + b_enc        x: raw activations (…, d_in); z: code (…, d_sae)
+    z     = activation(pre)
     x_hat = z W_dec + b_dec
+
+The activation is the architecture's: "standard" ReLU(pre); "topk" ReLU of the k largest; "jumprelu" pre where it exceeds
+`threshold`, itself not negative; "gated" ReLU((pre - b_enc) exp(r_mag) + b_mag) where pre > 0; "linear" pre itself.
 
 Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
 loads as it is, and provenance.json beside them: where the dictionary comes from.
@@ -19,7 +23,8 @@ from torch import Tensor, nn
 
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, read_json
 
-ARCHITECTURES = ("standard", "topk", "linear")
+# architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
+ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
 WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
 Provenance = dict[str, Any]
 
@@ -58,6 +63,11 @@ def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
     return Spec(config["architecture"], config["d_in"], config["d_sae"], hook_point, k, provenance)
 
 
+def _saved_name(architecture: str, name: str) -> str:
+    """SAELens's name of a weight."""
+    return "b_gate" if architecture == "gated" and name == "b_enc" else name
+
+
 def folder_digest(path: Path) -> str:
     """Of the files that say what the dictionary in a folder computes."""
     return digest([file_digest(path / CONFIG), file_digest(path / WEIGHTS)])
@@ -66,27 +76,36 @@ def folder_digest(path: Path) -> str:
 class FeatureDictionary(nn.Module):
     """An affine encoder, an activation, an affine decoder.
 
-    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_in), b_dec (d_in), float32.
-    Raises ValueError: a weight of another shape.
+    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_in), b_dec (d_in), and what the architecture has besides,
+    float32. Raises ValueError: a weight of another shape, one too many or too few.
     """
 
-    def __init__(self, spec: Spec, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor) -> None:
+    def __init__(
+        self, spec: Spec, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, **others: Tensor
+    ) -> None:
         super().__init__()
         self.spec = spec
+        weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, **others}
         shapes = {
             "W_enc": (spec.d_in, spec.d_sae),
             "b_enc": (spec.d_sae,),
             "W_dec": (spec.d_sae, spec.d_in),
             "b_dec": (spec.d_in,),
+            **{name: (spec.d_sae,) for name in ARCHITECTURES[spec.architecture]},
         }
-        for (name, shape), weight in zip(shapes.items(), (W_enc, b_enc, W_dec, b_dec), strict=True):
-            if tuple(weight.shape) != shape:
-                raise ValueError(f"{name} is {tuple(weight.shape)}, expected {shape}")
-            self.register_buffer(name, weight.detach().clone().float().contiguous())
+        if set(weights) != set(shapes):
+            raise ValueError(f"{spec.architecture} has the weights {', '.join(shapes)}, got {', '.join(weights)}")
+        for name, shape in shapes.items():
+            if tuple(weights[name].shape) != shape:
+                raise ValueError(f"{name} is {tuple(weights[name].shape)}, expected {shape}")
+            self.register_buffer(name, weights[name].detach().clone().float().contiguous())
         self.W_enc: Tensor
         self.b_enc: Tensor
         self.W_dec: Tensor
         self.b_dec: Tensor
+        self.threshold: Tensor
+        self.r_mag: Tensor
+        self.b_mag: Tensor
 
     @property
     def d_in(self) -> int:
@@ -127,6 +146,10 @@ class FeatureDictionary(nn.Module):
         if self.spec.architecture == "topk":
             values, indices = pre.topk(self.spec.k, dim=-1)
             return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+        if self.spec.architecture == "jumprelu":
+            return pre.relu() * (pre > self.threshold)
+        if self.spec.architecture == "gated":
+            return ((pre - self.b_enc) * self.r_mag.exp() + self.b_mag).relu() * (pre > 0)
         return pre.relu()
 
     def encode_sparse(self, x: Tensor, k: int | None = None) -> SparseCode:
@@ -151,7 +174,8 @@ class FeatureDictionary(nn.Module):
     def save(self, path: Path | str) -> None:
         """Write the folder; provenance.json, written last, carries the digest of the weights."""
         path = Path(path)
-        weights = save_tensors({name: getattr(self, name).cpu() for name in ("W_enc", "b_enc", "W_dec", "b_dec")})
+        names = ("W_enc", "b_enc", "W_dec", "b_dec", *ARCHITECTURES[self.spec.architecture])
+        weights = save_tensors({_saved_name(self.spec.architecture, name): getattr(self, name).cpu() for name in names})
         commit_bytes(path / WEIGHTS, weights)
         config = {
             "architecture": self.spec.architecture,
@@ -188,23 +212,30 @@ class FeatureDictionary(nn.Module):
         except SafetensorError as error:
             raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from error
         spec = _spec(path, config, provenance)
-        missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - set(weights)
+        names = ("W_enc", "b_enc", "W_dec", "b_dec", *ARCHITECTURES[spec.architecture])
+        missing = {_saved_name(spec.architecture, name) for name in names} - set(weights)
         if missing:
             raise ValueError(f"{path / WEIGHTS} lacks {', '.join(sorted(missing))}")
+        weights = {name: weights[_saved_name(spec.architecture, name)] for name in names}
         for option, meaning in {"normalize_activations": "none", "reshape_activations": "none"}.items():
             if config.get(option, meaning) != meaning:
                 raise ValueError(f"{path / CONFIG}: {option} = {config[option]!r}, only {meaning!r} can be read")
         if not config.get("apply_b_dec_to_input", True):
             # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc
-            weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
+            shift = weights["b_dec"] @ weights["W_enc"]
+            weights["b_enc"] = weights["b_enc"] + shift
+            if "b_mag" in weights:
+                weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
         if config.get("rescale_acts_by_decoder_norm", False):
+            if spec.architecture not in ("standard", "topk"):
+                raise ValueError(f"{path / CONFIG}: rescale_acts_by_decoder_norm of {spec.architecture} cannot be read")
             norm = weights["W_dec"].norm(dim=-1)
             weights |= {
                 "W_enc": weights["W_enc"] * norm,
                 "b_enc": weights["b_enc"] * norm,
                 "W_dec": weights["W_dec"] / norm[:, None],
             }
-        return cls(spec, weights["W_enc"], weights["b_enc"], weights["W_dec"], weights["b_dec"]).to(device)
+        return cls(spec, **weights).to(device)
 
     @classmethod
     def from_hub(cls, repo: str, folder: str = ".", device: str | torch.device = "cpu") -> Self:

@@ -1,5 +1,6 @@
 """The products of sparse codes that make a TopK step cheap: no (batch, k, d) tensor, no dense (batch, d_sae) gradient."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,31 +59,105 @@ def select_positive(pre: Tensor) -> Code:
     return Code(pre[row, index].float(), index, offsets)
 
 
+def select_batch_topk(k: int, guess: float = 0.0) -> Select:
+    """The k · batch largest positive pre-activations of the whole batch, and what equals the smallest of them.
+
+    guess: below what value none of them is thought to lie; it costs time when it is wrong, and changes nothing.
+    """
+
+    def select(pre: Tensor) -> Code:
+        n = k * len(pre)
+        above = pre > guess
+        if guess > 0 and int(above.sum()) < n:
+            above = pre > 0
+        values = pre[above]
+        if len(values) > n:
+            above = above & (pre >= values.topk(n, sorted=False).values.min())
+        row, index = above.nonzero(as_tuple=True)
+        offsets = F.pad(torch.bincount(row, minlength=len(pre)).cumsum(0), (1, 0))
+        return Code(pre[row, index].float(), index, offsets)
+
+    return select
+
+
+def _rows(code: Code) -> Tensor:
+    """(n_entries,) the row of each entry."""
+    n = len(code.offsets) - 1
+    return torch.repeat_interleave(torch.arange(n, device=code.offsets.device), code.offsets.diff())
+
+
+def _split(code: Code, bounds: tuple[int, ...]) -> list[tuple[Tensor | slice, Code]]:
+    """Per range [bounds[j], bounds[j + 1]) of latents: which entries are in it, and the code of those alone."""
+    if len(bounds) == 2:
+        return [(slice(None), code)]
+    row, parts = _rows(code), []
+    for low, high in itertools.pairwise(bounds):
+        own = ((code.indices >= low) & (code.indices < high)).nonzero().squeeze(1)
+        offsets = F.pad(torch.bincount(row[own], minlength=len(code.offsets) - 1).cumsum(0), (1, 0))
+        parts.append((own, Code(code.values[own], code.indices[own], offsets)))
+    return parts
+
+
 class _SparseAutoencode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, select: Select, dtype: torch.dtype):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        W_dec: Tensor,
+        select: Select,
+        bounds: tuple[int, ...],
+        dtype: torch.dtype,
+    ):
         code = select(matmul(x, W_enc.T, dtype).add_(b_enc.to(dtype)))
-        x_hat = F.embedding_bag(code.indices, W_dec, code.offsets[:-1], per_sample_weights=code.values, mode="sum")
+        x_hats: list[Tensor] = []
+        for _, part in _split(code, bounds):
+            own = F.embedding_bag(part.indices, W_dec, part.offsets[:-1], per_sample_weights=part.values, mode="sum")
+            x_hats.append(x_hats[-1] + own if x_hats else own)
         ctx.save_for_backward(x, W_dec, *code)
         ctx.mark_non_differentiable(code.indices, code.offsets)
-        return x_hat, *code
+        ctx.bounds = bounds
+        return torch.stack(x_hats) if len(x_hats) > 1 else x_hats[0][None], *code
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
         grad, grad_values = gradients[:2]
-        x, W_dec, values, indices, offsets = ctx.saved_tensors
-        d_sae = len(W_dec)
-        grad_values = (_sampled_products(grad, W_dec, indices, offsets) + grad_values) * (values > 0)
-        # The transposed code in compressed rows: one row per latent, its entries in the order of the batch.
-        order = indices.argsort(stable=True)
-        row = torch.repeat_interleave(torch.arange(len(x), device=x.device), offsets.diff())
-        starts = F.pad(torch.bincount(indices, minlength=d_sae).cumsum(0), (1, 0))
+        x, W_dec, *saved = ctx.saved_tensors
+        code = Code(*saved)
+        grad_values = grad_values.clone()
+        grad_W_dec = []
+        later = grad[-1]  # a range of latents is in its own prefix and in all longer ones
+        gradients_of_ranges = [later]
+        for own in grad[:-1].flip(0):
+            later = later + own
+            gradients_of_ranges.insert(0, later)
+        whole = _Transposed(code, 0, len(W_dec))
+        for (own, part), g, low, high in zip(
+            _split(code, ctx.bounds), gradients_of_ranges, ctx.bounds[:-1], ctx.bounds[1:], strict=True
+        ):
+            grad_values[own] += _sampled_products(g, W_dec, part.indices, part.offsets)
+            transposed = whole if len(ctx.bounds) == 2 else _Transposed(part, low, high)
+            grad_W_dec.append(transposed.times(part.values, g))
+        grad_values *= code.values > 0
+        grad_b_enc = torch.zeros(len(W_dec), device=x.device).index_add_(0, code.indices, grad_values)
+        grad_W_dec = torch.cat(grad_W_dec) if len(grad_W_dec) > 1 else grad_W_dec[0]
+        return None, whole.times(grad_values, x), grad_b_enc, grad_W_dec, None, None, None
 
-        def transposed_times(entries: Tensor, dense: Tensor) -> Tensor:
-            return torch.sparse_csr_tensor(starts, row[order], entries[order], size=(d_sae, len(x))) @ dense
 
-        grad_b_enc = torch.zeros(d_sae, device=x.device).index_add_(0, indices, grad_values)
-        return None, transposed_times(grad_values, x), grad_b_enc, transposed_times(values, grad), None, None
+class _Transposed:
+    """The transpose of a code, latents [low, high) by rows of the batch, in compressed rows: one per latent, its entries
+    in the order of the batch."""
+
+    def __init__(self, code: Code, low: int, high: int) -> None:
+        self.order = code.indices.argsort(stable=True)
+        self.row = _rows(code)[self.order]
+        self.starts = F.pad(torch.bincount(code.indices - low, minlength=high - low).cumsum(0), (1, 0))
+        self.size = (high - low, len(code.offsets) - 1)
+
+    def times(self, entries: Tensor, dense: Tensor) -> Tensor:
+        """(high - low, d). entries: the values, in the code's order; dense: (batch, d)."""
+        return torch.sparse_csr_tensor(self.starts, self.row, entries[self.order], size=self.size) @ dense
 
 
 def _sampled_products(a: Tensor, W: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
@@ -94,11 +169,36 @@ def _sampled_products(a: Tensor, W: Tensor, indices: Tensor, offsets: Tensor) ->
 
 
 def sparse_autoencode(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, select: Select, dtype: torch.dtype
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    select: Select,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Code]:
     """x_hat = z W_dec, (batch, d), and the code z = select(x W_encᵀ + b_enc). W_enc and W_dec are (d_sae, d).
 
     Gradients flow from x_hat and from the code's values to W_enc, b_enc and W_dec, not to x.
     """
-    x_hat, values, indices, offsets = _SparseAutoencode.apply(x, W_enc, b_enc, W_dec, select, dtype)  # type: ignore[misc]
-    return x_hat, Code(values, indices, offsets)
+    x_hats, code = sparse_autoencode_prefixes(x, W_enc, b_enc, W_dec, select, (len(W_dec),), dtype)
+    return x_hats[0], code
+
+
+def sparse_autoencode_prefixes(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    select: Select,
+    prefixes: tuple[int, ...],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Code]:
+    """(len(prefixes), batch, d): what the first prefixes[i] latents of one code make, for about the cost of all of them.
+
+    prefixes: rising, the last one d_sae.
+    """
+    bounds = (0, *prefixes)
+    x_hats, values, indices, offsets = _SparseAutoencode.apply(  # type: ignore[misc]
+        x, W_enc, b_enc, W_dec, select, bounds, dtype
+    )
+    return x_hats, Code(values, indices, offsets)

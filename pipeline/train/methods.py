@@ -10,7 +10,13 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.train import baselines
 from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
+from pipeline.train.families.gated import Gated, GatedConfig
+from pipeline.train.families.jumprelu import JumpReLU, JumpReLUConfig
+from pipeline.train.families.matryoshka import Matryoshka, MatryoshkaConfig
+from pipeline.train.families.p_anneal import PAnneal, PAnnealConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
+from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.kernels import fast_dtype
 from pipeline.train.rotations.msp import RotationConfig, RotationLearner
@@ -92,9 +98,19 @@ def _family(family: type[Family]) -> Callable[[Any, Moments, str], Learner]:
     return lambda config, moments, device: FamilyLearner(family, config, moments, device)
 
 
+_K = {"d_sae": "d", "k": "k", "seed": "s"}
+_L1 = {"d_sae": "d", "l1_coefficient": "l1_", "seed": "s"}
+_L0 = {"d_sae": "d", "l0_coefficient": "l0_", "seed": "s"}
+
 METHODS: dict[str, Method] = {
-    "topk": Method(TopKConfig, {"d_sae": "d", "k": "k", "seed": "s"}, learner=_family(TopK)),
-    "relu_l1": Method(ReluL1Config, {"d_sae": "d", "l1_coefficient": "l1_", "seed": "s"}, learner=_family(ReluL1)),
+    "topk": Method(TopKConfig, _K, learner=_family(TopK)),
+    "batch_topk": Method(BatchTopKConfig, _K, learner=_family(BatchTopK)),
+    "matryoshka": Method(MatryoshkaConfig, _K, learner=_family(Matryoshka)),
+    "relu_l1": Method(ReluL1Config, _L1, learner=_family(ReluL1)),
+    "tied": Method(TiedConfig, _L1, learner=_family(Tied)),
+    "gated": Method(GatedConfig, _L1, learner=_family(Gated)),
+    "p_anneal": Method(PAnnealConfig, _L1, learner=_family(PAnneal)),
+    "jumprelu": Method(JumpReLUConfig, _L0, learner=_family(JumpReLU)),
     "rotation": Method(RotationConfig, {"seed": "s"}, learner=RotationLearner),
     "neuron_basis": Method(baselines.NeuronBasisConfig, {}, fit=baselines.neuron_basis),
     "random": Method(baselines.RandomConfig, {"seed": "s"}, fit=baselines.random),

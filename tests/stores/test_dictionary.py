@@ -7,17 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stores.dictionary import FeatureDictionary, Spec, folder_digest
+from stores.dictionary import ARCHITECTURES, FeatureDictionary, Spec, folder_digest
 
 
 def make(architecture: str, d_in: int = 8, d_sae: int = 20, k: int = 4) -> FeatureDictionary:
     torch.manual_seed(0)
     spec = Spec(architecture, d_in, d_sae, "blocks.0.hook_resid_post", k if architecture == "topk" else 0, {"seed": 0})
     weights = torch.randn(d_in, d_sae), torch.randn(d_sae), torch.randn(d_sae, d_in), torch.randn(d_in)
-    return FeatureDictionary(spec, *weights)
+    others = {name: torch.rand(d_sae) for name in ARCHITECTURES[architecture]}
+    return FeatureDictionary(spec, *weights, **others)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk", "linear"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_save_and_load_give_the_same_dictionary(tmp_path: Path, architecture: str) -> None:
     dictionary, x = make(architecture), torch.randn(3, 5, 8)
     dictionary.save(tmp_path / "d")
@@ -44,9 +45,15 @@ def test_codes_by_hand() -> None:
     assert encode["linear"].signed
     assert not encode["topk"].signed
     torch.testing.assert_close(encode["topk"].directions, eye)
+    # pre-activations are (2, -2, 1.5)
+    jumprelu = FeatureDictionary(Spec("jumprelu", 3, 3), *weights, threshold=torch.tensor([1.9, 0.0, 1.6]))
+    assert jumprelu.encode(x).tolist() == [[2.0, 0.0, 0.0]]
+    r_mag, b_mag = torch.tensor([2.0, 2.0, 1.0]).log(), torch.tensor([-1.0, 9.0, -1.5])
+    gated = FeatureDictionary(Spec("gated", 3, 3), *weights, r_mag=r_mag, b_mag=b_mag)
+    torch.testing.assert_close(gated.encode(x), torch.tensor([[3.0, 0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk"])
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
 def test_the_sparse_code_is_the_code(architecture: str) -> None:
     dictionary, x = make(architecture), torch.randn(2, 7, 8)
     values, indices = dictionary.encode_sparse(x)
@@ -127,7 +134,7 @@ def test_a_hub_folder_is_read_from_the_hubs_cache(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("architecture", ["standard", "topk"])
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
 def test_saelens_loads_the_folder_and_computes_the_same(tmp_path: Path, architecture: str) -> None:
     saelens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
     dictionary, x = make(architecture), torch.randn(30, 8)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Config
+from pipeline.train.kernels import matmul
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.moments import Moments
@@ -42,7 +43,13 @@ class Family(nn.Module, ABC):
     W_enc and W_dec are both (d_sae, d_in); b_enc (d_sae); b_dec (d_in), at the mean to begin with. W_dec starts with
     random directions of unit length, W_enc = W_dec. b_dec learns from the reconstruction alone: the encoder reads
     x - b_dec as data, and b_enc can make up for what that leaves out.
+
+    unit_decoder: decoder rows keep unit length, and the gradient along them is removed (Gao et al. 2024, appendix A.4).
+    tied: W_enc is W_dec.
     """
+
+    unit_decoder = True
+    tied = False
 
     def __init__(self, config: FamilyConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
         super().__init__()
@@ -54,7 +61,8 @@ class Family(nn.Module, ABC):
         generator = torch.Generator().manual_seed(seed)
         directions = nn.functional.normalize(torch.randn(self.d_sae, self.d_in, generator=generator), dim=-1)
         self.W_dec = nn.Parameter(directions.clone())
-        self.W_enc = nn.Parameter(directions.clone())
+        if not self.tied:
+            self.W_enc = nn.Parameter(directions.clone())
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.b_dec = nn.Parameter(torch.from_numpy(moments.mean * self.scale).float())
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
@@ -69,11 +77,23 @@ class Family(nn.Module, ABC):
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
 
+    @torch.no_grad()
     def before_step(self) -> None:
         """Between the gradient and the optimiser's step."""
+        if self.unit_decoder:
+            gradient = self.W_dec.grad
+            assert gradient is not None
+            gradient.sub_((gradient * self.W_dec).sum(-1, keepdim=True) * self.W_dec)
 
+    @torch.no_grad()
     def after_step(self) -> None:
         """After the optimiser's step."""
+        if self.unit_decoder:
+            self.W_dec.div_(self.W_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+    def pre(self, x: Tensor) -> Tensor:
+        """x - b_dec (batch, d_in), as data → pre-activations (batch, d_sae) in the dtype of the matrix products."""
+        return matmul(x.detach(), self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
 
     def count(self, fired: Tensor, n_tokens: int) -> None:
         """fired: (d_sae) bool, whether each feature was active in this batch of n_tokens."""
@@ -83,8 +103,8 @@ class Family(nn.Module, ABC):
     def raw_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W_enc, b_enc, W_dec, b_dec of the same map on raw activations.
 
-        ReLU and TopK are positively homogeneous: with x = raw · s, dividing the biases by s divides codes and
-        reconstruction by s, and the weights stay as they are.
+        The activations are positively homogeneous in pre-activations, biases and thresholds together: with x = raw · s,
+        dividing the biases (and thresholds) by s divides codes and reconstruction by s; the weights stay as they are.
         """
         return self.W_enc.T, self.b_enc / self.scale, self.W_dec, self.b_dec / self.scale
 

@@ -28,6 +28,8 @@ class ReluL1(Family):
     The dictionary that comes out has decoder rows of unit length; their norms move into the code.
     """
 
+    unit_decoder = False
+
     def __init__(self, config: ReluL1Config, moments: Moments, matmul_dtype: torch.dtype) -> None:
         super().__init__(config, moments, matmul_dtype)
         self.config = config

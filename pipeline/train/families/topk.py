@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.families.base import Family, FamilyConfig, Loss
-from pipeline.train.kernels import matmul, select_topk, sparse_autoencode
+from pipeline.train.kernels import Code, Select, matmul, select_topk, sparse_autoencode_prefixes
 from stores.dictionary import FeatureDictionary, Spec
 from stores.moments import Moments
 
@@ -24,26 +24,35 @@ class TopKConfig(FamilyConfig):
 
 
 class TopK(Family):
-    """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |x - x_hat|² summed over d_in, averaged over tokens.
-
-    Decoder rows keep unit length; the gradient along them is removed (appendix A.4 of the source).
-    """
+    """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |x - x_hat|² summed over d_in, averaged over tokens."""
 
     def __init__(self, config: TopKConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
         super().__init__(config, moments, matmul_dtype)
         self.config = config
         self.aux_k = config.aux_k if config.aux_k is not None else self.d_in // 2
 
+    def select(self) -> Select:
+        """Which pre-activations of a batch make its code."""
+        return select_topk(self.config.k)
+
+    def prefixes(self) -> tuple[int, ...]:
+        """Numbers of latents, rising up to d_sae, each of which reconstructs on its own; the loss is their mean."""
+        return (self.d_sae,)
+
+    def selected(self, code: Code) -> None:
+        """What a family learns from the code of a batch besides its gradient."""
+
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         centred = x - self.b_dec
-        out, code = sparse_autoencode(
-            centred.detach(), self.W_enc, self.b_enc, self.W_dec, select_topk(self.config.k), self.matmul_dtype
+        weights = (self.W_enc, self.b_enc, self.W_dec)
+        outs, code = sparse_autoencode_prefixes(
+            centred.detach(), *weights, self.select(), self.prefixes(), self.matmul_dtype
         )
-        error = centred - out
-        mse = error.square().sum(-1).mean()
+        errors = centred - outs
+        mse_of_prefixes = errors.square().sum(-1).mean(-1)
+        total, mse, error = mse_of_prefixes.mean(), mse_of_prefixes[-1], errors[-1]
         active = code.indices[code.values > 0]
         parts = {"mse": mse, "l0": torch.tensor(len(active) / len(x))}
-        total = mse
         dead = (self.tokens_since_fired > self.config.dead_after_tokens).nonzero().squeeze(1)
         parts["dead"] = torch.tensor(float(len(dead)))
         if self.aux_k and len(dead):
@@ -53,6 +62,7 @@ class TopK(Family):
         fired = torch.zeros(self.d_sae, dtype=torch.bool, device=x.device)
         fired[active] = True
         self.count(fired, len(x))
+        self.selected(code)
         return Loss(total, parts)
 
     def _auxiliary(self, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:
@@ -62,16 +72,6 @@ class TopK(Family):
         code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
         predicted = matmul(code, self.W_dec[dead], self.matmul_dtype).float()
         return (error - predicted).square().sum() / error.square().sum().clamp_min(1e-12)
-
-    @torch.no_grad()
-    def before_step(self) -> None:
-        gradient = self.W_dec.grad
-        assert gradient is not None
-        gradient.sub_((gradient * self.W_dec).sum(-1, keepdim=True) * self.W_dec)
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        self.W_dec.div_(self.W_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         spec = Spec("topk", self.d_in, self.d_sae, hook_point, self.config.k, provenance)

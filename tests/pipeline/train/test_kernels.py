@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from pipeline.train.kernels import fast_dtype, select_positive, select_topk, sparse_autoencode
+from pipeline.train.kernels import (
+    fast_dtype,
+    select_batch_topk,
+    select_positive,
+    select_topk,
+    sparse_autoencode,
+    sparse_autoencode_prefixes,
+)
 
 
 @pytest.mark.parametrize("kind", ["topk", "positive"])
@@ -38,6 +45,47 @@ def test_sparse_forward_and_gradients_are_the_dense_ones(kind: str) -> None:
     for ours, theirs in zip(sparse, dense, strict=True):
         assert ours.grad is not None
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_prefixes_and_their_gradients_are_the_dense_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    b, d, h, prefixes = 21, 6, 40, (10, 20, 40)
+    x, target = torch.randn(2, b, d, generator=generator)
+    weights = [torch.randn(s, generator=generator) for s in ((h, d), (h,), (h, d))]
+
+    def gradients(forward) -> list[torch.Tensor]:
+        leaves = [w.clone().requires_grad_() for w in weights]
+        outs, values = forward(*leaves)
+        loss = (torch.stack(outs) - target).square()
+        (loss.sum((1, 2)) @ torch.tensor([1.0, 2.0, 3.0]) + 0.3 * values.sum()).backward()
+        return [outs[0], outs[1], outs[2], *(leaf.grad for leaf in leaves)]
+
+    def dense(W_enc, b_enc, W_dec):
+        values, indices = (x @ W_enc.T + b_enc).topk(5, dim=-1)
+        z = torch.zeros(b, h).scatter(-1, indices, values.relu())
+        return [z[:, :m] @ W_dec[:m] for m in prefixes], z
+
+    def sparse(W_enc, b_enc, W_dec):
+        outs, code = sparse_autoencode_prefixes(x, W_enc, b_enc, W_dec, select_topk(5), prefixes, torch.float32)
+        return list(outs), code.values
+
+    for ours, theirs in zip(gradients(sparse), gradients(dense), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.3, 50.0])
+@pytest.mark.parametrize("k", [3, 30])
+def test_the_largest_of_a_batch_whatever_was_guessed(guess: float, k: int) -> None:
+    pre = torch.randn(17, 40, generator=torch.Generator().manual_seed(0))
+    code = select_batch_topk(k, guess)(pre)
+    expected = pre.flatten().topk(17 * k).values
+    expected = expected[expected > 0]
+    assert torch.equal(code.values.sort(descending=True).values, expected)
+    dense = torch.zeros_like(pre)
+    for row in range(17):
+        own = slice(int(code.offsets[row]), int(code.offsets[row + 1]))
+        dense[row, code.indices[own]] = code.values[own]
+    assert torch.equal(dense, pre * (pre >= expected.min()))
 
 
 def test_rows_without_an_active_feature_are_zero() -> None:

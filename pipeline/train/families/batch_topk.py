@@ -1,0 +1,42 @@
+"""BatchTopK (Bussmann, Leask, Nanda 2024, arXiv:2412.06410): the k · batch largest pre-activations of a whole batch."""
+
+import torch
+from torch import Tensor
+
+from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.kernels import Code, Select, select_batch_topk
+from stores.dictionary import FeatureDictionary, Spec
+from stores.moments import Moments
+
+_THRESHOLD_DECAY = 0.9  # about ten batches: enough entries for a steady minimum, and it follows a schedule
+
+
+class BatchTopKConfig(TopKConfig):
+    """k: active features a token on average."""
+
+
+class BatchTopK(TopK):
+    """TopK over the batch instead of each token, so that tokens share out what they need.
+
+    A dictionary must not depend on what else is in a batch: it is saved as JumpReLU whose threshold is the running mean
+    of the smallest activation that was kept (section 3.2 of the source).
+    """
+
+    def __init__(self, config: BatchTopKConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, moments, matmul_dtype)
+        self.register_buffer("threshold", torch.zeros(()))
+        self.threshold: Tensor
+
+    def select(self) -> Select:
+        return select_batch_topk(self.config.k, 0.5 * float(self.threshold))
+
+    def selected(self, code: Code) -> None:
+        if len(code.values) and torch.is_grad_enabled():
+            smallest = code.values.detach().min()
+            decay = _THRESHOLD_DECAY if float(self.threshold) else 0.0
+            self.threshold = decay * self.threshold + (1 - decay) * smallest
+
+    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+        spec = Spec("jumprelu", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        threshold = (self.threshold / self.scale).expand(self.d_sae)
+        return FeatureDictionary(spec, *self.raw_weights(), threshold=threshold)

@@ -1,0 +1,73 @@
+"""JumpReLU (Rajamanoharan et al. 2024, arXiv:2407.14435): a learned threshold per feature, trained on L0 itself."""
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.train.families.base import Family, FamilyConfig, Loss
+from pipeline.train.kernels import matmul
+from pipeline.train.schedules import sparsity_factor
+from stores.dictionary import FeatureDictionary, Spec
+from stores.moments import Moments
+
+
+class JumpReLUConfig(FamilyConfig):
+    """l0_target: active features a token to aim at, penalty l0_coefficient · d_in · (L0 / target - 1)² (appendix A of the
+    source, with the squared error's scale taken out); None: penalty l0_coefficient · L0, with the squared error summed
+    over d_in, on activations scaled to E|x - mean|² = d_in. threshold, bandwidth: the first threshold and the width of
+    the kernel, on activations of norm 1 as in the source. A step moves a threshold by a factor of 1 ± lr at most, so a
+    run of n steps reaches an L0 far from where it began only if n · lr is some units."""
+
+    l0_target: float | None = Field(default=None, gt=0)
+    l0_coefficient: float = Field(default=1.0, ge=0)
+    l0_warmup: float = Field(default=0.1, ge=0, le=1)  # of the steps
+    threshold: float = Field(default=0.001, gt=0)
+    bandwidth: float = Field(default=0.001, gt=0)
+
+
+class _Jump(torch.autograd.Function):
+    """z = pre · H(pre - θ) and H(pre - θ), with the straight-through gradients to θ of equations 11 and 12."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, theta: Tensor, bandwidth: float):
+        active = pre > theta
+        ctx.save_for_backward(pre, theta)
+        ctx.bandwidth = bandwidth
+        return pre * active, active.to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):
+        grad_z, grad_active = gradients
+        pre, theta = ctx.saved_tensors
+        near = ((pre - theta).abs() < ctx.bandwidth / 2).to(pre.dtype)  # the rectangle kernel
+        grad_theta = -(near * (theta * grad_z + grad_active)).sum(0) / ctx.bandwidth
+        return grad_z * (pre > theta), grad_theta, None
+
+
+class JumpReLU(Family):
+    """z = pre · H(pre - θ), pre = (x - b_dec) W_encᵀ + b_enc; loss = |x - x_hat|² + penalty on L0. θ = exp(log_threshold)."""
+
+    def __init__(self, config: JumpReLUConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, moments, matmul_dtype)
+        self.config = config
+        self.log_threshold = nn.Parameter(torch.full((self.d_sae,), math.log(config.threshold * math.sqrt(self.d_in))))
+
+    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+        config, centred = self.config, x - self.b_dec
+        z, active = _Jump.apply(  # type: ignore[misc]
+            self.pre(centred).float(), self.log_threshold.exp(), config.bandwidth * math.sqrt(self.d_in)
+        )
+        out = matmul(z, self.W_dec, self.matmul_dtype).float()
+        mse = (centred - out).square().sum(-1).mean()
+        l0 = active.sum() / len(x)
+        penalty = l0 if config.l0_target is None else self.d_in * (l0 / config.l0_target - 1).square()
+        coefficient = config.l0_coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
+        self.count(active.detach().bool().any(0), len(x))
+        return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
+
+    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+        spec = Spec("jumprelu", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        return FeatureDictionary(spec, *self.raw_weights(), threshold=self.log_threshold.exp() / self.scale)

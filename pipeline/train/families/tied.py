@@ -1,0 +1,24 @@
+"""Tied weights (Cunningham et al. 2023, arXiv:2309.08600; Sharkey, Braun, Millidge 2022): the decoder is the encoder."""
+
+from torch import Tensor
+
+from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
+
+
+class TiedConfig(ReluL1Config):
+    """l1_coefficient: of the code, on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in.
+    In the sources' units, means over d_in and d_sae instead of sums, it is α d_in / d_sae."""
+
+
+class Tied(ReluL1):
+    """z = ReLU((x - b_dec) Wᵀ + b_enc), x_hat = z W + b_dec, rows of W of unit length; loss = |x - x_hat|² + λ Σ z_i.
+
+    The sources leave b_dec out; here it stays, because the mean of real activations is no feature.
+    """
+
+    unit_decoder = True
+    tied = True
+
+    @property
+    def W_enc(self) -> Tensor:  # type: ignore[override]
+        return self.W_dec
