@@ -13,12 +13,18 @@ from pipeline.score.pairs import MCS_BINS
 
 _COLOURS = {
     "topk": "#0072b2",
+    "batch_topk": "#56b4e9",
+    "matryoshka": "#332288",
     "relu_l1": "#d55e00",
+    "tied": "#882255",
+    "gated": "#e69f00",
+    "p_anneal": "#aa4499",
+    "jumprelu": "#117733",
     "rotation": "#009e73",
     "pca": "#cc79a7",
     "neuron_basis": "#666666",
     "random": "#aaaaaa",
-}  # fmt: skip  (Okabe-Ito: readable without colour vision)
+}  # fmt: skip  (Okabe-Ito and Tol: readable without colour vision)
 _STYLES = ["-", "--", ":", "-."]
 
 
