@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from pipeline.config import UserError
 from pipeline.progress import progress
@@ -63,7 +64,11 @@ def sweep(units: list[Unit]) -> None:
 
 
 def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[DictionaryPlan, Unit]], device: str) -> None:
-    """Make the dictionaries that are not there, those of one hook point on one read of the store."""
+    """Make the dictionaries that are not there, those of one hook point on one read of the store.
+
+    Raises RuntimeError, when all others are done: some diverged.
+    """
+    diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items = {plan.name: (plan, unit) for plan, unit in together}
         for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
@@ -73,7 +78,9 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[DictionaryP
             unit.begin()
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in checkpoint.groups(folders):
-            _Group(recipe, store, hook_point, {n: items[n] for n in names}, device).run(start)
+            diverged += _Group(recipe, store, hook_point, {n: items[n] for n in names}, device).run(start)
+    if diverged:
+        raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
 
 
 def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit) -> dict[str, Any]:
@@ -137,7 +144,8 @@ class _Group:
     ) -> None:
         self.recipe, self.store, self.hook_point, self.items, self.device = recipe, store, hook_point, items, device
         moments = store.stats(hook_point)
-        self.learners: dict[str, Learner] = {}
+        self.learners: dict[str, Learner] = {}  # those that have not diverged
+        self.diverged: list[str] = []
         for name, (plan, _) in items.items():
             make = METHODS[plan.method].learner
             assert make is not None
@@ -146,7 +154,9 @@ class _Group:
     def folder(self, name: str) -> Path:
         return self.items[name][1].folder
 
-    def run(self, start: int) -> None:
+    def run(self, start: int) -> list[str]:
+        """Train to the end. Returns a line for each that diverged: it is left as its last checkpoint has it, and the
+        others go on as if it had not been there."""
         config, n_steps, started = self.recipe.train, self.recipe.train.n_steps, time.time()
         for name, learner in self.learners.items():
             self.items[name][1].begin(done=start)
@@ -174,32 +184,46 @@ class _Group:
                 bar.update(tokens_per_step)
                 last = report.step == n_steps
                 if report.step % _LOG_EVERY == 0 or last:
+                    self._drop(
+                        report.step, [n for n, m in report.metrics.items() if n in self.learners and _nonfinite(m)]
+                    )
                     self._log(report.step, report.metrics)
                 by_step = config.checkpoint_every_steps and report.step % config.checkpoint_every_steps == 0
                 if not last and (by_step or time.time() - saved_at > config.checkpoint_every_s):
                     self._save(report.step)
                     saved_at = time.time()
-        for name, (plan, unit) in self.items.items():
-            dictionary = self.learners[name].to_dictionary(
-                self.hook_point, _provenance(self.recipe, self.store, plan, unit)
-            )
-            _refuse_nonfinite(name, dictionary.state_dict())
+                if not self.learners:
+                    break
+        self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
+        for name, learner in self.learners.items():
+            plan, unit = self.items[name]
+            dictionary = learner.to_dictionary(self.hook_point, _provenance(self.recipe, self.store, plan, unit))
             dictionary.save(unit.folder)
             unit.headline.update(_last_metrics(unit.folder / "metrics.jsonl"))
             unit.finish(self.device, time.time() - started)
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
+        return self.diverged
+
+    def _drop(self, step: int, names: list[str]) -> None:
+        for name in names:
+            del self.learners[name]
+            saved = checkpoint.steps(self.folder(name) / "checkpoints")
+            kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
+            self.diverged.append(f"{name} at {self.hook_point} diverged before step {step}, {kept}")
+            tqdm.write(self.diverged[-1])
 
     def _save(self, step: int) -> None:
-        for name, learner in self.learners.items():
-            state = learner.state()
-            _refuse_nonfinite(name, state)
-            checkpoint.write(self.folder(name) / "checkpoints", step, state)
+        states = {name: learner.state() for name, learner in self.learners.items()}
+        self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
+        for name in self.learners:
+            checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
         for name in self.learners:
             checkpoint.keep_only(self.folder(name) / "checkpoints", step)
 
     def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
         d_in = self.store.d(self.hook_point)
-        for name, values in metrics.items():
+        for name in self.learners:
+            values = metrics[name]
             record = {"step": step, "tokens": step * self.recipe.train.batch_size}
             record |= {key: round(float(value), 6) for key, value in values.items()}
             if "mse" in record:
@@ -208,10 +232,8 @@ class _Group:
                 file.write(json.dumps(record) + "\n")
 
 
-def _refuse_nonfinite(name: str, tensors: dict[str, torch.Tensor]) -> None:
-    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
-    if bad:
-        raise RuntimeError(f"{name} diverged: {', '.join(bad)} are not finite; lower its lr, or set grad_clip = 1.0")
+def _nonfinite(tensors: dict[str, torch.Tensor]) -> bool:
+    return any(t.is_floating_point() and not bool(t.isfinite().all()) for t in tensors.values())
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:

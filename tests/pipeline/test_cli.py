@@ -207,3 +207,30 @@ def test_dictionaries_that_do_not_fit_the_store_are_refused(recipe: Path) -> Non
     assert done.returncode == 2
     assert f"the store has d = 32 at {RESID}, other takes d_in = 7" in done.stderr
     assert not (recipe / "runs" / "tiny" / "score").exists()
+
+
+def test_one_that_diverges_stops_alone(recipe: Path) -> None:
+    sets = ["--set", "train.topk.d_sae=48", "--set", "train.topk.seed=0", "--set", f"train.topk.hook_points={RESID}"]
+    sets += ["--set", "train.relu_l1.seed=0", "--set", "train.n_tokens=10240"]
+    unmix("extract", "tiny.toml", cwd=recipe)
+    store = ["--set", f"store={recipe / 'runs' / 'tiny' / 'extract' / 'activations.zarr'}"]
+    unmix("train", "tiny.toml", *store, *sets, "--set", "train.topk.lr=[5e-3]", "--name", "calm", cwd=recipe)
+    done = unmix(
+        "train",
+        "tiny.toml",
+        *store,
+        *sets,
+        "--set",
+        "train.topk.lr=[5e-3, 1e30]",
+        "--name",
+        "wild",
+        cwd=recipe,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"topk-d48-k4-s0-lr_1e+30 at {RESID} diverged before step" in done.stderr
+    assert "lower the lr" in done.stderr
+    calm, wild = weights(recipe / "runs" / "calm"), weights(recipe / "runs" / "wild")
+    assert calm
+    assert wild == calm
+    assert not (recipe / "runs" / "wild" / "train" / RESID / "topk-d48-k4-s0-lr_1e+30" / "manifest.json").exists()
