@@ -218,7 +218,7 @@ class _Group:
         for name in self.learners:
             checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
         for name in self.learners:
-            checkpoint.keep_only(self.folder(name) / "checkpoints", step)
+            checkpoint.prune(self.folder(name) / "checkpoints", step)
 
     def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
         d_in = self.store.d(self.hook_point)
