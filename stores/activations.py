@@ -10,7 +10,7 @@
 A shard is the same range of whole sequences in every array. Only what a commit vouches for is ever read.
 
 Any Zarr reader can open the group. This one reads the uncompressed chunks as they lie in the shards, straight into the
-caller's memory: Zarr's own reading is 3 times as slow, takes a missing or empty file for zeros, and would not notice two
+caller's memory: Zarr's own reading is 4 times as slow, takes a missing or empty file for zeros, and would not notice two
 shards that changed places.
 """
 

@@ -176,8 +176,8 @@ def encode_shard(x: np.ndarray, chunk_rows: int, n_chunks: int) -> tuple[memoryv
     """A shard as Zarr's sharding codec lays it out, and (offset, crc32c) of each chunk that it has.
 
     Chunks, each followed by its crc32c, the last one filled up with zeros; then (offset, size) of all n_chunks, 2^64 - 1
-    where there is none, and the crc32c of those (Zarr v3, sharding codec, index at the end). Zarr's own encoder takes 6
-    times as long, more than all else that writing does.
+    where there is none, and the crc32c of those (Zarr v3, sharding codec, index at the end). Zarr's own encoder takes 9
+    times as long (50 MB: 74 against 8 ms).
     """
     row_bytes = x.shape[1] * x.itemsize
     size, n = chunk_rows * row_bytes + 4, -(-len(x) // chunk_rows)
