@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import UserError
 from pipeline.extract import stage as extract
-from pipeline.extract.language_model import ModelFiles
+from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.train import stage as train
@@ -95,7 +95,12 @@ def run_train(run: Run) -> bool:
     units = [unit for _, unit in work]
     left = pending(units, run.replace)
     train.sweep([unit for unit in units if unit not in left])
-    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], run.device)
+    description = store.description
+
+    def weights() -> LanguageModel:
+        return ModelFiles.of_store(description).load(description.weight_processing)
+
+    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], weights, run.device)
     return bool(left)
 
 

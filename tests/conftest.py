@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.train.source import Source
 from stores.activations import ActivationStore
 from stores.description import Description
+from stores.moments import Moments
 from stores.writer import StoreWriter
 
 torch.set_num_threads(2)
@@ -76,6 +79,14 @@ def make_store(
     for shard in range(description.n_shards):
         write_shard(writer, shard, tokens, values, allow_nonfinite=allow_nonfinite)
     return writer.close() if close else writer
+
+
+def source_of(x: torch.Tensor, hook_point: str = "blocks.0.hook_resid_post", weights: Any = None) -> Source:
+    """What a method may know of the rows of x."""
+    values = x.double().numpy()
+    norms = np.linalg.norm(values, axis=1).mean()
+    moments = Moments(len(x), values.mean(0), (values**2).mean(0), abs(values).max(0), float(norms), 3.0)
+    return Source(hook_point, moments, lambda n: x[:n].float().numpy(), lambda: weights)
 
 
 def write_shard(writer: StoreWriter, shard: int, tokens: np.ndarray, values: dict[str, np.ndarray], **options) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.config import UserError, nearest
 from pipeline.extract.modules import speed_up
+from stores.description import Description
 from stores.manifest import bytes_digest, digest, file_digest, read_json
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"
@@ -45,6 +46,17 @@ class ModelFiles:
         files = cls(name, folder)
         if files.config.get("model_type") != "gpt2":
             raise UserError(f"extract.model: {name} is a {files.config.get('model_type')} model, only gpt2 can be read")
+        return files
+
+    @classmethod
+    def of_store(cls, description: Description) -> "ModelFiles":
+        """The model that a store was made from. Raises UserError: it is not the same any more, or not there."""
+        files = cls.find(description.model, description.model_revision)
+        if files.weights_digest != description.model_digest:
+            raise UserError(
+                f"the store was made from weights {description.model_digest[:12]}, {description.model} now has "
+                f"{files.weights_digest[:12]}: extract again, or restore the model"
+            )
         return files
 
     @cached_property
@@ -157,6 +169,23 @@ class LanguageModel:
             _fold(self.model)
         self.model.to(cast(Any, device))
         speed_up(self.model, precision)
+
+    def writer(self, hook_point: str) -> Tensor:
+        """(d, d_read): the matrix whose product with what a layer reads is written to the hook point, float32.
+
+        Raises UserError: the embedding writes there.
+        """
+        layer, site = self.files.locate(hook_point)
+        if site == "hook_resid_pre":
+            layer -= 1
+        if layer < 0:
+            raise UserError(f"{hook_point} is written by the embedding, by no matrix: use another init")
+        block = cast(Any, self.model.transformer).h[layer]
+        if site in ("mlp.hook_pre", "mlp.hook_post"):
+            module = block.mlp.c_fc
+        else:
+            module = block.attn.c_proj if site == "hook_resid_mid" else block.mlp.c_proj
+        return module.weight.float()
 
     @torch.inference_mode()
     def forward(

@@ -107,23 +107,11 @@ def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[
     return work
 
 
-def model_of(recipe: Recipe, store: ActivationStore) -> ModelFiles:
-    """The model that the store was made from. Raises UserError: it is not the same any more."""
-    description = store.description
-    files = ModelFiles.find(description.model, description.model_revision)
-    if files.weights_digest != description.model_digest:
-        raise UserError(
-            f"the store was made from weights {description.model_digest[:12]}, {description.model} now has "
-            f"{files.weights_digest[:12]}: extract again, or restore the model"
-        )
-    return files
-
-
 def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str) -> None:
     """Score the dictionaries that are not scored, those of one hook point on one read of the rows and texts."""
     if not work:
         return
-    model = model_of(recipe, store).load(store.description.weight_processing, device)
+    model = ModelFiles.of_store(store.description).load(store.description.weight_processing, device)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         for _, unit in items:

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.train.rotations.msp import random_rotation
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 
 class NeuronBasisConfig(Config):
@@ -39,30 +39,30 @@ class PCAConfig(Config):
             raise ValueError(f"n_rows = {self.n_rows} rows have fewer components than the {d_in} coordinates")
 
 
-def _linear(basis: torch.Tensor, mean: np.ndarray, hook_point: str, provenance: dict) -> FeatureDictionary:
+def _linear(basis: torch.Tensor, source: Source, provenance: dict) -> FeatureDictionary:
     """z = basis (x - mean); basis: (d_sae, d_in), orthonormal rows."""
-    spec = Spec("linear", basis.shape[1], len(basis), hook_point, provenance=provenance)
-    return FeatureDictionary(spec, basis.T, torch.zeros(len(basis)), basis, torch.from_numpy(mean))
+    spec = Spec("linear", basis.shape[1], len(basis), source.hook_point, provenance=provenance)
+    mean = torch.from_numpy(source.moments.mean)
+    return FeatureDictionary(spec, basis.T, torch.zeros(len(basis)), basis, mean)
 
 
-def neuron_basis(
-    config: NeuronBasisConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict
-) -> FeatureDictionary:
-    return _linear(torch.eye(len(moments.mean)), moments.mean, hook_point, provenance)
+def neuron_basis(config: NeuronBasisConfig, source: Source, provenance: dict) -> FeatureDictionary:
+    return _linear(torch.eye(len(source.moments.mean)), source, provenance)
 
 
-def random(
-    config: RandomConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict
-) -> FeatureDictionary:
-    return _linear(random_rotation(len(moments.mean), config.seed), moments.mean, hook_point, provenance)
+def random(config: RandomConfig, source: Source, provenance: dict) -> FeatureDictionary:
+    return _linear(random_rotation(len(source.moments.mean), config.seed), source, provenance)
 
 
-def pca(config: PCAConfig, x: np.ndarray, moments: Moments, hook_point: str, provenance: dict) -> FeatureDictionary:
-    """x: (n, d_in) training rows. Raises ValueError: fewer rows than coordinates."""
+def pca(config: PCAConfig, source: Source, provenance: dict) -> FeatureDictionary:
+    """Raises ValueError: fewer rows than coordinates."""
+    x = source.rows(config.n_rows)
     if len(x) < x.shape[1]:
-        raise ValueError(f"PCA at {hook_point}: {len(x)} training rows for {x.shape[1]} coordinates, extract more")
+        raise ValueError(
+            f"PCA at {source.hook_point}: {len(x)} training rows for {x.shape[1]} coordinates, extract more"
+        )
     from sklearn.decomposition import PCA  # imported late: it takes a second
 
     # float64: in float32 the small eigenvalues of a residual stream drown in the large ones
     fitted = PCA(config.d_sae, svd_solver="covariance_eigh").fit(x.astype(np.float64))
-    return _linear(torch.from_numpy(fitted.components_), moments.mean, hook_point, provenance)
+    return _linear(torch.from_numpy(fitted.components_), source, provenance)

@@ -21,8 +21,8 @@ from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.kernels import fast_dtype
 from pipeline.train.rotations.msp import RotationConfig, RotationLearner
 from pipeline.train.schedules import lr_factor
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.moments import Moments
 
 
 class Learner(Protocol):
@@ -37,10 +37,10 @@ class Learner(Protocol):
 class FamilyLearner:
     """A family under Adam: β = (0.9, 0.999), ε = 6.25e-10 on scaled activations (Gao et al. 2024, appendix A.3)."""
 
-    def __init__(self, family: type[Family], config: FamilyConfig, moments: Moments, device: str) -> None:
+    def __init__(self, family: type[Family], config: FamilyConfig, source: Source, device: str) -> None:
         self.config = config
         self.dtype = fast_dtype(device)
-        self.model = family(config, moments, self.dtype).to(device)
+        self.model = family(config, source, self.dtype).to(device)
         self.lr = config.lr or self.model.default_lr(config.d_sae)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=self.lr, eps=6.25e-10, fused=True)
 
@@ -85,17 +85,18 @@ class FamilyLearner:
 class Method:
     """config: its settings. label: the fields that name a dictionary, with their short forms.
 
-    learner: makes a Learner from (config, moments, device), or fit: makes the dictionary from config.n_rows rows.
+    learner: makes a Learner from (config, source, device), or fit: makes the dictionary at once from (config, source,
+    provenance).
     """
 
     config: type[Config]
     label: dict[str, str]
-    learner: Callable[[Any, Moments, str], Learner] | None = None
-    fit: Callable[..., FeatureDictionary] | None = None
+    learner: Callable[[Any, Source, str], Learner] | None = None
+    fit: Callable[[Any, Source, dict], FeatureDictionary] | None = None
 
 
-def _family(family: type[Family]) -> Callable[[Any, Moments, str], Learner]:
-    return lambda config, moments, device: FamilyLearner(family, config, moments, device)
+def _family(family: type[Family]) -> Callable[[Any, Source, str], Learner]:
+    return lambda config, source, device: FamilyLearner(family, config, source, device)
 
 
 _K = {"d_sae": "d", "k": "k", "seed": "s"}

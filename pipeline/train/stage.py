@@ -4,7 +4,8 @@ import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionari
 from pipeline.train import checkpoint
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
+from pipeline.train.source import Source, Weights
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
@@ -63,22 +65,30 @@ def sweep(units: list[Unit]) -> None:
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
 
 
-def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[DictionaryPlan, Unit]], device: str) -> None:
+def execute(
+    recipe: Recipe,
+    store: ActivationStore,
+    work: list[tuple[DictionaryPlan, Unit]],
+    weights: Callable[[], Weights],
+    device: str,
+) -> None:
     """Make the dictionaries that are not there, those of one hook point on one read of the store.
 
+    weights: of the model that the store was made from, for those who ask.
     Raises RuntimeError, when all others are done: some diverged.
     """
     diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items = {plan.name: (plan, unit) for plan, unit in together}
+        source = _source(recipe.train, store, hook_point, weights)
         for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
-            _fit(recipe, store, plan, unit, device)
+            _fit(recipe, store, source, plan, unit, device)
             del items[plan.name]
         for _, unit in items.values():
             unit.begin()
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in checkpoint.groups(folders):
-            diverged += _Group(recipe, store, hook_point, {n: items[n] for n in names}, device).run(start)
+            diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
     if diverged:
         raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
 
@@ -98,15 +108,16 @@ def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, un
     }
 
 
-def _fit(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit, device: str) -> None:
+def _fit(recipe: Recipe, store: ActivationStore, source: Source, plan: DictionaryPlan, unit: Unit, device: str) -> None:
     fit, started = METHODS[plan.method].fit, time.time()
     assert fit is not None
     unit.begin()
-    moments = store.stats(plan.hook_point)
-    rows = _rows(recipe.train, store, plan.hook_point, getattr(plan.config, "n_rows", 0))
-    dictionary = fit(plan.config, rows, moments, plan.hook_point, _provenance(recipe, store, plan, unit))
-    dictionary.save(unit.folder)
+    fit(plan.config, source, _provenance(recipe, store, plan, unit)).save(unit.folder)
     unit.finish(device, time.time() - started)
+
+
+def _source(config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights]) -> Source:
+    return Source(hook_point, store.stats(hook_point), cache(partial(_rows, config, store, hook_point)), cache(weights))
 
 
 def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
@@ -138,18 +149,18 @@ class _Group:
         self,
         recipe: Recipe,
         store: ActivationStore,
-        hook_point: str,
+        source: Source,
         items: dict[str, tuple[DictionaryPlan, Unit]],
         device: str,
     ) -> None:
-        self.recipe, self.store, self.hook_point, self.items, self.device = recipe, store, hook_point, items, device
-        moments = store.stats(hook_point)
+        self.recipe, self.store, self.items, self.device = recipe, store, items, device
+        self.hook_point = source.hook_point
         self.learners: dict[str, Learner] = {}  # those that have not diverged
         self.diverged: list[str] = []
         for name, (plan, _) in items.items():
             make = METHODS[plan.method].learner
             assert make is not None
-            self.learners[name] = make(plan.config, moments, device)
+            self.learners[name] = make(plan.config, source, device)
 
     def folder(self, name: str) -> Path:
         return self.items[name][1].folder

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pipeline.config import Config
 from pipeline.train.kernels import matmul
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
-from stores.moments import Moments
 
 
 class FamilyConfig(Config):
@@ -51,10 +51,10 @@ class Family(nn.Module, ABC):
     unit_decoder = True
     tied = False
 
-    def __init__(self, config: FamilyConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
+    def __init__(self, config: FamilyConfig, source: Source, matmul_dtype: torch.dtype) -> None:
         super().__init__()
-        self.d_in, self.d_sae = len(moments.mean), config.d_sae
-        self.scale = moments.scale
+        self.d_in, self.d_sae = len(source.moments.mean), config.d_sae
+        self.scale = source.moments.scale
         self.matmul_dtype = matmul_dtype
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
@@ -64,7 +64,7 @@ class Family(nn.Module, ABC):
         if not self.tied:
             self.W_enc = nn.Parameter(directions.clone())
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
-        self.b_dec = nn.Parameter(torch.from_numpy(moments.mean * self.scale).float())
+        self.b_dec = nn.Parameter(torch.from_numpy(source.moments.mean * self.scale).float())
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
         self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
         self.tokens_since_fired: Tensor

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.kernels import Code, Select, select_batch_topk
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 _THRESHOLD_DECAY = 0.9  # about ten batches: enough entries for a steady minimum, and it follows a schedule
 
@@ -22,8 +22,8 @@ class BatchTopK(TopK):
     of the smallest activation that was kept (section 3.2 of the source).
     """
 
-    def __init__(self, config: BatchTopKConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: BatchTopKConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.register_buffer("threshold", torch.zeros(()))
         self.threshold: Tensor
 

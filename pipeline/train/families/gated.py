@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 
 class GatedConfig(FamilyConfig):
@@ -25,8 +25,8 @@ class Gated(Family):
     (equation 8): the penalty that shrinks does not reach the magnitudes.
     """
 
-    def __init__(self, config: GatedConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: GatedConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.config = config
         self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 
 class JumpReLUConfig(FamilyConfig):
@@ -50,8 +50,8 @@ class _Jump(torch.autograd.Function):
 class JumpReLU(Family):
     """z = pre · H(pre - θ), pre = (x - b_dec) W_encᵀ + b_enc; loss = |x - x_hat|² + penalty on L0. θ = exp(log_threshold)."""
 
-    def __init__(self, config: JumpReLUConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: JumpReLUConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.config = config
         self.log_threshold = nn.Parameter(torch.full((self.d_sae,), math.log(config.threshold * math.sqrt(self.d_in))))
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 _REMEMBERED = 10  # batches that the coefficient's change is reckoned from, as in the source
 _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
@@ -31,8 +31,8 @@ class PAnneal(Family):
     When p changes, λ changes so that the penalty on the last batches stays what it was (section 3.2).
     """
 
-    def __init__(self, config: PAnnealConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: PAnnealConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.config = config
         self.register_buffer("p", torch.ones(()))
         self.register_buffer("coefficient", torch.tensor(config.l1_coefficient))

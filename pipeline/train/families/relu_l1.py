@@ -7,8 +7,8 @@ from torch import Tensor
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul, select_positive, sparse_autoencode
 from pipeline.train.schedules import sparsity_factor
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 _SPARSE_BELOW = (
     0.05  # of the code; below it the sparse products are faster on a CPU (measured: equal at 0.065 for d_in = 768)
@@ -30,8 +30,8 @@ class ReluL1(Family):
 
     unit_decoder = False
 
-    def __init__(self, config: ReluL1Config, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: ReluL1Config, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.config = config
         self.register_buffer("density", torch.ones(()))  # of the last batch's code; part of the state
         self.density: Tensor

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import Code, Select, matmul, select_topk, sparse_autoencode_prefixes
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.moments import Moments
 
 
 class TopKConfig(FamilyConfig):
@@ -26,8 +26,8 @@ class TopKConfig(FamilyConfig):
 class TopK(Family):
     """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |x - x_hat|² summed over d_in, averaged over tokens."""
 
-    def __init__(self, config: TopKConfig, moments: Moments, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, moments, matmul_dtype)
+    def __init__(self, config: TopKConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+        super().__init__(config, source, matmul_dtype)
         self.config = config
         self.aux_k = config.aux_k if config.aux_k is not None else self.d_in // 2
 

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Config
+from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
 from stores.manifest import seed_of
-from stores.moments import Moments
 
 
 class RotationConfig(Config):
@@ -41,10 +41,10 @@ def polar(matrix: Tensor) -> Tensor:
 class RotationLearner:
     """MSP over a stream of batches. State: R (float64) and the sum of the current iteration."""
 
-    def __init__(self, config: RotationConfig, moments: Moments, device: str) -> None:
+    def __init__(self, config: RotationConfig, source: Source, device: str) -> None:
         self.config, self.device = config, device
-        self.scale = moments.scale
-        self.mean = torch.from_numpy(moments.mean)
+        self.scale = source.moments.scale
+        self.mean = torch.from_numpy(source.moments.mean)
         d = len(self.mean)
         start = random_rotation(d, config.seed) if config.init == "random" else torch.eye(d, dtype=torch.float64)
         self._state = {

@@ -15,7 +15,9 @@ from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.methods import METHODS, FamilyLearner
+from pipeline.train.source import Source
 from stores.moments import Moments
+from tests.conftest import source_of
 
 CASES = [
     pytest.param(TopK, TopKConfig(d_sae=48, k=4, lr=1e-2, dead_after_tokens=500), id="topk"),
@@ -47,13 +49,8 @@ def planted(n: int, d: int, G: int, k: int, seed: int = 0) -> tuple[torch.Tensor
     return strength @ truth + 3.0, truth
 
 
-def moments_of(x: torch.Tensor) -> Moments:
-    values = x.double().numpy()
-    return Moments(len(values), values.mean(0), (values**2).mean(0), abs(values).max(0), 0.0, 3.0)
-
-
 def learner(family, config: FamilyConfig, x: torch.Tensor, dtype: torch.dtype = torch.float32) -> FamilyLearner:
-    made = FamilyLearner(family, config, moments_of(x), "cpu")
+    made = FamilyLearner(family, config, source_of(x), "cpu")
     made.dtype = dtype
     return made
 
@@ -157,8 +154,8 @@ def test_l1_shrinks_as_in_the_closed_form() -> None:
     """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
     x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])
     config = ReluL1Config(d_sae=1, l1_coefficient=1.0, l1_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
-    moments = Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0)  # scale 1
-    made = FamilyLearner(ReluL1, config, moments, "cpu")
+    source = Source("", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None)  # scale 1
+    made = FamilyLearner(ReluL1, config, source, "cpu")
     made.dtype = torch.float32
     with torch.no_grad():
         made.model.W_dec[:] = made.model.W_enc[:] = 1.0

@@ -4,7 +4,7 @@ import torch
 
 from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.msp import RotationConfig, RotationLearner, polar, random_rotation
-from stores.moments import Moments
+from tests.conftest import source_of
 
 
 def planted(n: int, d: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,9 +16,7 @@ def planted(n: int, d: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fitted(x: torch.Tensor, n_iterations: int, batches: int) -> tuple[RotationLearner, list[float]]:
-    values = x.double().numpy()
-    moments = Moments(len(x), values.mean(0), (values**2).mean(0), abs(values).max(0), 1.0, 3.0)
-    learner = RotationLearner(RotationConfig(n_iterations=n_iterations), moments, "cpu")
+    learner = RotationLearner(RotationConfig(n_iterations=n_iterations), source_of(x), "cpu")
     parts = x.split(len(x) // batches)
     l4 = []
     for step in range(n_iterations * batches):
@@ -60,10 +58,8 @@ def test_polar_is_the_nearest_orthogonal_matrix() -> None:
 
 def test_resuming_in_the_middle_of_an_iteration_gives_the_same_bits() -> None:
     x, _ = planted(2_000, 16, 0.2)
-    moments = Moments(
-        2000, x.double().mean(0).numpy(), (x.double() ** 2).mean(0).numpy(), x.abs().amax(0).numpy(), 1.0, 3.0
-    )
-    whole, half, rest = (RotationLearner(RotationConfig(n_iterations=4), moments, "cpu") for _ in range(3))
+    source = source_of(x)
+    whole, half, rest = (RotationLearner(RotationConfig(n_iterations=4), source, "cpu") for _ in range(3))
     batches = x.split(100)
     for step in range(20):
         whole.step(batches[step], step, 20)

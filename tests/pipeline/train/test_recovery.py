@@ -5,7 +5,7 @@ import torch
 
 from pipeline.score.similarity import mmcs
 from pipeline.train.methods import METHODS
-from tests.pipeline.train.test_families import moments_of
+from tests.conftest import source_of
 
 G, D, ACTIVE = 128, 64, 5
 
@@ -46,8 +46,8 @@ def one_thread():
 def recovered(method: str, **settings) -> float:
     """MMCS truth → dictionary after 4,000 steps of 256 rows, dead features left out."""
     data = Synthetic()
-    moments = moments_of(data.batch(100_000))
-    made = METHODS[method].learner(METHODS[method].config(**settings), moments, "cpu")
+    source = source_of(data.batch(100_000))
+    made = METHODS[method].learner(METHODS[method].config(**settings), source, "cpu")
     made.dtype = torch.float32
     for step in range(4000):
         made.step(data.batch(256), step, 4000)
@@ -77,7 +77,7 @@ def test_every_family_finds_the_truth(method: str, settings: dict) -> None:
 @pytest.mark.slow
 def test_relu_l1_where_the_known_answers_are() -> None:
     """In the source's units α, means over d and d_sae instead of sums, on unscaled x: λ = α scale d / d_sae."""
-    scale = moments_of(Synthetic().batch(100_000)).scale
+    scale = source_of(Synthetic().batch(100_000)).moments.scale
     found = {
         (h, alpha): recovered("relu_l1", d_sae=h, l1_coefficient=alpha * scale * D / h, lr=1e-3)
         for h, alpha in ((128, 0.3), (256, 1.0), (128, 3.0))

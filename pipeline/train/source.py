@@ -1,0 +1,29 @@
+"""What a method can know of the activations at a hook point before it learns from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from stores.moments import Moments
+
+
+class Weights(Protocol):
+    """The language model's weights, as far as training looks at them."""
+
+    def writer(self, hook_point: str) -> Tensor:
+        """(d, d_read): the matrix whose product with what a layer reads is written to the hook point."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """moments: of all training rows. rows(n): (n, d) float32, the first n training rows in the order of learning, or all
+    that there are. weights(): of the model that the store was made from."""
+
+    hook_point: str
+    moments: Moments
+    rows: Callable[[int], np.ndarray]
+    weights: Callable[[], Weights]
