@@ -83,7 +83,7 @@ class Family(nn.Module, ABC):
         if self.unit_decoder:
             gradient = self.W_dec.grad
             assert gradient is not None
-            gradient.sub_((gradient * self.W_dec).sum(-1, keepdim=True) * self.W_dec)
+            gradient.addcmul_((gradient * self.W_dec).sum(-1, keepdim=True), self.W_dec, value=-1)
 
     @torch.no_grad()
     def after_step(self) -> None:

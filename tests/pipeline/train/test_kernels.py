@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -99,3 +101,23 @@ def test_rows_without_an_active_feature_are_zero() -> None:
 
 def test_the_probe_names_a_dtype() -> None:
     assert fast_dtype("cpu") in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["ordinary", "equal", "negative", "odd width"])
+def test_topk_is_torchs_topk(dtype: torch.dtype, kind: str) -> None:
+    pre = torch.randn(70, 997 if kind == "odd width" else 960, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if kind == "equal":  # far more of them equal the k-th than there is room for
+        pre = (pre * 2).round()
+    if kind == "negative":
+        pre = pre - 2.5
+        pre[3] = -1.0
+    k = 7
+    code = select_topk(k)(pre)
+    expected = pre.topk(k, dim=-1).values.float()
+    assert code.offsets.diff().max() <= k
+    for i, (low, high) in enumerate(itertools.pairwise(code.offsets.tolist())):
+        values, indices = code.values[low:high], code.indices[low:high]
+        assert torch.equal(values.sort(descending=True).values, expected[i][expected[i] > 0])
+        assert torch.equal(pre[i, indices].float(), values)
+        assert len(indices.unique()) == len(indices)
