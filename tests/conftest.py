@@ -22,7 +22,7 @@ from stores.description import Description
 from stores.moments import Moments
 from stores.writer import StoreWriter
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # what is tested is small, and two tests run at a time
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -159,4 +159,4 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
 
 def environment() -> dict[str, str]:
     root = str(Path(__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,10 +1,12 @@
 """Several dictionaries on one read of the store."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.train.learner import FamilyLearner, Stack
 from pipeline.train.methods import Learner
 from stores.loader import Batch
 
@@ -20,9 +22,28 @@ class StepReport:
 def train(
     learners: Mapping[str, Learner], batches: Iterable[Batch], hook_point: str, n_steps: int
 ) -> Iterator[StepReport]:
-    """Show every batch to every learner. Each learns what it would have learned alone."""
+    """Show every batch to every learner. Each learns what it would have learned alone.
+
+    learners: some may be taken out between steps.
+    """
+    n_learners = -1
     for batch in batches:
+        if len(learners) != n_learners:
+            alone, stacks = _stacks(learners)
+            n_learners = len(learners)
         x = batch.x[hook_point].float()
-        yield StepReport(
-            batch.step + 1, {name: learner.step(x, batch.step, n_steps) for name, learner in learners.items()}
-        )
+        metrics = {name: learners[name].step(x, batch.step, n_steps) for name in alone}
+        for names, stack in stacks:
+            metrics.update(zip(names, stack.step(x, batch.step, n_steps), strict=True))
+        yield StepReport(batch.step + 1, metrics)
+
+
+def _stacks(learners: Mapping[str, Learner]) -> tuple[list[str], list[tuple[list[str], Stack]]]:
+    """Who learns alone, and who learns in one product."""
+    shapes: dict[Hashable, list[str]] = defaultdict(list)
+    for name, learner in learners.items():
+        if isinstance(learner, FamilyLearner) and learner.shape is not None:
+            shapes[learner.shape].append(name)
+    several = [names for names in shapes.values() if len(names) > 1]
+    alone = [name for name in learners if not any(name in names for names in several)]
+    return alone, [(names, Stack([learners[name] for name in names])) for names in several]  # type: ignore[misc]

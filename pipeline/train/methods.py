@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.train import baselines
-from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.families.base import Family
 from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
 from pipeline.train.families.gated import Gated, GatedConfig
 from pipeline.train.families.jumprelu import JumpReLU, JumpReLUConfig
@@ -18,9 +17,8 @@ from pipeline.train.families.p_anneal import PAnneal, PAnnealConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.kernels import fast_dtype
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.rotations.msp import RotationConfig, RotationLearner
-from pipeline.train.schedules import lr_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
@@ -32,53 +30,6 @@ class Learner(Protocol):
     def state(self) -> dict[str, Tensor]: ...
     def load_state(self, state: dict[str, Tensor]) -> None: ...
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary: ...
-
-
-class FamilyLearner:
-    """A family under Adam: β = (0.9, 0.999), ε = 6.25e-10 on scaled activations (Gao et al. 2024, appendix A.3)."""
-
-    def __init__(self, family: type[Family], config: FamilyConfig, source: Source, device: str) -> None:
-        self.config = config
-        self.dtype = fast_dtype(device)
-        self.model = family(config, source, self.dtype).to(device)
-        self.lr = config.lr or self.model.default_lr(config.d_sae)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=self.lr, eps=6.25e-10, fused=True)
-
-    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
-        """x: (batch, d_in) raw activations. Returns the parts of the loss."""
-        self.model.matmul_dtype = self.dtype
-        loss = self.model.loss(x * self.model.scale, step, n_steps)
-        self.optimiser.zero_grad()
-        loss.total.backward()
-        self.model.before_step()
-        if self.config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        factor = lr_factor(step, n_steps, self.config.warmup, self.config.decay)
-        self.optimiser.param_groups[0]["lr"] = self.lr * factor
-        self.optimiser.step()
-        self.model.after_step()
-        return {name: part.detach() for name, part in loss.parts.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                state[f"adam.{name}.{key}"] = value
-        # A run goes on with the arithmetic it began with, wherever it is resumed.
-        state["bfloat16"] = torch.tensor(self.dtype == torch.bfloat16)
-        return state
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-        for name, parameter in self.model.named_parameters():
-            prefix = f"adam.{name}."
-            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if moments:
-                self.optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
-        self.dtype = torch.bfloat16 if bool(state["bfloat16"]) else torch.float32
-
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        return self.model.to_dictionary(hook_point, provenance)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Config
-from pipeline.train.kernels import matmul
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
+
+SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
 
 class FamilyConfig(Config):
@@ -46,6 +48,8 @@ class Family(nn.Module, ABC):
 
     unit_decoder: decoder rows keep unit length, and the gradient along them is removed (Gao et al. 2024, appendix A.4).
     tied: W_enc is W_dec.
+    small: loss is dense arithmetic that takes no turns by what the numbers are, so that torch.func.vmap can do it for
+    several dictionaries at once.
     """
 
     unit_decoder = True
@@ -55,6 +59,7 @@ class Family(nn.Module, ABC):
         super().__init__()
         self.d_in, self.d_sae = len(source.moments.mean), config.d_sae
         self.scale = source.moments.scale
+        self.small = self.d_in * self.d_sae <= SMALL
         self.matmul_dtype = matmul_dtype
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
@@ -77,28 +82,45 @@ class Family(nn.Module, ABC):
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
 
-    @torch.no_grad()
-    def before_step(self) -> None:
-        """Between the gradient and the optimiser's step."""
-        if self.unit_decoder:
-            gradient = self.W_dec.grad
-            assert gradient is not None
-            gradient.addcmul_((gradient * self.W_dec).sum(-1, keepdim=True), self.W_dec, value=-1)
+    def forward(self, x: Tensor, step: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """loss, as tensors alone: for torch.func."""
+        loss = self.loss(x, step, n_steps)
+        return loss.total, loss.parts
 
+    def look(self, state: Mapping[str, Tensor]) -> None:
+        """Before each loss: note what it must know as Python values. state: the buffers, or those of several stacked."""
+
+    @classmethod
     @torch.no_grad()
-    def after_step(self) -> None:
+    def before_step(cls, parameters: Mapping[str, Tensor]) -> None:
+        """Between the gradient and the optimiser's step. parameters: of one dictionary, or of several stacked."""
+        if cls.unit_decoder:
+            W, gradient = parameters["W_dec"], parameters["W_dec"].grad
+            assert gradient is not None
+            gradient.addcmul_((gradient * W).sum(-1, keepdim=True), W, value=-1)
+
+    @classmethod
+    @torch.no_grad()
+    def after_step(cls, parameters: Mapping[str, Tensor]) -> None:
         """After the optimiser's step."""
-        if self.unit_decoder:
-            self.W_dec.div_(self.W_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        if cls.unit_decoder:
+            W = parameters["W_dec"]
+            W.div_(W.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
     def pre(self, x: Tensor) -> Tensor:
         """x - b_dec (batch, d_in), as data → pre-activations (batch, d_sae) in the dtype of the matrix products."""
-        return matmul(x.detach(), self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
+        dtype = self.matmul_dtype
+        return torch.addmm(self.b_enc.to(dtype), x.detach().to(dtype), self.W_enc.T.to(dtype))
+
+    def activity(self, z: Tensor) -> Tensor:
+        """Count what fired. z: (batch, d_sae), not negative. Returns L0, in passes that are fast on a CPU."""
+        z = z.detach()
+        self.count(z.amax(0) > 0, len(z))
+        return z.sign().sum(dtype=torch.float32) / len(z)
 
     def count(self, fired: Tensor, n_tokens: int) -> None:
         """fired: (d_sae) bool, whether each feature was active in this batch of n_tokens."""
-        self.tokens_since_fired += n_tokens
-        self.tokens_since_fired[fired] = 0
+        self.tokens_since_fired.add_(n_tokens).masked_fill_(fired, 0)
 
     def raw_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W_enc, b_enc, W_dec, b_dec of the same map on raw activations.

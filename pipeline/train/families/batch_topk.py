@@ -1,5 +1,7 @@
 """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv:2412.06410): the k · batch largest pre-activations of a whole batch."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,15 +28,30 @@ class BatchTopK(TopK):
         super().__init__(config, source, matmul_dtype)
         self.register_buffer("threshold", torch.zeros(()))
         self.threshold: Tensor
+        self.guess = 0.0
+
+    def look(self, state: Mapping[str, Tensor]) -> None:
+        super().look(state)
+        self.guess = 0.0 if self.small else 0.5 * float(state["threshold"])
 
     def select(self) -> Select:
-        return select_batch_topk(self.config.k, 0.5 * float(self.threshold))
+        return select_batch_topk(self.config.k, self.guess)
 
     def selected(self, code: Code) -> None:
-        if len(code.values) and torch.is_grad_enabled():
-            smallest = code.values.detach().min()
-            decay = _THRESHOLD_DECAY if float(self.threshold) else 0.0
-            self.threshold = decay * self.threshold + (1 - decay) * smallest
+        if len(code.values):
+            self._follow(code.values.detach().min())
+
+    def dense_code(self, pre: Tensor) -> Tensor:
+        smallest = pre.detach().relu().flatten().topk(min(self.config.k * len(pre), pre.numel())).values[-1]
+        z = pre.relu() * (pre >= smallest)
+        self._follow(torch.where(z > 0, z.detach(), torch.inf).min())
+        return z
+
+    def _follow(self, smallest: Tensor) -> None:
+        """The running mean of the smallest activation kept; a batch that keeps none (inf) leaves it as it is."""
+        if torch.is_grad_enabled():
+            mean = torch.lerp(smallest, self.threshold, _THRESHOLD_DECAY * (self.threshold != 0))
+            self.threshold.copy_(torch.where(smallest.isfinite(), mean, self.threshold))
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         spec = Spec("jumprelu", self.d_in, self.d_sae, hook_point, provenance=provenance)

@@ -30,6 +30,8 @@ class Gated(Family):
         self.config = config
         self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.register_buffer("coefficient", torch.tensor(config.l1_coefficient), persistent=False)
+        self.coefficient: Tensor
 
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         centred = x - self.b_dec
@@ -42,10 +44,8 @@ class Gated(Family):
         alone = matmul(opened, self.W_dec.detach(), self.matmul_dtype).float()
         auxiliary = (centred.detach() - alone).square().sum(-1).mean()
         l1 = opened.sum() / len(x)
-        coefficient = self.config.l1_coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
-        fired = z.detach() > 0
-        self.count(fired.any(0), len(x))
-        parts = {"mse": mse, "l1": l1, "l0": fired.sum() / len(x), "aux": auxiliary}
+        coefficient = self.coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
+        parts = {"mse": mse, "l1": l1, "l0": self.activity(z), "aux": auxiliary}
         return Loss(mse + coefficient * l1 + auxiliary, parts)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:

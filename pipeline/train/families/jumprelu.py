@@ -31,12 +31,17 @@ class JumpReLUConfig(FamilyConfig):
 class _Jump(torch.autograd.Function):
     """z = pre · H(pre - θ) and H(pre - θ), with the straight-through gradients to θ of equations 11 and 12."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, theta: Tensor, bandwidth: float):
+    def forward(pre: Tensor, theta: Tensor, bandwidth: float):  # type: ignore[override]
         active = pre > theta
-        ctx.save_for_backward(pre, theta)
-        ctx.bandwidth = bandwidth
         return pre * active, active.to(pre.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Any) -> None:  # type: ignore[override]
+        pre, theta, ctx.bandwidth = inputs
+        ctx.save_for_backward(pre, theta)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
@@ -55,6 +60,9 @@ class JumpReLU(Family):
         self.config = config
         self.log_threshold = nn.Parameter(torch.full((self.d_sae,), math.log(config.threshold * math.sqrt(self.d_in))))
 
+        self.register_buffer("coefficient", torch.tensor(config.l0_coefficient), persistent=False)
+        self.coefficient: Tensor
+
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         config, centred = self.config, x - self.b_dec
         z, active = _Jump.apply(  # type: ignore[misc]
@@ -64,8 +72,8 @@ class JumpReLU(Family):
         mse = (centred - out).square().sum(-1).mean()
         l0 = active.sum() / len(x)
         penalty = l0 if config.l0_target is None else self.d_in * (l0 / config.l0_target - 1).square()
-        coefficient = config.l0_coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
-        self.count(active.detach().bool().any(0), len(x))
+        coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
+        self.activity(z)
         return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:

@@ -53,21 +53,19 @@ class PAnneal(Family):
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         p, config = self._p(step, n_steps), self.config
         next_p = max(config.p_end, p - (1 - config.p_end) / config.n_updates)
-        if abs(p - float(self.p)) > 1e-6:
+        if p != self._p(max(0, step - 1), n_steps):
             now, then = self.penalties.mean(1)
-            self.coefficient = self.coefficient * now / then.clamp_min(1e-12)
-            self.p = torch.full_like(self.p, p)
+            self.coefficient.mul_(now / then.clamp_min(1e-12))
+            self.p.fill_(p)
         centred = x - self.b_dec
         z = self.pre(centred).relu().float()
         mse = (centred - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
         penalty = self._penalty(z, p)
-        active = z.detach() > 0
         with torch.no_grad():
             pair = torch.stack([penalty, self._penalty(z, next_p)])
-            self.penalties = torch.cat([self.penalties[:, 1:], pair[:, None]], 1)
-        self.count(active.any(0), len(x))
+            self.penalties.copy_(torch.cat([self.penalties[:, 1:], pair[:, None]], 1))
         coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l1_warmup)
-        parts = {"mse": mse, "l0": active.sum() / len(x), "p": self.p, "penalty": penalty}
+        parts = {"mse": mse, "l0": self.activity(z), "p": self.p.clone(), "penalty": penalty}
         return Loss(mse + coefficient * penalty, parts)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:

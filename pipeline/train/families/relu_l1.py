@@ -1,5 +1,7 @@
 """ReLU with an L1 penalty weighted by the decoder's norms (Anthropic, "Circuits updates, April 2024")."""
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -35,29 +37,34 @@ class ReluL1(Family):
         self.config = config
         self.register_buffer("density", torch.ones(()))  # of the last batch's code; part of the state
         self.density: Tensor
+        self.sparse = False
+        self.register_buffer("coefficient", torch.tensor(config.l1_coefficient), persistent=False)
+        self.coefficient: Tensor
+
+    def look(self, state: Mapping[str, Tensor]) -> None:
+        density = state["density"]
+        self.sparse = not self.small and density.device.type == "cpu" and float(density) < _SPARSE_BELOW
 
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         centred = x - self.b_dec
         norm = self.W_dec.norm(dim=-1)
-        if x.device.type == "cpu" and float(self.density) < _SPARSE_BELOW:
+        if self.sparse:
             out, code = sparse_autoencode(
                 centred.detach(), self.W_enc, self.b_enc, self.W_dec, select_positive, self.matmul_dtype
             )
             l1 = (code.values * norm[code.indices]).sum() / len(x)
             fired = torch.zeros(self.d_sae, dtype=torch.bool)
             fired[code.indices] = True
+            self.count(fired, len(x))
             l0 = torch.tensor(len(code.values) / len(x))
         else:
-            pre = matmul(centred.detach(), self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
-            z = pre.relu()
+            z = self.pre(centred).relu()
             out = matmul(z, self.W_dec, self.matmul_dtype).float()
             l1 = (z.sum(0, dtype=torch.float32) * norm).sum() / len(x)
-            active = z.detach() > 0
-            fired, l0 = active.any(0), active.sum() / len(x)
+            l0 = self.activity(z)
         mse = (centred - out).square().sum(-1).mean()
-        self.count(fired, len(x))
-        self.density = l0 / self.d_sae
-        coefficient = self.config.l1_coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
+        self.density.copy_(l0 / self.d_sae)
+        coefficient = self.coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
         return Loss(mse + coefficient * l1, {"mse": mse, "l1": l1, "l0": l0})
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:

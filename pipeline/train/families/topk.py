@@ -1,5 +1,7 @@
 """TopK (Gao et al. 2024, arXiv:2406.04093): the k largest pre-activations, and an auxiliary loss that revives the dead."""
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -30,6 +32,7 @@ class TopK(Family):
         super().__init__(config, source, matmul_dtype)
         self.config = config
         self.aux_k = config.aux_k if config.aux_k is not None else self.d_in // 2
+        self.any_dead = False
 
     def select(self) -> Select:
         """Which pre-activations of a batch make its code."""
@@ -42,7 +45,13 @@ class TopK(Family):
     def selected(self, code: Code) -> None:
         """What a family learns from the code of a batch besides its gradient."""
 
+    def look(self, state: Mapping[str, Tensor]) -> None:
+        self.any_dead = bool((state["tokens_since_fired"] > self.config.dead_after_tokens).any())
+
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+        return self._dense_loss(x) if self.small else self._sparse_loss(x)
+
+    def _sparse_loss(self, x: Tensor) -> Loss:
         centred = x - self.b_dec
         weights = (self.W_enc, self.b_enc, self.W_dec)
         outs, code = sparse_autoencode_prefixes(
@@ -53,10 +62,10 @@ class TopK(Family):
         total, mse, error = mse_of_prefixes.mean(), mse_of_prefixes[-1], errors[-1]
         active = code.indices[code.values > 0]
         parts = {"mse": mse, "l0": torch.tensor(len(active) / len(x))}
-        dead = (self.tokens_since_fired > self.config.dead_after_tokens).nonzero().squeeze(1)
-        parts["dead"] = torch.tensor(float(len(dead)))
-        if self.aux_k and len(dead):
-            aux = self._auxiliary(centred.detach(), error.detach(), dead)
+        dead = self.tokens_since_fired > self.config.dead_after_tokens
+        parts["dead"] = dead.sum()
+        if self.aux_k and self.any_dead:
+            aux = self._auxiliary(centred.detach(), error.detach(), dead.nonzero().squeeze(1))
             parts["aux"] = aux
             total = total + self.config.aux_coefficient * mse.detach() * aux
         fired = torch.zeros(self.d_sae, dtype=torch.bool, device=x.device)
@@ -65,14 +74,45 @@ class TopK(Family):
         self.selected(code)
         return Loss(total, parts)
 
+    def _dense_loss(self, x: Tensor) -> Loss:
+        """The same with dense codes."""
+        centred = x - self.b_dec
+        pre = self.pre(centred).float()
+        z = self.dense_code(pre)
+        out, before, errors = torch.zeros_like(x), 0, []
+        for end in self.prefixes():
+            out = out + matmul(z[:, before:end], self.W_dec[before:end], self.matmul_dtype).float()
+            errors.append(centred - out)
+            before = end
+        losses = [error.square().sum(-1).mean() for error in errors]
+        total, mse = torch.stack(losses).mean(), losses[-1]
+        dead = self.tokens_since_fired > self.config.dead_after_tokens
+        parts = {"mse": mse, "l0": self.activity(z), "dead": dead.sum()}
+        if self.aux_k and self.any_dead:
+            n = min(self.aux_k, self.d_sae)
+            values, indices = torch.where(dead, pre, -torch.inf).topk(n, dim=-1)
+            code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
+            predicted = matmul(code, self.W_dec, self.matmul_dtype).float()
+            parts["aux"] = _fvu(errors[-1].detach(), predicted) * dead.any()
+            total = total + self.config.aux_coefficient * mse.detach() * parts["aux"]
+        return Loss(total, parts)
+
+    def dense_code(self, pre: Tensor) -> Tensor:
+        values, indices = pre.topk(self.config.k, dim=-1)
+        return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+
     def _auxiliary(self, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:
         """FVU of the error as the dead features alone predict it from their largest pre-activations."""
         pre = matmul(x, self.W_enc[dead].T, self.matmul_dtype).float() + self.b_enc[dead]
         values, indices = pre.topk(min(self.aux_k, len(dead)), dim=-1)
         code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
         predicted = matmul(code, self.W_dec[dead], self.matmul_dtype).float()
-        return (error - predicted).square().sum() / error.square().sum().clamp_min(1e-12)
+        return _fvu(error, predicted)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         spec = Spec("topk", self.d_in, self.d_sae, hook_point, self.config.k, provenance)
         return FeatureDictionary(spec, *self.raw_weights())
+
+
+def _fvu(x: Tensor, x_hat: Tensor) -> Tensor:
+    return (x - x_hat).square().sum() / x.square().sum().clamp_min(1e-12)

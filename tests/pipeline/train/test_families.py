@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
+from pipeline.train.families import base
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
 from pipeline.train.families.gated import Gated, GatedConfig
@@ -14,7 +15,8 @@ from pipeline.train.families.p_anneal import PAnneal, PAnnealConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.methods import METHODS, FamilyLearner
+from pipeline.train.learner import FamilyLearner
+from pipeline.train.methods import METHODS
 from pipeline.train.source import Source
 from stores.moments import Moments
 from tests.conftest import source_of
@@ -58,6 +60,32 @@ def learner(family, config: FamilyConfig, x: torch.Tensor, dtype: torch.dtype = 
 @pytest.mark.parametrize(("family", "config"), CASES)
 def test_check_family(family, config: FamilyConfig) -> None:
     check_family(family, config)
+
+
+@pytest.mark.parametrize(("family", "config"), CASES[:4])  # those whose large dictionaries take another path
+def test_check_family_with_sparse_products(family, config: FamilyConfig, monkeypatch) -> None:
+    monkeypatch.setattr(base, "SMALL", 0)
+    check_family(family, config)
+
+
+@pytest.mark.parametrize(("family", "config"), CASES[:4])
+def test_dense_and_sparse_products_learn_the_same(family, config: FamilyConfig, monkeypatch) -> None:
+    x, _ = planted(2048, 16, 32, 2)
+    config = config.model_copy(update={"dead_after_tokens": 300})
+    made = [learner(family, config, x)]
+    monkeypatch.setattr(base, "SMALL", 0)
+    made.append(learner(family, config, x))
+    assert [m.model.small for m in made] == [True, False]
+    for own in made:
+        with torch.no_grad():
+            own.model.b_enc[:5] = -50.0
+    for step in range(8):
+        batch = x[step * 128 :][:128]
+        parts = [own.step(batch, step, 20) for own in made]
+        for name, value in parts[0].items():
+            torch.testing.assert_close(parts[1][name].float(), value.float(), rtol=1e-4, atol=1e-5, msg=name)
+    for name, tensor in made[0].state().items():
+        torch.testing.assert_close(made[1].state()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def check_family(family, config: FamilyConfig) -> None:

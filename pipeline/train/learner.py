@@ -1,0 +1,149 @@
+"""A family under Adam, alone or several of one shape in one product."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.kernels import fast_dtype
+from pipeline.train.schedules import lr_factor
+from pipeline.train.source import Source
+from stores.dictionary import FeatureDictionary
+
+_MAY_DIFFER = {"seed", "l1_coefficient", "l0_coefficient"}  # between dictionaries in one product: they are tensors
+
+
+class FamilyLearner:
+    """Adam with β = (0.9, 0.999), ε = 6.25e-10 on scaled activations (Gao et al. 2024, appendix A.3)."""
+
+    def __init__(self, family: type[Family], config: FamilyConfig, source: Source, device: str) -> None:
+        self.config = config
+        self.dtype = fast_dtype(device)
+        self.model = family(config, source, self.dtype).to(device)
+        self.lr = config.lr or self.model.default_lr(config.d_sae)
+        self.optimiser = _adam(self.model.parameters())
+
+    @property
+    def shape(self) -> Hashable:
+        """Learners of equal shapes can be trained as a Stack; None: this one cannot."""
+        if not self.model.small:
+            return None
+        return type(self.model), self.config.model_dump_json(exclude=_MAY_DIFFER), self.dtype
+
+    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
+        """x: (batch, d_in) raw activations. Returns the parts of the loss."""
+        self.model.matmul_dtype = self.dtype
+        self.model.look(dict(self.model.named_buffers()))
+        loss = self.model.loss(x * self.model.scale, step, n_steps)
+        self.optimiser.zero_grad()
+        loss.total.backward()
+        _update(self, dict(self.model.named_parameters()), self.optimiser, step, n_steps)
+        return {name: part.detach() for name, part in loss.parts.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                state[f"adam.{name}.{key}"] = value
+        # A run goes on with the arithmetic it began with, wherever it is resumed.
+        state["bfloat16"] = torch.tensor(self.dtype == torch.bfloat16)
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+        for name, parameter in self.model.named_parameters():
+            prefix = f"adam.{name}."
+            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if moments:
+                self.optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
+        self.dtype = torch.bfloat16 if bool(state["bfloat16"]) else torch.float32
+
+    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+        return self.model.to_dictionary(hook_point, provenance)
+
+
+class Stack:
+    """Learners of one shape and at one step, trained in batched products; each learns what it would have learned alone.
+
+    Their weights and Adam's moments become parts of stacked tensors, (n, …), and stay theirs: to save one or to make a
+    dictionary of it, nothing need be known of the stack.
+    """
+
+    def __init__(self, learners: list[FamilyLearner]) -> None:
+        self.first = learners[0]
+        self.first.model.matmul_dtype = self.first.dtype
+        self.parameters = {
+            name: torch.stack([dict(own.model.named_parameters())[name].detach() for own in learners]).requires_grad_()
+            for name, _ in self.first.model.named_parameters()
+        }
+        self.buffers = {
+            name: torch.stack([dict(own.model.named_buffers())[name] for own in learners])
+            for name, _ in self.first.model.named_buffers()
+        }
+        self.optimiser = _adam(self.parameters.values())
+        for name, stacked in self.parameters.items():
+            self._join(learners, name, stacked)
+        for i, own in enumerate(learners):
+            for name, stacked in self.buffers.items():
+                setattr(own.model, name, stacked[i])
+
+    def _join(self, learners: list[FamilyLearner], name: str, stacked: Tensor) -> None:
+        """Make one parameter of all learners, and its moments, parts of the stacked ones."""
+        own = [dict(learner.model.named_parameters())[name] for learner in learners]
+        before = [learner.optimiser.state.get(p, {}) for learner, p in zip(learners, own, strict=True)]
+        zeros = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(own[0]), "exp_avg_sq": torch.zeros_like(own[0])}
+        moments = {k: torch.stack([b.get(k, z) for b in before]).detach() for k, z in zeros.items()}
+        moments["step"] = moments["step"][0].clone()
+        self.optimiser.state[stacked] = moments
+        for i, (learner, parameter) in enumerate(zip(learners, own, strict=True)):
+            parameter.data = stacked.detach()[i]
+            learner.optimiser.state[parameter] = {k: v if k == "step" else v[i] for k, v in moments.items()}
+
+    def step(self, x: Tensor, step: int, n_steps: int) -> list[dict[str, Tensor]]:
+        """As FamilyLearner.step, for each learner."""
+        model = self.first.model
+        model.look(self.buffers)
+
+        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(model, {**parameters, **buffers}, (x, step, n_steps))
+
+        totals, parts = vmap(loss, in_dims=(0, 0, None))(self.parameters, self.buffers, x * model.scale)
+        self.optimiser.zero_grad()
+        totals.sum().backward()
+        _update(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
+        columns = {name: part.detach().unbind() for name, part in parts.items()}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
+
+
+def _adam(parameters: Any) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, eps=6.25e-10, fused=True)
+
+
+def _update(
+    learner: FamilyLearner,
+    parameters: Mapping[str, Tensor],
+    optimiser: torch.optim.Adam,
+    step: int,
+    n_steps: int,
+    stacked: bool = False,
+) -> None:
+    """From the gradients to the next weights, by the settings of one learner. stacked: of several along dimension 0."""
+    config = learner.config
+    learner.model.before_step(parameters)
+    if config.grad_clip:
+        _clip([p.grad for p in parameters.values() if p.grad is not None], config.grad_clip, stacked)
+    optimiser.param_groups[0]["lr"] = learner.lr * lr_factor(step, n_steps, config.warmup, config.decay)
+    optimiser.step()
+    learner.model.after_step(parameters)
+
+
+def _clip(gradients: list[Tensor], largest: float, stacked: bool) -> None:
+    """Scale each dictionary's gradient down to a norm of `largest`, if it is longer."""
+    flat = [g.flatten(1) if stacked else g.flatten()[None] for g in gradients]
+    norm = torch.stack([g.norm(dim=1) for g in flat]).norm(dim=0)
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in flat:
+        gradient.mul_(factor[:, None])

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from pipeline.train.learner import FamilyLearner, Stack
+from tests.conftest import source_of
+from tests.pipeline.train.test_families import CASES, planted
+
+
+def states_of(learners: list[FamilyLearner]) -> list[dict[str, torch.Tensor]]:
+    return [{k: v.clone() for k, v in own.state().items()} for own in learners]
+
+
+def some(family, config, x: torch.Tensor) -> list[FamilyLearner]:
+    """Three of one shape: other seeds, and another sparsity coefficient where there is one."""
+    made = []
+    for seed in range(3):
+        update = {"seed": seed} | {
+            k: 0.1 + 0.2 * seed for k in type(config).model_fields if k.endswith("1_coefficient")
+        }
+        made.append(FamilyLearner(family, config.model_copy(update=update), source_of(x), "cpu"))
+        made[-1].dtype = torch.float32
+    return made
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_in_a_stack_each_learns_what_it_learns_alone(family, config, clip) -> None:
+    x, _ = planted(2048, 16, 32, 2)
+    config = config.model_copy(update={"grad_clip": clip, "dead_after_tokens": 300, "anneal_from": 0.2})
+    alone, together = some(family, config, x), some(family, config, x)
+    for own in [*alone, *together]:  # some are dead from the start, in one of them
+        with torch.no_grad():
+            own.model.b_enc[:5] = -50.0 if own.config.seed == 1 else 0.0
+    assert len({own.shape for own in together}) == 1
+    for step in range(4):  # a part of them has learned before
+        for own in [*alone, *together]:
+            own.step(x[step * 128 :][:128], step, 20)
+    stack = Stack(together)
+    for step in range(4, 20):
+        batch = x[(step * 128) % 2048 :][:128]
+        found = stack.step(batch, step, 20)
+        for own, parts in zip(alone, found, strict=True):
+            for name, value in own.step(batch, step, 20).items():
+                torch.testing.assert_close(parts[name].float(), value.float(), rtol=1e-5, atol=1e-6)
+    for own, other in zip(states_of(alone), states_of(together), strict=True):
+        assert own.keys() == other.keys()
+        for name, tensor in own.items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_one_that_leaves_the_stack_keeps_what_it_has_learned() -> None:
+    x, _ = planted(2048, 16, 32, 2)
+    family, config = CASES[0].values
+    made = some(family, config, x)
+    stack = Stack(made)
+    stack.step(x[:128], 0, 20)
+    rest = Stack(made[1:])
+    before = states_of(made)
+    rest.step(x[128:256], 1, 20)
+    after = states_of(made)
+    assert all(torch.equal(before[0][k], v) for k, v in after[0].items())
+    assert not torch.equal(before[1]["model.W_dec"], after[1]["model.W_dec"])
+    assert after[1]["adam.W_dec.step"] == 2
