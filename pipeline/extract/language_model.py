@@ -173,13 +173,13 @@ class LanguageModel:
     def writer(self, hook_point: str) -> Tensor:
         """(d, d_read): the matrix whose product with what a layer reads is written to the hook point, float32.
 
-        Raises UserError: the embedding writes there.
+        Raises ValueError: the embedding writes there.
         """
         layer, site = self.files.locate(hook_point)
         if site == "hook_resid_pre":
             layer -= 1
         if layer < 0:
-            raise UserError(f"{hook_point} is written by the embedding, by no matrix: use another init")
+            raise ValueError(f"{hook_point} is written by the embedding, by no matrix")
         block = cast(Any, self.model.transformer).h[layer]
         if site in ("mlp.hook_pre", "mlp.hook_post"):
             module = block.mlp.c_fc

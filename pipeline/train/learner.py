@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.nn.functional import normalize
 
 from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.kernels import fast_dtype
-from pipeline.train.schedules import lr_factor
+from pipeline.train.schedules import crossed, lr_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
+from stores.manifest import seed_of
 
 _MAY_DIFFER = {"seed", "l1_coefficient", "l0_coefficient"}  # between dictionaries in one product: they are tensors
 
@@ -25,6 +27,10 @@ class FamilyLearner:
         self.model = family(config, source, self.dtype).to(device)
         self.lr = config.lr or self.model.default_lr(config.d_sae)
         self.optimiser = _adam(self.model.parameters())
+        # One value each: b_enc, a threshold. W_dec, W_enc and b_dec are not of this kind.
+        self.at_first = {
+            n: float(p.detach()[0]) for n, p in self.model.named_parameters() if p.ndim == 1 and n != "b_dec"
+        }
 
     @property
     def shape(self) -> Hashable:
@@ -41,7 +47,44 @@ class FamilyLearner:
         self.optimiser.zero_grad()
         loss.total.backward()
         _update(self, dict(self.model.named_parameters()), self.optimiser, step, n_steps)
-        return {name: part.detach() for name, part in loss.parts.items()}
+        self.resample(x, step, n_steps)
+        parts = {name: part.detach() for name, part in loss.parts.items()}
+        return parts | {"dead": self.dead().sum()}
+
+    def dead(self) -> Tensor:
+        """(d_sae) bool"""
+        return self.model.tokens_since_fired > self.config.dead_after_tokens
+
+    @torch.no_grad()
+    def resample(self, x: Tensor, step: int, n_steps: int) -> None:
+        """Give the dead features new directions, if it is time for it.
+
+        Each gets a row of x, less b_dec, that is drawn with the probability of its squared error's square: a decoder row
+        along it, an encoder row of a fifth of the others' mean length, a bias of 0, and no memory in Adam (Bricken et al.
+        2023, "Towards monosemanticity", appendix "Neuron resampling", there with one larger sample of rows).
+        """
+        every = self.config.resample_every_tokens
+        if every is None or step >= (1 - self.config.decay) * n_steps or not crossed(step, len(x), every):
+            return
+        dead, model = self.dead(), self.model
+        n = int(dead.sum())
+        if not n:
+            return
+        generator = torch.Generator().manual_seed(seed_of("resample", self.config.seed, step))
+        error = (x - self.to_dictionary("", {}).to(x.device)(x)).double().square().sum(-1).square().cpu()
+        rows = torch.multinomial(error / error.sum(), n, replacement=n > len(x), generator=generator)
+        directions = normalize(x[rows.to(x.device)] * model.scale - model.b_dec, dim=-1)
+        for name, parameter in model.named_parameters():
+            if name == "b_dec":
+                continue
+            if name in self.at_first:
+                parameter[dead] = self.at_first[name]
+            else:
+                length = parameter[~dead].norm(dim=-1).mean() if bool((~dead).any()) else 1.0
+                parameter[dead] = directions * length * (0.2 if name == "W_enc" else 1.0)
+            for key in ("exp_avg", "exp_avg_sq"):
+                self.optimiser.state[parameter][key][dead] = 0.0
+        model.tokens_since_fired[dead] = 0
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -73,7 +116,7 @@ class Stack:
     """
 
     def __init__(self, learners: list[FamilyLearner]) -> None:
-        self.first = learners[0]
+        self.learners, self.first = learners, learners[0]
         self.first.model.matmul_dtype = self.first.dtype
         self.parameters = {
             name: torch.stack([dict(own.model.named_parameters())[name].detach() for own in learners]).requires_grad_()
@@ -114,7 +157,10 @@ class Stack:
         self.optimiser.zero_grad()
         totals.sum().backward()
         _update(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
-        columns = {name: part.detach().unbind() for name, part in parts.items()}
+        dead = (self.buffers["tokens_since_fired"] > self.first.config.dead_after_tokens).sum(-1)
+        for own in self.learners:
+            own.resample(x, step, n_steps)
+        columns = {name: part.detach().unbind() for name, part in {**parts, "dead": dead}.items()}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
 
 
@@ -135,7 +181,9 @@ def _update(
     learner.model.before_step(parameters)
     if config.grad_clip:
         _clip([p.grad for p in parameters.values() if p.grad is not None], config.grad_clip, stacked)
-    optimiser.param_groups[0]["lr"] = learner.lr * lr_factor(step, n_steps, config.warmup, config.decay)
+    optimiser.param_groups[0]["lr"] = learner.lr * lr_factor(
+        step, n_steps, config.warmup, config.decay, config.decay_shape
+    )
     optimiser.step()
     learner.model.after_step(parameters)
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
-from pipeline.train import checkpoint
+from pipeline.train import checkpoint, initialisation
+from pipeline.train.families.base import FamilyConfig
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
 from pipeline.train.source import Source, Weights
@@ -38,6 +39,12 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
     plans = plan_dictionaries(recipe, store.d, store.hook_points)
     if not plans:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
+    for p in plans:
+        if isinstance(p.config, FamilyConfig):
+            try:
+                initialisation.check(p.config.init, p.config.d_sae, p.hook_point, store.n_train_rows)
+            except ValueError as error:
+                raise UserError(f"train.{p.method} at {p.hook_point}: {error}") from None
     return [(p, _unit(p, config, run, store)) for p in plans]
 
 

@@ -4,12 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Config
+from pipeline.train.initialisation import Centre, Init, centre, directions
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
@@ -18,14 +20,28 @@ SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained
 
 
 class FamilyConfig(Config):
-    """Settings that all families have. One dictionary: one value of each."""
+    """Settings that all families have. One dictionary: one value of each.
+
+    lr: by default the family's rule. warmup, decay: parts of the steps over which the rate rises from 0 and falls to 0,
+    in a line or half a cosine; decay = 0 keeps it. init, init_noise: see initialisation.directions; init_norm: the length
+    of the encoder's rows, and of the decoder's where the family leaves them free. b_dec_init: of the training rows.
+    dead_after_tokens: a feature is dead when it was not active in as many tokens. resample_every_tokens: how often dead
+    ones are given new directions (by default never), until the rate decays.
+    """
 
     d_sae: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
-    lr: float | None = Field(default=None, gt=0)  # None: the family's rule
-    warmup: float = Field(default=0.05, ge=0, le=1)  # of the steps
+    lr: float | None = Field(default=None, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
     decay: float = Field(default=0.2, ge=0, le=1)
+    decay_shape: Literal["linear", "cosine"] = "linear"
     grad_clip: float | None = Field(default=None, gt=0)
+    init: Init = "random"
+    init_noise: float = Field(default=0.3, ge=0)
+    init_norm: float = Field(default=1.0, gt=0)
+    b_dec_init: Centre = "mean"
+    dead_after_tokens: int = Field(default=10_000_000, ge=1)
+    resample_every_tokens: int | None = Field(default=None, ge=1)
 
     def check(self, d_in: int) -> None:
         """Raises ValueError: these settings do not fit activations of d_in coordinates."""
@@ -42,9 +58,9 @@ class Loss:
 class Family(nn.Module, ABC):
     """Training form of a dictionary of d_sae features on scaled activations x (E|x - mean|² = d_in).
 
-    W_enc and W_dec are both (d_sae, d_in); b_enc (d_sae); b_dec (d_in), at the mean to begin with. W_dec starts with
-    random directions of unit length, W_enc = W_dec. b_dec learns from the reconstruction alone: the encoder reads
-    x - b_dec as data, and b_enc can make up for what that leaves out.
+    W_enc and W_dec are both (d_sae, d_in), in the same directions to begin with; b_enc (d_sae); b_dec (d_in). b_dec
+    learns from the reconstruction alone: the encoder reads x - b_dec as data, and b_enc can make up for what that leaves
+    out.
 
     unit_decoder: decoder rows keep unit length, and the gradient along them is removed (Gao et al. 2024, appendix A.4).
     tied: W_enc is W_dec.
@@ -63,13 +79,12 @@ class Family(nn.Module, ABC):
         self.matmul_dtype = matmul_dtype
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
-        generator = torch.Generator().manual_seed(seed)
-        directions = nn.functional.normalize(torch.randn(self.d_sae, self.d_in, generator=generator), dim=-1)
-        self.W_dec = nn.Parameter(directions.clone())
+        begin = directions(config.init, config.init_noise, self.d_sae, source, seed)
+        self.W_dec = nn.Parameter(begin if self.unit_decoder else config.init_norm * begin)
         if not self.tied:
-            self.W_enc = nn.Parameter(directions.clone())
+            self.W_enc = nn.Parameter(config.init_norm * begin)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
-        self.b_dec = nn.Parameter(torch.from_numpy(source.moments.mean * self.scale).float())
+        self.b_dec = nn.Parameter(torch.from_numpy(centre(config.b_dec_init, source) * self.scale).float())
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
         self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
         self.tokens_since_fired: Tensor

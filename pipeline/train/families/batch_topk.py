@@ -35,14 +35,14 @@ class BatchTopK(TopK):
         self.guess = 0.0 if self.small else 0.5 * float(state["threshold"])
 
     def select(self) -> Select:
-        return select_batch_topk(self.config.k, self.guess)
+        return select_batch_topk(self.k, self.guess)
 
     def selected(self, code: Code) -> None:
         if len(code.values):
             self._follow(code.values.detach().min())
 
     def dense_code(self, pre: Tensor) -> Tensor:
-        smallest = pre.detach().relu().flatten().topk(min(self.config.k * len(pre), pre.numel())).values[-1]
+        smallest = pre.detach().relu().flatten().topk(min(self.k * len(pre), pre.numel())).values[-1]
         z = pre.relu() * (pre >= smallest)
         self._follow(torch.where(z > 0, z.detach(), torch.inf).min())
         return z

@@ -8,21 +8,25 @@ from torch import Tensor
 
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import Code, Select, matmul, select_topk, sparse_autoencode_prefixes
+from pipeline.train.schedules import k_at
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
 
 
 class TopKConfig(FamilyConfig):
-    """k: active features a token. aux_k: dead features that predict the residual together (0: none)."""
+    """k: active features a token. k_start: what k falls from, in a line over the first k_anneal of the steps. aux_k: dead
+    features that predict the residual together, by default half of d_in as in the paper (0: none)."""
 
     k: int = Field(default=32, ge=1)
-    aux_k: int | None = Field(default=None, ge=0)  # None: half of d_in, as in the paper
+    k_start: int | None = Field(default=None, ge=1)
+    k_anneal: float = Field(default=0.2, gt=0, le=1)
+    aux_k: int | None = Field(default=None, ge=0)
     aux_coefficient: float = Field(default=1 / 32, ge=0)
-    dead_after_tokens: int = Field(default=10_000_000, ge=1)
 
     def check(self, d_in: int) -> None:
-        if self.k > self.d_sae:
-            raise ValueError(f"k = {self.k} is more than d_sae = {self.d_sae}")
+        for name, k in (("k", self.k), ("k_start", self.k_start or self.k)):
+            if k > self.d_sae:
+                raise ValueError(f"{name} = {k} is more than d_sae = {self.d_sae}")
 
 
 class TopK(Family):
@@ -33,10 +37,11 @@ class TopK(Family):
         self.config = config
         self.aux_k = config.aux_k if config.aux_k is not None else self.d_in // 2
         self.any_dead = False
+        self.k = config.k  # at the current step
 
     def select(self) -> Select:
         """Which pre-activations of a batch make its code."""
-        return select_topk(self.config.k)
+        return select_topk(self.k)
 
     def prefixes(self) -> tuple[int, ...]:
         """Numbers of latents, rising up to d_sae, each of which reconstructs on its own; the loss is their mean."""
@@ -49,6 +54,8 @@ class TopK(Family):
         self.any_dead = bool((state["tokens_since_fired"] > self.config.dead_after_tokens).any())
 
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+        config = self.config
+        self.k = k_at(step, n_steps, config.k_start or config.k, config.k, config.k_anneal)
         return self._dense_loss(x) if self.small else self._sparse_loss(x)
 
     def _sparse_loss(self, x: Tensor) -> Loss:
@@ -63,7 +70,6 @@ class TopK(Family):
         active = code.indices[code.values > 0]
         parts = {"mse": mse, "l0": torch.tensor(len(active) / len(x))}
         dead = self.tokens_since_fired > self.config.dead_after_tokens
-        parts["dead"] = dead.sum()
         if self.aux_k and self.any_dead:
             aux = self._auxiliary(centred.detach(), error.detach(), dead.nonzero().squeeze(1))
             parts["aux"] = aux
@@ -87,7 +93,7 @@ class TopK(Family):
         losses = [error.square().sum(-1).mean() for error in errors]
         total, mse = torch.stack(losses).mean(), losses[-1]
         dead = self.tokens_since_fired > self.config.dead_after_tokens
-        parts = {"mse": mse, "l0": self.activity(z), "dead": dead.sum()}
+        parts = {"mse": mse, "l0": self.activity(z)}
         if self.aux_k and self.any_dead:
             n = min(self.aux_k, self.d_sae)
             values, indices = torch.where(dead, pre, -torch.inf).topk(n, dim=-1)
@@ -98,7 +104,7 @@ class TopK(Family):
         return Loss(total, parts)
 
     def dense_code(self, pre: Tensor) -> Tensor:
-        values, indices = pre.topk(self.config.k, dim=-1)
+        values, indices = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, indices, values.relu())
 
     def _auxiliary(self, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:

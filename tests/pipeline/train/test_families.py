@@ -178,6 +178,45 @@ def test_dead_features_come_back_by_the_auxiliary_loss() -> None:
     assert dead[8] < dead[0]
 
 
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_dead_features_are_resampled(family, config: FamilyConfig) -> None:
+    x, _ = planted(4096, 16, 32, 2)
+    update = {"resample_every_tokens": 1024, "dead_after_tokens": 1000, "aux_k": 0}
+    made = learner(family, config.model_copy(update=update), x)
+    n_steps, size = 24, 256
+    with torch.no_grad():
+        made.model.b_enc[:20] = -1e6
+    before = {k: v.clone() for k, v in made.state().items()}
+    dead = [int(made.step(x[step * size % 4096 :][:size], step, n_steps)["dead"]) for step in range(4)]
+    assert dead[-1] == 0  # counted after the new ones were made
+    after = made.state()
+    assert (after["model.tokens_since_fired"][:20] == 0).all()
+    assert (after["model.b_enc"][:20] == before["model.b_enc"][20]).all()
+    assert not (after["adam.W_dec.exp_avg"][:20]).any()
+    # They are rows of the last batch, less b_dec, of the right lengths.
+    rows = torch.nn.functional.normalize(x[3 * size : 4 * size] * made.model.scale - made.model.b_dec, dim=-1).detach()
+    fresh = torch.nn.functional.normalize(after["model.W_dec"][:20], dim=-1)
+    assert (fresh @ rows.T).amax(1).min() > 0.9999
+    if not family.tied:
+        lengths = after["model.W_enc"].norm(dim=-1)
+        assert lengths[:20].mean() == pytest.approx(0.2 * float(lengths[20:].mean()), rel=1e-4)
+    # The same again: the draw is the step's own.
+    again = learner(family, config.model_copy(update=update), x)
+    again.load_state(before)
+    for step in range(4):
+        again.step(x[step * size % 4096 :][:size], step, n_steps)
+    assert torch.equal(again.state()["model.W_dec"], after["model.W_dec"])
+
+
+def test_k_anneals() -> None:
+    x, _ = planted(1024, 16, 32, 2)
+    made = learner(TopK, TopKConfig(d_sae=48, k=4, k_start=16, k_anneal=0.5), x)
+    l0 = [float(made.step(x[:256], step, 20)["l0"]) for step in range(12)]
+    assert l0[0] > 12
+    assert l0[10] <= 4
+    assert made.to_dictionary("", {}).spec.k == 4
+
+
 def test_l1_shrinks_as_in_the_closed_form() -> None:
     """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
     x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])

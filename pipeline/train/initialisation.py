@@ -1,0 +1,86 @@
+"""Where a dictionary's directions and its b_dec begin."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pipeline.train.rotations.msp import random_rotation
+from pipeline.train.source import Source
+from stores.manifest import seed_of
+
+Init = Literal["random", "orthogonal", "data", "pca", "writer", "privileged"]
+Centre = Literal["mean", "geometric_median"]
+
+_N_ROWS = 16_384  # that covariances and medians are taken of
+
+
+def check(init: Init, d_sae: int, hook_point: str, n_train_rows: int) -> None:
+    """Raises ValueError: there is nothing to begin so from."""
+    if init == "data" and n_train_rows < d_sae:
+        raise ValueError(f'init = "data" takes d_sae = {d_sae} training rows, the store has {n_train_rows}')
+    if init == "writer" and hook_point.startswith("blocks.0.hook_resid_pre"):
+        raise ValueError('init = "writer": the embedding writes there, no matrix does')
+
+
+def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) -> Tensor:
+    """(d_sae, d_in) rows of unit length, drawn from the seed.
+
+    random: uniform over the sphere. orthogonal: the rows of random rotations, one after another. data: training rows less
+    their mean. pca: principal components and their opposites, then draws from a Gaussian with the rows' covariance.
+    writer: left singular vectors, and their opposites, of the matrix that writes the hook point. privileged: unit vectors
+    and their opposites. These last two are repeated as often as it takes and get Gaussian noise of the length `noise`.
+    """
+    generator, d_in = torch.Generator().manual_seed(seed), len(source.moments.mean)
+    if init == "random":
+        found = torch.randn(d_sae, d_in, generator=generator)
+    elif init == "orthogonal":
+        found = torch.cat([random_rotation(d_in, seed_of(seed, i)) for i in range(-(-d_sae // d_in))])[:d_sae].float()
+    elif init == "data":
+        found = _centred(source, d_sae)
+        found = found[torch.randperm(len(found), generator=generator)]
+        found = found[:d_sae]
+    elif init == "pca":
+        rows = _centred(source, _N_ROWS).double()
+        variance, components = torch.linalg.eigh(rows.T @ rows / len(rows))
+        components = components.T.flip(0)
+        drawn = torch.randn(max(0, d_sae - 2 * d_in), d_in, generator=generator, dtype=torch.float64)
+        drawn = drawn @ (variance.flip(0).clamp_min(0).sqrt()[:, None] * components)
+        found = torch.cat([_both_ways(components), drawn])[:d_sae].float()
+    else:
+        basis = (
+            torch.eye(d_in)
+            if init == "privileged"
+            else torch.linalg.svd(source.weights().writer(source.hook_point)).U.T
+        )
+        both = _both_ways(basis.cpu())
+        found = both.repeat(-(-d_sae // len(both)), 1)[:d_sae]
+        noised = torch.randn(d_sae, d_in, generator=generator) * (noise / d_in**0.5)
+        found = found + noised
+    return normalize(found, dim=-1)
+
+
+def _centred(source: Source, n: int) -> Tensor:
+    """At most n training rows less their mean."""
+    return torch.from_numpy(source.rows(n) - source.moments.mean.astype(np.float32))
+
+
+def _both_ways(basis: Tensor) -> Tensor:
+    """(2 n, d): each direction and its opposite, since codes are not negative."""
+    return torch.stack([basis, -basis], 1).flatten(0, 1)
+
+
+def centre(kind: Centre, source: Source) -> np.ndarray:
+    """(d_in,) float64: the mean, or the point of least summed distance to the training rows, by Weiszfeld's steps
+    (Weiszfeld 1937)."""
+    point = source.moments.mean
+    if kind == "geometric_median":
+        rows = source.rows(_N_ROWS).astype(np.float64)
+        for _ in range(100):
+            weights = 1 / np.maximum(np.linalg.norm(rows - point, axis=1), 1e-12)
+            before, point = point, weights @ rows / weights.sum()
+            if np.linalg.norm(point - before) < 1e-7 * np.linalg.norm(point):
+                break
+    return point
