@@ -1,6 +1,7 @@
 """argv → (stage, recipe). The only reader of sys.argv."""
 
 import errno
+import os
 import sys
 import time
 import traceback
@@ -31,6 +32,11 @@ Workers = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+def _first_process() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _guarded(debug: bool, work: Callable[[], None]) -> None:
     """Exit code 2 and one line for bad input, 1 and one line for what failed while running."""
     try:
@@ -44,7 +50,8 @@ def _guarded(debug: bool, work: Callable[[], None]) -> None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             where = f" at {error.filename}" if error.filename else ""
             kind, message = "", f"no space left{where}: make room and run the same command again, it goes on from there"
-        print(f"unmix: {kind}{message}", file=sys.stderr)
+        if _first_process() or not known:  # what all find, one says
+            print(f"unmix: {kind}{message}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
 
@@ -71,6 +78,8 @@ def _run_stages(
             raise UserError(
                 "--replace with --worker: the workers would remove each other's work; replace with one first"
             )
+        if "WORLD_SIZE" in os.environ and stages != ["train"]:
+            raise UserError(f"torchrun is for train alone, not {' '.join(stages)}: extract takes --worker I/N")
         if "extract" in stages:
             check(loaded)
         for stage in stages:
@@ -79,9 +88,9 @@ def _run_stages(
             started = time.time()
             did = STAGES[stage](run)
             took = f"{time.time() - started:.1f} s"
-            print(
-                f"{stage}: {f'done in {took}' if did else f'nothing to do, all is there ({took})'}, {run.folder / stage}"
-            )
+            what = f"done in {took}" if did else f"nothing to do, all is there ({took})"
+            if _first_process():
+                print(f"{stage}: {what}, {run.folder / stage}")
             if stage == "score":
                 _show_scores(run.folder / "score" / "scores.json")
 

@@ -98,7 +98,9 @@ class ExtractConfig(Config):
 
 class TrainConfig(Config):
     """Settings that all dictionaries share, and one table, or several, per method. In a method's table a list means
-    one dictionary for each value; `hook_points` restricts it to some."""
+    one dictionary for each value; `hook_points` restricts it to some. parallel: what several processes divide among
+    them, the rows of each batch or the features of each dictionary. precision: of the matrix products; weights, moments
+    and sums are float32. "auto" is bfloat16 where the hardware multiplies it."""
 
     batch_size: int = Field(default=2048, ge=1)
     n_tokens: int = Field(ge=1)
@@ -106,6 +108,8 @@ class TrainConfig(Config):
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     residency: Literal["auto", "stream", "ram", "gpu"] = "auto"
     window_chunks: int | None = Field(default=None, ge=1)
+    parallel: Literal["data", "features"] = "data"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(default=0, ge=0)  # of the data order
     methods: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 

@@ -1,5 +1,6 @@
 """The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.train import stage as train
+from pipeline.train.ranks import Ranks
 from pipeline.units import Unit, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
@@ -65,7 +67,10 @@ def choose_device(name: str) -> str:
         raise UserError(f"--device {name}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return "cuda"
 
 
 def check(recipe: Recipe) -> None:
@@ -93,14 +98,17 @@ def run_train(run: Run) -> bool:
     store = run.open_store()
     work = train.plan(run.recipe, run.folder, store)
     units = [unit for _, unit in work]
-    left = pending(units, run.replace)
-    train.sweep([unit for unit in units if unit not in left])
+    ranks = Ranks.join(run.recipe.train.parallel, run.device)
+    names = ranks.decided(lambda: {(unit.folder, unit.name) for unit in pending(units, run.replace)})
+    left = [unit for unit in units if (unit.folder, unit.name) in names]
+    if ranks.rank == 0:
+        train.sweep([unit for unit in units if unit not in left])
     description = store.description
 
     def weights() -> LanguageModel:
         return ModelFiles.of_store(description).load(description.weight_processing)
 
-    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], weights, run.device)
+    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], weights, run.device, ranks)
     return bool(left)
 
 

@@ -81,6 +81,17 @@ def make_store(
     return writer.close() if close else writer
 
 
+def planted_rows(n: int, d: int, G: int = 32, k: int = 2) -> np.ndarray:
+    """(n, d) sums of k of G random unit directions with strengths in [1/2, 1]."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(G, d))
+    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    active = rng.random((n, G)).argsort(1)[:, :k]
+    strength = np.zeros((n, G))
+    np.put_along_axis(strength, active, rng.uniform(0.5, 1, (n, k)), 1)
+    return (strength @ truth + 3).astype(np.float32)
+
+
 def source_of(x: torch.Tensor, hook_point: str = "blocks.0.hook_resid_post", weights: Any = None) -> Source:
     """What a method may know of the rows of x."""
     values = x.double().numpy()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.products import linear
+from pipeline.train.ranks import ALONE, Ranks
 
 # Compressed sparse rows are complete for what is done here, a product with a dense matrix.
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")
@@ -44,10 +45,15 @@ class Code(NamedTuple):
 Select = Callable[[Tensor], Code]
 
 
-def select_topk(k: int) -> Select:
-    """The k largest pre-activations of each row; of those, the positive ones."""
+def select_topk(k: int, ranks: Ranks = ALONE) -> Select:
+    """The k largest pre-activations of each row, over all processes that hold features; of those, the positive ones."""
 
     def select(pre: Tensor) -> Code:
+        if ranks.splits_features:
+            values, indices = pre.topk(min(k, pre.shape[1]), dim=-1)
+            kept = ranks.kept_of_largest(values, k) & (values > 0)
+            offsets = F.pad(kept.sum(-1).cumsum(0), (1, 0))
+            return Code(values[kept].float(), indices[kept], offsets)
         if pre.device.type == "cpu" and pre.shape[1] >= 2 * _GROUPS_PER_K * k:
             return _largest(pre, k)
         values, indices = pre.topk(k, dim=-1, sorted=False)
@@ -119,20 +125,25 @@ def select_positive(pre: Tensor) -> Code:
     return _code(pre, pre > 0)
 
 
-def select_batch_topk(k: int, guess: float = 0.0) -> Select:
+def select_batch_topk(k: int, guess: float = 0.0, ranks: Ranks = ALONE) -> Select:
     """The k · batch largest positive pre-activations of the whole batch, and what equals the smallest of them.
 
     guess: below what value none of them is thought to lie; it costs time when it is wrong, and changes nothing.
     """
 
     def select(pre: Tensor) -> Code:
-        n = k * len(pre)
+        n = k * int(ranks.row_total(torch.tensor(len(pre), device=pre.device)))
         code = _code(pre, pre > guess)
-        if guess > 0 and len(code.values) < n:
+
+        def found() -> int:
+            return int(ranks.total(torch.tensor(len(code.values), device=pre.device)))
+
+        if guess > 0 and found() < n:
             code = _code(pre, pre > 0)
-        if len(code.values) <= n:
+        if found() <= n:
             return code
-        kept = code.values >= code.values.topk(n, sorted=False).values.min()
+        best = code.values.topk(min(n, len(code.values)), sorted=False).values
+        kept = code.values >= torch.cat(ranks.gathered(best)).topk(n, sorted=False).values.min()
         offsets = F.pad(torch.bincount(_rows(code)[kept], minlength=len(pre)).cumsum(0), (1, 0))
         return Code(code.values[kept], code.indices[kept], offsets)
 

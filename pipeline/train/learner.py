@@ -1,6 +1,7 @@
 """A family under Adam, alone or several of one shape in one product."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import normalize
 
 from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.kernels import fast_dtype
+from pipeline.train.ranks import ALONE
 from pipeline.train.schedules import crossed, lr_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
@@ -23,10 +25,12 @@ class FamilyLearner:
 
     def __init__(self, family: type[Family], config: FamilyConfig, source: Source, device: str) -> None:
         self.config = config
-        self.dtype = fast_dtype(device)
+        self.dtype = fast_dtype(device) if source.precision == "auto" else getattr(torch, source.precision)
         self.model = family(config, source, self.dtype).to(device)
         self.lr = config.lr or self.model.default_lr(config.d_sae)
         self.optimiser = _adam(self.model.parameters())
+        self.source, self.ranks = source, source.ranks
+        self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
         # One value each: b_enc, a threshold. W_dec, W_enc and b_dec are not of this kind.
         self.at_first = {
             n: float(p.detach()[0]) for n, p in self.model.named_parameters() if p.ndim == 1 and n != "b_dec"
@@ -45,11 +49,21 @@ class FamilyLearner:
         self.model.look(dict(self.model.named_buffers()))
         loss = self.model.loss(x * self.model.scale, step, n_steps)
         self.optimiser.zero_grad()
-        loss.total.backward()
+        (loss.total * self._share(x)).backward()
+        for parameter in self.model.parameters():
+            if self.ranks.splits_rows and parameter.grad is not None:
+                parameter.grad = self.ranks.row_total(parameter.grad)
         _update(self, dict(self.model.named_parameters()), self.optimiser, step, n_steps)
         self.resample(x, step, n_steps)
-        parts = {name: part.detach() for name, part in loss.parts.items()}
-        return parts | {"dead": self.dead().sum()}
+        parts = {name: self.ranks.row_mean(part.detach(), len(x)) for name, part in loss.parts.items()}
+        dead = self.dead().sum()
+        return parts | {"dead": self.ranks.total(dead) if self.ranks.splits_features else dead}
+
+    def _share(self, x: Tensor) -> float:
+        """What part of the whole batch x is."""
+        if len(x) not in self._n_rows:
+            self._n_rows[len(x)] = int(self.ranks.row_total(torch.tensor(len(x), device=x.device)))
+        return len(x) / self._n_rows[len(x)]
 
     def dead(self) -> Tensor:
         """(d_sae) bool"""
@@ -64,8 +78,11 @@ class FamilyLearner:
         2023, "Towards monosemanticity", appendix "Neuron resampling", there with one larger sample of rows).
         """
         every = self.config.resample_every_tokens
-        if every is None or step >= (1 - self.config.decay) * n_steps or not crossed(step, len(x), every):
+        if every is None or step >= (1 - self.config.decay) * n_steps:
             return
+        if not crossed(step, round(len(x) / self._share(x)), every):
+            return
+        x = self.ranks.whole_batch(x)
         dead, model = self.dead(), self.model
         n = int(dead.sum())
         if not n:
@@ -91,11 +108,15 @@ class FamilyLearner:
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 state[f"adam.{name}.{key}"] = value
+        if self.ranks.splits_features:
+            state = {k: torch.cat(self.ranks.gathered(v)) if _per_feature(k, v) else v for k, v in state.items()}
         # A run goes on with the arithmetic it began with, wherever it is resumed.
         state["bfloat16"] = torch.tensor(self.dtype == torch.bfloat16)
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        own = self.ranks.shard(self.config.d_sae)
+        state = {k: v[own] if _per_feature(k, v) else v for k, v in state.items()}
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         for name, parameter in self.model.named_parameters():
             prefix = f"adam.{name}."
@@ -105,7 +126,16 @@ class FamilyLearner:
         self.dtype = torch.bfloat16 if bool(state["bfloat16"]) else torch.float32
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        return self.model.to_dictionary(hook_point, provenance)
+        if not self.ranks.splits_features:
+            return self.model.to_dictionary(hook_point, provenance)
+        whole = FamilyLearner(type(self.model), self.config, replace(self.source, ranks=ALONE), "cpu")
+        whole.load_state({k: v.cpu() for k, v in self.state().items()})
+        return whole.to_dictionary(hook_point, provenance)
+
+
+def _per_feature(name: str, tensor: Tensor) -> bool:
+    """Whether the rows of a part of the state are features."""
+    return tensor.ndim > 0 and "b_dec" not in name and "penalties" not in name
 
 
 class Stack:

@@ -21,6 +21,7 @@ from pipeline.train import checkpoint, initialisation
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
+from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
 from pipeline.units import Unit
 from stores.activations import ActivationStore
@@ -29,6 +30,7 @@ from stores.manifest import commit_bytes
 
 VERSION = 1
 _LOG_EVERY = 10
+_SHARDED = ("topk", "batch_topk")  # methods that parallel = "features" can train
 
 
 def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[DictionaryPlan, Unit]]:
@@ -37,6 +39,17 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
     if config.batch_size > store.n_train_rows:
         raise UserError(f"train.batch_size = {config.batch_size}, but the store has {store.n_train_rows} training rows")
     plans = plan_dictionaries(recipe, store.d, store.hook_points)
+    if config.parallel == "features":
+        for p in plans:
+            if (
+                p.method not in _SHARDED
+                or getattr(p.config, "resample_every_tokens", None)
+                or getattr(p.config, "grad_clip", None)
+            ):
+                raise UserError(
+                    f'train.{p.method} at {p.hook_point}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
+                    f"resampling and grad_clip"
+                )
     if not plans:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
     for p in plans:
@@ -51,7 +64,7 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
 def _unit(plan: DictionaryPlan, config: TrainConfig, run: Path, store: ActivationStore) -> Unit:
     shared: dict[str, Any] = {"seed": config.seed, "window_chunks": config.window_chunks}
     if METHODS[plan.method].learner:
-        shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens}
+        shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens, "precision": config.precision}
     settings = {"hook_point": plan.hook_point, plan.method: settings_json(plan.config), **shared}
     folder = run / "train" / plan.hook_point / plan.name
     return Unit("train", plan.name, folder, VERSION, settings, {"store_digest": store.digest})
@@ -78,23 +91,27 @@ def execute(
     work: list[tuple[DictionaryPlan, Unit]],
     weights: Callable[[], Weights],
     device: str,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Make the dictionaries that are not there, those of one hook point on one read of the store.
 
-    weights: of the model that the store was made from, for those who ask.
+    weights: of the model that the store was made from, for those who ask. ranks: the processes that call this together;
+    the first of them writes.
     Raises RuntimeError, when all others are done: some diverged.
     """
     diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items = {plan.name: (plan, unit) for plan, unit in together}
-        source = _source(recipe.train, store, hook_point, weights)
+        source = _source(recipe.train, store, hook_point, weights, ranks)
         for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
-            _fit(recipe, store, source, plan, unit, device)
+            if ranks.rank == 0:
+                _fit(recipe, store, source, plan, unit, device)
             del items[plan.name]
-        for _, unit in items.values():
-            unit.begin()
+        if ranks.rank == 0:
+            for _, unit in items.values():
+                unit.begin()
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
-        for start, names in checkpoint.groups(folders):
+        for start, names in ranks.decided(partial(checkpoint.groups, folders)):
             diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
     if diverged:
         raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
@@ -123,8 +140,11 @@ def _fit(recipe: Recipe, store: ActivationStore, source: Source, plan: Dictionar
     unit.finish(device, time.time() - started)
 
 
-def _source(config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights]) -> Source:
-    return Source(hook_point, store.stats(hook_point), cache(partial(_rows, config, store, hook_point)), cache(weights))
+def _source(
+    config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights], ranks: Ranks
+) -> Source:
+    rows = cache(partial(_rows, config, store, hook_point))
+    return Source(hook_point, store.stats(hook_point), rows, cache(weights), ranks, config.precision)
 
 
 def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
@@ -161,6 +181,7 @@ class _Group:
         device: str,
     ) -> None:
         self.recipe, self.store, self.items, self.device = recipe, store, items, device
+        self.ranks, self.first = source.ranks, source.ranks.rank == 0
         self.hook_point = source.hook_point
         self.learners: dict[str, Learner] = {}  # those that have not diverged
         self.diverged: list[str] = []
@@ -177,10 +198,12 @@ class _Group:
         others go on as if it had not been there."""
         config, n_steps, started = self.recipe.train, self.recipe.train.n_steps, time.time()
         for name, learner in self.learners.items():
-            self.items[name][1].begin(done=start)
             if start:
                 learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
-            _forget_metrics(self.folder(name) / "metrics.jsonl", start)
+            if self.first:
+                self.items[name][1].begin(done=start)
+                _forget_metrics(self.folder(name) / "metrics.jsonl", start)
+        self.ranks.wait()
         loader = BatchLoader(
             self.store,
             (self.hook_point,),
@@ -191,23 +214,24 @@ class _Group:
             window_chunks=config.window_chunks,
             residency=config.residency,
             device=self.device,
+            rank=self.ranks.rank if self.ranks.splits_rows else 0,
+            world_size=self.ranks.size if self.ranks.splits_rows else 1,
         )
         saved_at = time.time()
         tokens_per_step = config.batch_size * len(self.learners)
         with progress(
             total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
-            desc=f"train {len(self.learners)} at {self.hook_point}",
+            desc=f"train {len(self.learners)} at {self.hook_point}", disable=not self.first,
         ) as bar:  # fmt: skip
             for report in train(self.learners, loader, self.hook_point, n_steps):
                 bar.update(tokens_per_step)
                 last = report.step == n_steps
+                due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
                 if report.step % _LOG_EVERY == 0 or last:
-                    self._drop(
-                        report.step, [n for n, m in report.metrics.items() if n in self.learners and _nonfinite(m)]
-                    )
+                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
                     self._log(report.step, report.metrics)
-                by_step = config.checkpoint_every_steps and report.step % config.checkpoint_every_steps == 0
-                if not last and (by_step or time.time() - saved_at > config.checkpoint_every_s):
+                    due = self.ranks.agreed(due or time.time() - saved_at > config.checkpoint_every_s)
+                if due and not last:
                     self._save(report.step)
                     saved_at = time.time()
                 if not self.learners:
@@ -216,14 +240,17 @@ class _Group:
         for name, learner in self.learners.items():
             plan, unit = self.items[name]
             dictionary = learner.to_dictionary(self.hook_point, _provenance(self.recipe, self.store, plan, unit))
+            if not self.first:
+                continue
             dictionary.save(unit.folder)
             unit.headline.update(_last_metrics(unit.folder / "metrics.jsonl"))
             unit.finish(self.device, time.time() - started)
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
+        self.ranks.wait()
         return self.diverged
 
     def _drop(self, step: int, names: list[str]) -> None:
-        for name in names:
+        for name in self.ranks.agreed([name for name in names if name in self.learners]):
             del self.learners[name]
             saved = checkpoint.steps(self.folder(name) / "checkpoints")
             kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
@@ -233,6 +260,8 @@ class _Group:
     def _save(self, step: int) -> None:
         states = {name: learner.state() for name, learner in self.learners.items()}
         self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
+        if not self.first:
+            return
         for name in self.learners:
             checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
         for name in self.learners:
@@ -240,7 +269,7 @@ class _Group:
 
     def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
         d_in = self.store.d(self.hook_point)
-        for name in self.learners:
+        for name in self.learners if self.first else ():
             values = metrics[name]
             record = {"step": step, "tokens": step * self.recipe.train.batch_size}
             record |= {key: round(float(value), 6) for key, value in values.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -73,13 +74,16 @@ class Family(nn.Module, ABC):
 
     def __init__(self, config: FamilyConfig, source: Source, matmul_dtype: torch.dtype) -> None:
         super().__init__()
-        self.d_in, self.d_sae = len(source.moments.mean), config.d_sae
+        self.d_in = len(source.moments.mean)
+        self.ranks = source.ranks
+        own = self.ranks.shard(config.d_sae)
+        self.d_sae = own.stop - own.start  # features held here
         self.scale = source.moments.scale
-        self.small = self.d_in * self.d_sae <= SMALL
+        self.small = self.ranks.size == 1 and self.d_in * self.d_sae <= SMALL
         self.matmul_dtype = matmul_dtype
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
-        begin = directions(config.init, config.init_noise, self.d_sae, source, seed)
+        begin = directions(config.init, config.init_noise, config.d_sae, source, seed)[own].contiguous()
         self.W_dec = nn.Parameter(begin if self.unit_decoder else config.init_norm * begin)
         if not self.tied:
             self.W_enc = nn.Parameter(config.init_norm * begin)
@@ -135,6 +139,9 @@ class Family(nn.Module, ABC):
 
     def count(self, fired: Tensor, n_tokens: int) -> None:
         """fired: (d_sae) bool, whether each feature was active in this batch of n_tokens."""
+        if self.ranks.splits_rows:
+            everywhere = self.ranks.row_total(F.pad(fired.long(), (0, 1), value=n_tokens))
+            fired, n_tokens = everywhere[:-1] > 0, int(everywhere[-1])
         self.tokens_since_fired.add_(n_tokens).masked_fill_(fired, 0)
 
     def raw_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

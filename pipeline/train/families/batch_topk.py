@@ -35,11 +35,11 @@ class BatchTopK(TopK):
         self.guess = 0.0 if self.small else 0.5 * float(state["threshold"])
 
     def select(self) -> Select:
-        return select_batch_topk(self.k, self.guess)
+        return select_batch_topk(self.k, self.guess, self.ranks)
 
     def selected(self, code: Code) -> None:
-        if len(code.values):
-            self._follow(code.values.detach().min())
+        infinity = torch.full((1,), torch.inf, device=code.values.device)
+        self._follow(self.ranks.smallest(torch.cat([code.values.detach(), infinity]).min()))
 
     def dense_code(self, pre: Tensor) -> Tensor:
         smallest = pre.detach().relu().flatten().topk(min(self.k * len(pre), pre.numel())).values[-1]

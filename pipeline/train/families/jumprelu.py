@@ -71,7 +71,8 @@ class JumpReLU(Family):
         out = matmul(z, self.W_dec, self.matmul_dtype).float()
         mse = (centred - out).square().sum(-1).mean()
         l0 = active.sum() / len(x)
-        penalty = l0 if config.l0_target is None else self.d_in * (l0 / config.l0_target - 1).square()
+        everyones = self.ranks.row_mean(l0, len(x))  # the penalty is not linear in it
+        penalty = l0 if config.l0_target is None else self.d_in * (everyones / config.l0_target - 1).square()
         coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
         self.activity(z)
         return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})

@@ -62,7 +62,8 @@ class PAnneal(Family):
         mse = (centred - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
         penalty = self._penalty(z, p)
         with torch.no_grad():
-            pair = torch.stack([penalty, self._penalty(z, next_p)])
+            own = (penalty, self._penalty(z, next_p))
+            pair = torch.stack([self.ranks.row_mean(value, len(x)) for value in own])
             self.penalties.copy_(torch.cat([self.penalties[:, 1:], pair[:, None]], 1))
         coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l1_warmup)
         parts = {"mse": mse, "l0": self.activity(z), "p": self.p.clone(), "penalty": penalty}

@@ -63,7 +63,7 @@ class ReluL1(Family):
             l1 = (z.sum(0, dtype=torch.float32) * norm).sum() / len(x)
             l0 = self.activity(z)
         mse = (centred - out).square().sum(-1).mean()
-        self.density.copy_(l0 / self.d_sae)
+        self.density.copy_(self.ranks.row_mean(l0, len(x)) / self.d_sae)
         coefficient = self.coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
         return Loss(mse + coefficient * l1, {"mse": mse, "l1": l1, "l0": l0})
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import Code, Select, matmul, select_topk, sparse_autoencode_prefixes
+from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.schedules import k_at
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
@@ -41,7 +42,7 @@ class TopK(Family):
 
     def select(self) -> Select:
         """Which pre-activations of a batch make its code."""
-        return select_topk(self.k)
+        return select_topk(self.k, self.ranks)
 
     def prefixes(self) -> tuple[int, ...]:
         """Numbers of latents, rising up to d_sae, each of which reconstructs on its own; the loss is their mean."""
@@ -51,7 +52,8 @@ class TopK(Family):
         """What a family learns from the code of a batch besides its gradient."""
 
     def look(self, state: Mapping[str, Tensor]) -> None:
-        self.any_dead = bool((state["tokens_since_fired"] > self.config.dead_after_tokens).any())
+        dead = (state["tokens_since_fired"] > self.config.dead_after_tokens).any()
+        self.any_dead = bool(self.ranks.total(dead.int()))
 
     def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
         config = self.config
@@ -64,16 +66,17 @@ class TopK(Family):
         outs, code = sparse_autoencode_prefixes(
             centred.detach(), *weights, self.select(), self.prefixes(), self.matmul_dtype
         )
-        errors = centred - outs
+        errors = centred - self.ranks.whole_sum(outs)
         mse_of_prefixes = errors.square().sum(-1).mean(-1)
         total, mse, error = mse_of_prefixes.mean(), mse_of_prefixes[-1], errors[-1]
         active = code.indices[code.values > 0]
-        parts = {"mse": mse, "l0": torch.tensor(len(active) / len(x))}
+        l0 = torch.tensor(len(active) / len(x), device=x.device)
+        parts = {"mse": mse, "l0": self.ranks.total(l0) if self.ranks.splits_features else l0}
         dead = self.tokens_since_fired > self.config.dead_after_tokens
         if self.aux_k and self.any_dead:
             aux = self._auxiliary(centred.detach(), error.detach(), dead.nonzero().squeeze(1))
             parts["aux"] = aux
-            total = total + self.config.aux_coefficient * mse.detach() * aux
+            total = total + self.config.aux_coefficient * self.ranks.row_mean(mse.detach(), len(x)) * aux
         fired = torch.zeros(self.d_sae, dtype=torch.bool, device=x.device)
         fired[active] = True
         self.count(fired, len(x))
@@ -111,14 +114,17 @@ class TopK(Family):
         """FVU of the error as the dead features alone predict it from their largest pre-activations."""
         pre = matmul(x, self.W_enc[dead].T, self.matmul_dtype).float() + self.b_enc[dead]
         values, indices = pre.topk(min(self.aux_k, len(dead)), dim=-1)
+        if self.ranks.splits_features:
+            values = values * self.ranks.kept_of_largest(values, self.aux_k)
         code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
-        predicted = matmul(code, self.W_dec[dead], self.matmul_dtype).float()
-        return _fvu(error, predicted)
+        predicted = self.ranks.whole_sum(matmul(code, self.W_dec[dead], self.matmul_dtype).float())
+        return _fvu(error, predicted, self.ranks)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         spec = Spec("topk", self.d_in, self.d_sae, hook_point, self.config.k, provenance)
         return FeatureDictionary(spec, *self.raw_weights())
 
 
-def _fvu(x: Tensor, x_hat: Tensor) -> Tensor:
-    return (x - x_hat).square().sum() / x.square().sum().clamp_min(1e-12)
+def _fvu(x: Tensor, x_hat: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    size = ranks.row_mean(x.square().sum() / len(x), len(x))
+    return (x - x_hat).square().sum() / len(x) / size.clamp_min(1e-12)

@@ -43,7 +43,7 @@ class RotationLearner:
 
     def __init__(self, config: RotationConfig, source: Source, device: str) -> None:
         self.config, self.device = config, device
-        self.scale = source.moments.scale
+        self.scale, self.ranks = source.moments.scale, source.ranks
         self.mean = torch.from_numpy(source.moments.mean)
         d = len(self.mean)
         start = random_rotation(d, config.seed) if config.init == "random" else torch.eye(d, dtype=torch.float64)
@@ -56,12 +56,12 @@ class RotationLearner:
         """x: (batch, d_in) raw activations."""
         centred = (x - self.mean.to(x)) * self.scale
         y = centred @ self._state["R"].float().T
-        self._state["stretched"] += y.pow(3).T @ centred
+        self._state["stretched"] += self.ranks.row_total(y.pow(3).T @ centred)
         n = min(self.config.n_iterations, n_steps)
         if (step + 1) * n // n_steps > step * n // n_steps:
             self._state["R"] = polar(self._state["stretched"])
             self._state["stretched"].zero_()
-        return {"l4": y.pow(4).sum(-1).mean()}
+        return {"l4": self.ranks.row_mean(y.pow(4).sum(-1).mean(), len(x))}
 
     def state(self) -> dict[str, Tensor]:
         return self._state

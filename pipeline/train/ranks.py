@@ -1,0 +1,147 @@
+"""Several processes that train the same dictionaries, as torchrun starts them: by parts of each batch, or of the features.
+
+Each function is a collective: all processes call it, in the same order. With one process it does nothing.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+Parallel = Literal["data", "features"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """parallel: "data": each process sees its rows of a batch and holds whole dictionaries; "features": each sees whole
+    batches and holds its part of every dictionary's features."""
+
+    rank: int = 0
+    size: int = 1
+    parallel: Parallel = "data"
+
+    @staticmethod
+    def join(parallel: Parallel, device: str) -> "Ranks":
+        """Meet the processes that torchrun started beside this one, if it did."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        return Ranks(int(os.environ.get("RANK", "0")), size, parallel)
+
+    @property
+    def splits_rows(self) -> bool:
+        return self.size > 1 and self.parallel == "data"
+
+    @property
+    def splits_features(self) -> bool:
+        return self.size > 1 and self.parallel == "features"
+
+    def shard(self, d_sae: int) -> slice:
+        """The features that this process holds."""
+        if not self.splits_features:
+            return slice(0, d_sae)
+        return slice(d_sae * self.rank // self.size, d_sae * (self.rank + 1) // self.size)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over all processes; no gradient."""
+        if self.size > 1:
+            x = x.detach().clone()
+            dist.all_reduce(x)
+        return x
+
+    def row_total(self, x: Tensor) -> Tensor:
+        """The sum of what each process has for its rows."""
+        return self.total(x) if self.splits_rows else x.detach()
+
+    def row_mean(self, mean: Tensor, n_rows: int) -> Tensor:
+        """The mean over the whole batch, from the mean over n_rows of its rows. The gradient is that of the own mean: the
+        processes' gradients are averaged later."""
+        if not self.splits_rows:
+            return mean
+        both = self.total(
+            torch.stack([mean.detach().float() * n_rows, torch.tensor(float(n_rows), device=mean.device)])
+        )
+        return mean + (both[0] / both[1] - mean.detach())
+
+    def smallest(self, x: Tensor) -> Tensor:
+        """The least of all processes' x."""
+        if self.size > 1:
+            x = x.detach().clone()
+            dist.all_reduce(x, dist.ReduceOp.MIN)
+        return x
+
+    def whole_sum(self, part: Tensor) -> Tensor:
+        """The sum of what each process's features contribute; each gets the whole gradient for its part."""
+        return _SumOfShards.apply(part) if self.splits_features else part  # type: ignore[return-value]
+
+    def gathered(self, x: Tensor) -> list[Tensor]:
+        """Every process's x; the shapes may differ along dimension 0."""
+        if self.size == 1:
+            return [x]
+        lengths = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(x)], device=x.device))
+        longest = max(int(n) for n in lengths)
+        padded = torch.zeros((longest, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return [part[: int(n)] for part, n in zip(parts, lengths, strict=True)]
+
+    def whole_batch(self, x: Tensor) -> Tensor:
+        """The rows of the whole batch in their order, of which process r has those from r on in steps of `size`."""
+        if not self.splits_rows:
+            return x
+        parts = self.gathered(x)
+        whole = torch.empty((sum(map(len, parts)), *x.shape[1:]), dtype=x.dtype, device=x.device)
+        for r, part in enumerate(parts):
+            whole[r :: self.size] = part
+        return whole
+
+    def kept_of_largest(self, values: Tensor, k: int) -> Tensor:
+        """(batch, m) bool: which of this process's values are among the k largest of their row over all processes.
+
+        Of equal ones those of lower ranks come first, so that there are exactly k.
+        """
+        parts = self.gathered(values.detach().T.contiguous())
+        everyone = torch.cat(parts).T
+        best = everyone.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+        kept = torch.zeros_like(everyone, dtype=torch.bool).scatter(1, best, True)
+        begin = sum(len(part) for part in parts[: self.rank])
+        return kept[:, begin : begin + values.shape[1]]
+
+    def agreed(self, value: T) -> T:
+        """The first process's value."""
+        return self.decided(lambda: value)
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What the first process decides; the others do not look."""
+        if self.size == 1:
+            return decide()
+        box: list[Any] = [decide() if self.rank == 0 else None]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class _SumOfShards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        whole = part.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+ALONE = Ranks()

@@ -1,0 +1,117 @@
+"""Two processes, as torchrun starts them, learn what one learns."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stores import FeatureDictionary
+from tests.conftest import environment, make_store, planted_rows, unmix
+
+HOOK = "blocks.0.hook_resid_post"
+METHODS = {
+    "topk": "k = 4\ndead_after_tokens = 300",
+    "batch_topk": "k = 4\ndead_after_tokens = 300",
+    "matryoshka": "k = 4\nn_prefixes = 3\ndead_after_tokens = 300",
+    "relu_l1": "l1_coefficient = 0.5\ngrad_clip = 1.0",
+    "tied": "l1_coefficient = 0.5\nresample_every_tokens = 500\ndead_after_tokens = 300",
+    "gated": "l1_coefficient = 0.5",
+    "p_anneal": "l1_coefficient = 0.5",
+    "jumprelu": "l0_target = 4.0\nthreshold = 0.05\nbandwidth = 0.05",
+    "rotation": "n_iterations = 3",
+    "pca": "n_rows = 300",
+}
+
+
+def recipe(folder: Path, methods: dict[str, str], train: str = "") -> Path:
+    tables = "\n".join(
+        f"[train.{name}]\n{settings}" + ("" if name in ("rotation", "pca") else "\nd_sae = 48\nlr = 5e-3")
+        for name, settings in methods.items()
+    )
+    path = folder / "two.toml"
+    path.write_text(
+        f'store = "{folder}/activations.zarr"\n[extract]\nmodel = "demo"\nhook_points = ["{HOOK}"]\nn_rows = 1\n'
+        f"[train]\nbatch_size = 65\nn_tokens = 1950\ncheckpoint_every_steps = 10\nprecision = 'float32'\n{train}\n{tables}\n"
+    )
+    return path
+
+
+def torchrun(folder: Path, *arguments: str, n: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    return subprocess.run(
+        [*command, "-m", "pipeline", "train", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_store(
+        tmp_path / "activations.zarr", n_sequences=200, d={HOOK: 16},
+        rows=lambda hook_point, n, d: planted_rows(n, d), chunk_sequences=20,
+    )  # fmt: skip
+    return tmp_path
+
+
+def learned(folder: Path, run: str) -> dict[str, FeatureDictionary]:
+    made = (folder / "runs" / run / "train" / HOOK).glob("*/cfg.json")
+    return {path.parent.name: FeatureDictionary.load(path.parent) for path in made}
+
+
+def assert_alike(one: dict[str, FeatureDictionary], other: dict[str, FeatureDictionary]) -> None:
+    assert one.keys() == other.keys()
+    for name, dictionary in one.items():
+        for key, tensor in dictionary.state_dict().items():
+            torch.testing.assert_close(other[name].state_dict()[key], tensor, rtol=2e-3, atol=2e-4, msg=f"{name} {key}")
+
+
+def test_rows_divided_among_two_processes(folder: Path) -> None:
+    """The batch has 65 rows: one process sees 33, the other 32."""
+    path = str(recipe(folder, METHODS))
+    unmix("train", path, "--name", "one", cwd=folder)
+    done = torchrun(folder, path, "--name", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train: done") == 1
+    assert_alike(learned(folder, "one"), learned(folder, "two"))
+
+
+def test_features_divided_among_two_processes(folder: Path) -> None:
+    path = str(recipe(folder, {m: METHODS[m] for m in ("topk", "batch_topk")}, 'parallel = "features"'))
+    unmix("train", path, "--name", "one", cwd=folder)
+    done = torchrun(folder, path, "--name", "two")
+    assert done.returncode == 0, done.stderr
+    assert_alike(learned(folder, "one"), learned(folder, "two"))
+
+
+@pytest.mark.parametrize("parallel", ["data", "features"])
+def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: Path, parallel: str) -> None:
+    methods = {m: METHODS[m] for m in ("topk", "batch_topk")}
+    path = str(recipe(folder, methods, f'parallel = "{parallel}"'))
+    unmix("train", path, "--name", "one", cwd=folder)
+    (folder / "killed.py").write_text(
+        "import os, signal, pipeline.train.checkpoint as c\n"
+        "write = c.write\n"
+        "def dying(folder, step, state):\n"
+        "    if step == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    write(folder, step, state)\n"
+        "c.write = dying\n"
+        "from pipeline.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "killed.py"]
+    done = subprocess.run(
+        [*command, "train", path, "--name", "two"], cwd=folder, env=environment(), capture_output=True
+    )
+    assert done.returncode != 0
+    assert not learned(folder, "two")
+    unmix("train", path, "--name", "two", cwd=folder)
+    assert_alike(learned(folder, "one"), learned(folder, "two"))
+
+
+def test_what_cannot_be_divided_is_refused(folder: Path) -> None:
+    path = str(recipe(folder, {"gated": METHODS["gated"]}, 'parallel = "features"'))
+    done = unmix("train", path, cwd=folder, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("unmix: train.gated at blocks.0.hook_resid_post: parallel")
+    assert os.listdir(folder) == ["activations.zarr", "two.toml"] or not (folder / "runs").exists()
