@@ -220,8 +220,7 @@ def _update(
 
 def _clip(gradients: list[Tensor], largest: float, stacked: bool) -> None:
     """Scale each dictionary's gradient down to a norm of `largest`, if it is longer."""
-    flat = [g.flatten(1) if stacked else g.flatten()[None] for g in gradients]
-    norm = torch.stack([g.norm(dim=1) for g in flat]).norm(dim=0)
-    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in flat:
-        gradient.mul_(factor[:, None])
+    for own in zip(*gradients, strict=True) if stacked else [gradients]:
+        factor = (largest / (torch.nn.utils.get_total_norm(own) + 1e-6)).clamp(max=1.0)
+        for gradient in own:
+            gradient.mul_(factor)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Config
 from pipeline.train.initialisation import Centre, Init, centre, directions
+from pipeline.train.kernels import matmul
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
@@ -128,8 +129,8 @@ class Family(nn.Module, ABC):
 
     def pre(self, x: Tensor) -> Tensor:
         """x - b_dec (batch, d_in), as data → pre-activations (batch, d_sae) in the dtype of the matrix products."""
-        dtype = self.matmul_dtype
-        return torch.addmm(self.b_enc.to(dtype), x.detach().to(dtype), self.W_enc.T.to(dtype))
+        # Not addmm: it rounds once where the batched product of a stack rounds twice.
+        return matmul(x.detach(), self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
 
     def activity(self, z: Tensor) -> Tensor:
         """Count what fired. z: (batch, d_sae), not negative. Returns L0, in passes that are fast on a CPU."""

@@ -71,7 +71,7 @@ class TopK(Family):
         total, mse, error = mse_of_prefixes.mean(), mse_of_prefixes[-1], errors[-1]
         active = code.indices[code.values > 0]
         l0 = torch.tensor(len(active) / len(x), device=x.device)
-        parts = {"mse": mse, "l0": self.ranks.total(l0) if self.ranks.splits_features else l0}
+        parts = {"mse": mse, "l0": self.ranks.total(l0) if self.ranks.splits_features else l0, "aux": mse.new_zeros(())}
         dead = self.tokens_since_fired > self.config.dead_after_tokens
         if self.aux_k and self.any_dead:
             aux = self._auxiliary(centred.detach(), error.detach(), dead.nonzero().squeeze(1))
@@ -96,7 +96,7 @@ class TopK(Family):
         losses = [error.square().sum(-1).mean() for error in errors]
         total, mse = torch.stack(losses).mean(), losses[-1]
         dead = self.tokens_since_fired > self.config.dead_after_tokens
-        parts = {"mse": mse, "l0": self.activity(z)}
+        parts = {"mse": mse, "l0": self.activity(z), "aux": torch.zeros_like(mse)}
         if self.aux_k and self.any_dead:
             n = min(self.aux_k, self.d_sae)
             values, indices = torch.where(dead, pre, -torch.inf).topk(n, dim=-1)
