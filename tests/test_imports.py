@@ -9,6 +9,7 @@ HEAVY = {  # a heavy library → the files that may import it when they are impo
     "datasets": set(),
     "matplotlib": {"pipeline/score/pictures.py"},
     "sklearn": set(),
+    "triton": {"pipeline/train/triton_kernels.py"},
     "zarr": {"stores/writer.py"},
 }
 FORBIDDEN = [  # (below this, no import of that)

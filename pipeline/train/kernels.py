@@ -152,6 +152,10 @@ def select_batch_topk(k: int, guess: float = 0.0, ranks: Ranks = ALONE) -> Selec
 
 def bag(code: Code, table: Tensor) -> Tensor:
     """(batch, d): row i is the sum of values[e] · table[indices[e]] over the entries e of row i. table: (n, d) float32."""
+    if table.device.type == "cuda":
+        from pipeline.train import triton_kernels  # imported late: it is there where CUDA is
+
+        return triton_kernels.bag(code.values.detach(), code.indices, code.offsets, table.detach())
     return F.embedding_bag(
         code.indices, table.detach(), code.offsets[:-1], per_sample_weights=code.values.detach(), mode="sum"
     )
@@ -159,6 +163,10 @@ def bag(code: Code, table: Tensor) -> Tensor:
 
 def dots(a: Tensor, table: Tensor, code: Code) -> Tensor:
     """(n_entries,): a[i] · table[indices[e]] for the entries e of row i. a: (batch, d); table: (n, d), both float32."""
+    if table.device.type == "cuda":
+        from pipeline.train import triton_kernels
+
+        return triton_kernels.dots(a, table.detach(), code.indices, code.offsets)
     pattern = torch.sparse_csr_tensor(
         code.offsets, code.indices, torch.zeros_like(code.values), size=(len(a), len(table))
     )

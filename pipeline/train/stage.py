@@ -102,7 +102,7 @@ def execute(
     diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items = {plan.name: (plan, unit) for plan, unit in together}
-        source = _source(recipe.train, store, hook_point, weights, ranks)
+        source = source_of_store(recipe.train, store, hook_point, weights, ranks)
         for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
             if ranks.rank == 0:
                 _fit(recipe, store, source, plan, unit, device)
@@ -140,9 +140,10 @@ def _fit(recipe: Recipe, store: ActivationStore, source: Source, plan: Dictionar
     unit.finish(device, time.time() - started)
 
 
-def _source(
-    config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights], ranks: Ranks
+def source_of_store(
+    config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights], ranks: Ranks = ALONE
 ) -> Source:
+    """What methods can know of a hook point of a store."""
     rows = cache(partial(_rows, config, store, hook_point))
     return Source(hook_point, store.stats(hook_point), rows, cache(weights), ranks, config.precision)
 
