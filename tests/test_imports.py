@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {  # a heavy library → the files that may import it when they are imported themselves
     "transformers": set(),
     "datasets": set(),
-    "matplotlib": {"pipeline/score/pictures.py"},
+    "matplotlib": {"pipeline/score/pictures.py", "pipeline/train/pictures.py"},
     "sklearn": set(),
     "triton": {"pipeline/train/triton_kernels.py"},
     "zarr": {"stores/writer.py"},

@@ -1,10 +1,9 @@
 """train: an activation store → feature dictionaries."""
 
 import importlib.metadata
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -17,16 +16,16 @@ from tqdm import tqdm
 from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
-from pipeline.train import checkpoint, initialisation
+from pipeline.train import checkpoint, initialisation, logs
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
+from pipeline.train.pictures import draw_curves
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
-from stores.manifest import commit_bytes
 
 VERSION = 1
 _LOG_EVERY = 10
@@ -36,6 +35,7 @@ _SHARDED = ("topk", "batch_topk")  # methods that parallel = "features" can trai
 def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[DictionaryPlan, Unit]]:
     """One unit per dictionary. Raises UserError: settings that do not fit the store."""
     config = recipe.train
+    logs.check(config)
     if config.batch_size > store.n_train_rows:
         raise UserError(f"train.batch_size = {config.batch_size}, but the store has {store.n_train_rows} training rows")
     plans = plan_dictionaries(recipe, store.d, store.hook_points)
@@ -72,10 +72,10 @@ def _unit(plan: DictionaryPlan, config: TrainConfig, run: Path, store: Activatio
 
 def how_far(plan: DictionaryPlan, unit: Unit, config: TrainConfig) -> tuple[int, int, str, Path]:
     """(done, of, unit of counting, what grows with it), from the last line of the unit's log."""
-    log = unit.folder / "metrics.jsonl"
+    log = unit.folder / logs.METRICS
     if METHODS[plan.method].fit:
         return 0, 1, "fit", log
-    return _last_metrics(log).get("step", 0), config.n_steps, "steps", log
+    return logs.last(log).get("step", 0), config.n_steps, "steps", log
 
 
 def sweep(units: list[Unit]) -> None:
@@ -113,6 +113,11 @@ def execute(
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
             diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
+        if ranks.rank == 0 and items:
+            folder = next(iter(items.values()))[1].folder.parent
+            draw_curves(
+                folder, hook_point, {path.parent.name: path for path in sorted(folder.glob(f"*/{logs.METRICS}"))}
+            )
     if diverged:
         raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
 
@@ -186,6 +191,7 @@ class _Group:
         self.hook_point = source.hook_point
         self.learners: dict[str, Learner] = {}  # those that have not diverged
         self.diverged: list[str] = []
+        self.logs: dict[str, list[logs.Log]] = {}
         for name, (plan, _) in items.items():
             make = METHODS[plan.method].learner
             assert make is not None
@@ -203,7 +209,7 @@ class _Group:
                 learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
             if self.first:
                 self.items[name][1].begin(done=start)
-                _forget_metrics(self.folder(name) / "metrics.jsonl", start)
+                self.logs[name] = logs.open_logs(self.items[name][1], self.hook_point, config, start)
         self.ranks.wait()
         loader = BatchLoader(
             self.store,
@@ -237,6 +243,8 @@ class _Group:
                     saved_at = time.time()
                 if not self.learners:
                     break
+        for log in [log for own in self.logs.values() for log in own]:
+            log.close()
         self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
         for name, learner in self.learners.items():
             plan, unit = self.items[name]
@@ -244,7 +252,7 @@ class _Group:
             if not self.first:
                 continue
             dictionary.save(unit.folder)
-            unit.headline.update(_last_metrics(unit.folder / "metrics.jsonl"))
+            unit.headline.update(logs.last(unit.folder / logs.METRICS))
             unit.finish(self.device, time.time() - started)
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
         self.ranks.wait()
@@ -276,29 +284,9 @@ class _Group:
             record |= {key: round(float(value), 6) for key, value in values.items()}
             if "mse" in record:
                 record["fvu"] = round(record["mse"] / d_in, 6)  # x is scaled to E|x - mean|² = d_in
-            with (self.folder(name) / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            for log in self.logs[name]:
+                log.write(record)
 
 
 def _nonfinite(tensors: dict[str, torch.Tensor]) -> bool:
     return any(t.is_floating_point() and not bool(t.isfinite().all()) for t in tensors.values())
-
-
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # the line that the process died on
-                return
-
-
-def _forget_metrics(file: Path, after_step: int) -> None:
-    """Drop what was logged after the checkpoint: it is about to be logged again."""
-    kept = [json.dumps(record) + "\n" for record in _records(file) if record["step"] <= after_step]
-    if file.exists():
-        commit_bytes(file, "".join(kept).encode())
-
-
-def _last_metrics(file: Path) -> dict[str, Any]:
-    return next(iter(list(_records(file))[-1:]), {})

@@ -1,0 +1,41 @@
+"""How training went, as a picture."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from pipeline.train import logs
+
+_PANELS = {"fvu": "FVU", "l0": "L0", "dead": "dead features"}
+
+
+def draw_curves(folder: Path, hook_point: str, files: dict[str, Path]) -> None:
+    """folder/curves.png: reconstruction, sparsity and dead features against tokens, a line for each dictionary.
+
+    files: metrics.jsonl of each; what has none of these metrics is left out.
+    """
+    curves = {name: list(logs.records(file)) for name, file in files.items()}
+    curves = {name: rows for name, rows in curves.items() if rows and "fvu" in rows[-1]}
+    if not curves:
+        return
+    figure, axes = plt.subplots(1, len(_PANELS), figsize=(13, 4.2), constrained_layout=True)
+    colours = plt.get_cmap("turbo")
+    for i, (name, rows) in enumerate(curves.items()):
+        colour = colours(0.05 + 0.9 * i / max(1, len(curves) - 1))
+        for axis, metric in zip(axes, _PANELS, strict=True):
+            points = [(row["tokens"], row[metric]) for row in rows if metric in row]
+            axis.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.2)
+    for axis, (metric, label) in zip(axes, _PANELS.items(), strict=True):
+        axis.set_title(label, loc="left", fontsize=10)
+        axis.set_xlabel("tokens")
+        axis.set_yscale("symlog" if metric == "dead" else "log")
+        axis.set_ylim(bottom=0 if metric == "dead" else None)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Training at {hook_point}", x=0.01, ha="left", fontsize=11)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
+    figure.savefig(folder / "curves.png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,75 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.recipe import TrainConfig
+from pipeline.train import logs
+from pipeline.train.pictures import draw_curves
+from pipeline.units import Unit
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Unit:
+    found = Unit("train", "topk-d8", tmp_path / "topk-d8", 1, {"k": 2}, {})
+    found.begin()
+    return found
+
+
+def write(opened: list[logs.Log], steps: range) -> None:
+    for step in steps:
+        for log in opened:
+            log.write({"step": step, "tokens": 64 * step, "fvu": 1 / (step + 1), "l0": 2.0, "dead": 0.0})
+    for log in opened:
+        log.close()
+
+
+def test_a_resumed_log_forgets_what_comes_again(unit: Unit) -> None:
+    write(logs.open_logs(unit, "h", TrainConfig(n_tokens=1), 0), range(10, 60, 10))
+    file = unit.folder / logs.METRICS
+    with file.open("a") as end:
+        end.write('{"step": 60, "tok')  # the process died here
+    write(logs.open_logs(unit, "h", TrainConfig(n_tokens=1), 30), range(40, 60, 10))
+    assert [r["step"] for r in logs.records(file)] == [10, 20, 30, 40, 50]
+    assert logs.last(file)["step"] == 50
+
+
+def test_tensorboard_shows_each_step_once(unit: Unit) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = TrainConfig(n_tokens=1, tensorboard=True)
+    write(logs.open_logs(unit, "h", config, 0), range(10, 60, 10))
+    write(logs.open_logs(unit, "h", config, 30), range(40, 80, 10))
+    found = EventAccumulator(str(unit.folder / "tensorboard")).Reload().Scalars("fvu")
+    assert [event.step for event in found] == [10, 20, 30, 40, 50, 60, 70]
+    assert found[0].value == pytest.approx(1 / 11)
+
+
+def test_wandb_takes_a_run_per_dictionary(unit: Unit, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    write(logs.open_logs(unit, "h", TrainConfig(n_tokens=1, wandb="unmix"), 0), range(10, 30, 10))
+    (file,) = (unit.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    assert file.stem.endswith(unit.key[:32])
+    assert file.stat().st_size > 0
+
+
+def test_what_is_not_installed_is_said(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="train.tensorboard needs the package tensorboard"):
+        logs.check(TrainConfig(n_tokens=1, tensorboard=True))
+    logs.check(TrainConfig(n_tokens=1))
+
+
+def test_curves_of_those_that_have_any(tmp_path: Path) -> None:
+    files = {}
+    for name, record in {"topk": {"fvu": 0.5, "l0": 3.0, "dead": 1.0}, "rotation": {"l4": 2.0}}.items():
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("".join(json.dumps({"step": s, "tokens": s, **record}) + "\n" for s in (1, 2)))
+    draw_curves(tmp_path, "h", {"rotation": files["rotation"]})
+    assert not (tmp_path / "curves.png").exists()
+    draw_curves(tmp_path, "h", files)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
