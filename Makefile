@@ -20,10 +20,11 @@ test: .venv/installed-dev
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-# Speed against other libraries and against memory; figures into runs/bench. About a quarter of an hour on two cores.
+# Speed against other libraries and against memory; figures into runs/bench. About half an hour on two cores.
 bench: .venv/installed-dev
 	$(BIN)/python -m scripts.bench_store
 	$(BIN)/python -m scripts.bench_extract
+	$(BIN)/python -m scripts.bench_train
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,12 +4,15 @@
 
 TopK, k 32, on the demo model's residual stream (192 coordinates) and MLP (768) on Python's standard library, batches of
 1,024, constant rate, one seed, encoder rows of norm 0.5 where nothing else is said; each at the better of the rates. FVU:
-mean over the last ten batches, none of them seen before. Prints a table in Markdown and writes runs/bench/init.json.
+on 8,192 held-out rows, every ten steps. Prints a table in Markdown and writes runs/bench/init.json.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from pipeline.extract.language_model import ModelFiles
 from pipeline.recipe import load_recipe
@@ -20,7 +23,7 @@ from pipeline.train.stage import source_of_store
 from scripts.bench import report
 from stores.loader import BatchLoader
 
-BATCH = 1024
+BATCH, EVERY = 1024, 10
 BEGINNINGS: dict[str, dict] = {
     "random, norm 1": {"init_norm": 1.0},
     "random": {},
@@ -32,6 +35,12 @@ BEGINNINGS: dict[str, dict] = {
     "privileged": {"init": "privileged"},
     "random, geometric median": {"b_dec_init": "geometric_median"},
 }
+
+
+def fvu_on(x: Tensor, learner: FamilyLearner) -> float:
+    """Of x (n, d), raw activations."""
+    dictionary = learner.to_dictionary("", {})
+    return float((x - dictionary(x)).square().sum() / (x - x.mean(0)).square().sum())
 
 
 def main() -> None:
@@ -48,27 +57,27 @@ def main() -> None:
         weights = ModelFiles.of_store(store.description).load
         for hook_point in store.hook_points:
             source = source_of_store(run.recipe.train, store, hook_point, weights)
+            heldout = torch.from_numpy(store.rows(hook_point, store.n_train_rows, store.n_train_rows + 8192)).float()
             fvu: dict[str, list[float]] = {}
             for name, settings in BEGINNINGS.items():
                 for lr in args.rates:
                     config = TopKConfig(d_sae=args.d_sae, lr=lr, warmup=0, decay=0, **settings)
                     learner = FamilyLearner(TopK, config, source, "cpu")
                     loader = BatchLoader(store, (hook_point,), BATCH, seed=0, n_steps=args.steps)
-                    curve = [
-                        float(learner.step(batch.x[hook_point].float(), batch.step, args.steps)["mse"])
-                        / store.d(hook_point)
-                        for batch in loader
-                    ]
-                    smooth = [sum(curve[max(0, i - 9) : i + 1]) / min(10, i + 1) for i in range(len(curve))]
-                    if name not in fvu or smooth[-1] < fvu[name][-1]:
-                        fvu[name] = smooth
+                    curve = []
+                    for batch in loader:
+                        learner.step(batch.x[hook_point].float(), batch.step, args.steps)
+                        if (batch.step + 1) % EVERY == 0:
+                            curve.append(fvu_on(heldout, learner))
+                    if name not in fvu or curve[-1] < fvu[name][-1]:
+                        fvu[name] = curve
             target = fvu["random, norm 1"][-1]
             print(
                 f"\n{hook_point}, d_sae {args.d_sae}\n\n| beginning | FVU after {args.steps} steps | steps to {target:.3f} |"
             )
             print("|---|---|---|")
             for name, curve in fvu.items():
-                reached = next((i + 1 for i, value in enumerate(curve) if value <= target), None)
+                reached = next((EVERY * (i + 1) for i, value in enumerate(curve) if value <= target), None)
                 print(f"| {name} | {curve[-1]:.3f} | {reached or f'> {args.steps}'} |", flush=True)
                 figures[f"{hook_point} {name} fvu"] = curve[-1]
                 figures[f"{hook_point} {name} steps"] = reached or float("inf")
