@@ -16,6 +16,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class MethodConfig(Config):
+    """Settings of one way to make a dictionary."""
+
+    def check(self, d_in: int, hook_point: str) -> None:
+        """Raises ValueError: these settings do not fit activations of d_in coordinates, or this hook point."""
+
+
 C = TypeVar("C", bound=Config)
 
 

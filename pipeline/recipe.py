@@ -254,7 +254,7 @@ def plan_dictionaries(recipe: Recipe, d: Callable[[str], int], hook_points: tupl
 
 def _check(config: Any, d_in: int, where: str, hook_point: str) -> None:
     try:
-        config.check(d_in)
+        config.check(d_in, hook_point)
     except ValueError as error:
         raise UserError(f"{where} at {hook_point}: {error}") from None
 

@@ -4,35 +4,29 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pipeline.config import Config
+from pipeline.config import MethodConfig
 from pipeline.train.rotations.msp import random_rotation
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
 
 
-class NeuronBasisConfig(Config):
+class NeuronBasisConfig(MethodConfig):
     """The coordinates as they are."""
 
-    def check(self, d_in: int) -> None:
-        """Every d_in has a basis."""
 
-
-class RandomConfig(Config):
+class RandomConfig(MethodConfig):
     """A rotation drawn uniformly."""
 
     seed: int = Field(default=0, ge=0)
 
-    def check(self, d_in: int) -> None:
-        """Every d_in has rotations."""
 
-
-class PCAConfig(Config):
+class PCAConfig(MethodConfig):
     """Principal components, in falling order of variance, of n_rows training rows. d_sae: how many, all by default."""
 
     n_rows: int = Field(default=65_536, ge=2)
     d_sae: int | None = Field(default=None, ge=1)
 
-    def check(self, d_in: int) -> None:
+    def check(self, d_in: int, hook_point: str) -> None:
         if self.d_sae is not None and self.d_sae > d_in:
             raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
         if self.n_rows < d_in:

@@ -17,14 +17,6 @@ Centre = Literal["mean", "geometric_median"]
 _N_ROWS = 16_384  # that covariances and medians are taken of
 
 
-def check(init: Init, d_sae: int, hook_point: str, n_train_rows: int) -> None:
-    """Raises ValueError: there is nothing to begin so from."""
-    if init == "data" and n_train_rows < d_sae:
-        raise ValueError(f'init = "data" takes d_sae = {d_sae} training rows, the store has {n_train_rows}')
-    if init == "writer" and hook_point.startswith("blocks.0.hook_resid_pre"):
-        raise ValueError('init = "writer": the embedding writes there, no matrix does')
-
-
 def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) -> Tensor:
     """(d_sae, d_in) rows of unit length, drawn from the seed.
 

@@ -16,8 +16,7 @@ from tqdm import tqdm
 from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
-from pipeline.train import checkpoint, initialisation, logs
-from pipeline.train.families.base import FamilyConfig
+from pipeline.train import checkpoint, logs
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
 from pipeline.train.pictures import draw_curves
@@ -53,11 +52,9 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
     if not plans:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
     for p in plans:
-        if isinstance(p.config, FamilyConfig):
-            try:
-                initialisation.check(p.config.init, p.config.d_sae, p.hook_point, store.n_train_rows)
-            except ValueError as error:
-                raise UserError(f"train.{p.method} at {p.hook_point}: {error}") from None
+        if getattr(p.config, "init", "") == "data" and p.config.d_sae > store.n_train_rows:  # type: ignore[attr-defined]
+            found = f'init = "data" takes d_sae = {p.config.d_sae} training rows'  # type: ignore[attr-defined]
+            raise UserError(f"train.{p.method} at {p.hook_point}: {found}, the store has {store.n_train_rows}")
     return [(p, _unit(p, config, run, store)) for p in plans]
 
 

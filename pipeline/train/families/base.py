@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Config
+from pipeline.config import MethodConfig
 from pipeline.train.initialisation import Centre, Init, centre, directions
 from pipeline.train.kernels import matmul
 from pipeline.train.source import Source
@@ -21,7 +21,7 @@ from stores.manifest import seed_of
 SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
 
-class FamilyConfig(Config):
+class FamilyConfig(MethodConfig):
     """Settings that all families have. One dictionary: one value of each.
 
     lr: by default the family's rule. warmup, decay: parts of the steps over which the rate rises from 0 and falls to 0,
@@ -45,8 +45,9 @@ class FamilyConfig(Config):
     dead_after_tokens: int = Field(default=10_000_000, ge=1)
     resample_every_tokens: int | None = Field(default=None, ge=1)
 
-    def check(self, d_in: int) -> None:
-        """Raises ValueError: these settings do not fit activations of d_in coordinates."""
+    def check(self, d_in: int, hook_point: str) -> None:
+        if self.init == "writer" and hook_point == "blocks.0.hook_resid_pre":
+            raise ValueError('init = "writer": the embedding writes there, no matrix does')
 
 
 @dataclass(frozen=True)

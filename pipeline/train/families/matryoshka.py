@@ -10,8 +10,8 @@ class MatryoshkaConfig(BatchTopKConfig):
 
     n_prefixes: int = Field(default=5, ge=1)
 
-    def check(self, d_in: int) -> None:
-        super().check(d_in)
+    def check(self, d_in: int, hook_point: str) -> None:
+        super().check(d_in, hook_point)
         if self.d_sae >> (self.n_prefixes - 1) < 1:
             raise ValueError(f"n_prefixes = {self.n_prefixes} halves d_sae = {self.d_sae} to nothing")
 

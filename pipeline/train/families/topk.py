@@ -26,7 +26,8 @@ class TopKConfig(FamilyConfig):
     aux_k: int | None = Field(default=None, ge=0)
     aux_coefficient: float = Field(default=1 / 32, ge=0)
 
-    def check(self, d_in: int) -> None:
+    def check(self, d_in: int, hook_point: str) -> None:
+        super().check(d_in, hook_point)
         for name, k in (("k", self.k), ("k_start", self.k_start or self.k)):
             if k > self.d_sae:
                 raise ValueError(f"{name} = {k} is more than d_sae = {self.d_sae}")

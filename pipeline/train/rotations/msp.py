@@ -8,21 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Config
+from pipeline.config import MethodConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
 from stores.manifest import seed_of
 
 
-class RotationConfig(Config):
+class RotationConfig(MethodConfig):
     """n_iterations: MSP steps, each over its own equal part of the run's batches. init: of R."""
 
     n_iterations: int = Field(default=25, ge=1)
     init: str = Field(default="random", pattern="^(identity|random)$")
     seed: int = Field(default=0, ge=0)
-
-    def check(self, d_in: int) -> None:
-        """Every d_in has rotations."""
 
 
 def random_rotation(d: int, seed: int) -> Tensor:

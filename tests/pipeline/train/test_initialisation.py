@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.train.initialisation import centre, check, directions
+from pipeline.train.families.topk import TopKConfig
+from pipeline.train.initialisation import centre, directions
 from tests.conftest import source_of
 
 INITS = ["random", "orthogonal", "data", "pca", "writer", "privileged"]
@@ -85,7 +86,7 @@ def test_the_geometric_median_has_the_least_summed_distance(rows: torch.Tensor) 
 
 
 def test_what_cannot_be_begun_so_is_refused() -> None:
-    with pytest.raises(ValueError, match="the store has 10"):
-        check("data", 11, "h", 10)
-    with pytest.raises(ValueError, match="embedding"):
-        check("writer", 11, "blocks.0.hook_resid_pre", 10)
+    config = TopKConfig(d_sae=11, k=2, init="writer")
+    with pytest.raises(ValueError, match="the embedding writes there"):
+        config.check(12, "blocks.0.hook_resid_pre")
+    config.check(12, "blocks.1.hook_resid_pre")
