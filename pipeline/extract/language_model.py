@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.config import UserError, nearest
 from pipeline.extract.modules import speed_up
+from pipeline.mlp import MLP
 from stores.description import Description
 from stores.manifest import bytes_digest, digest, file_digest, read_json
 
@@ -186,6 +187,19 @@ class LanguageModel:
         else:
             module = block.attn.c_proj if site == "hook_resid_mid" else block.mlp.c_proj
         return module.weight.float()
+
+    def mlp(self, layer: int) -> MLP:
+        """The MLP of a layer and the layer norm before it, float32.
+
+        Raises UserError: its activation function is not GPT-2's.
+        """
+        activation = self.files.config.get("activation_function", "gelu_new")
+        if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+            raise UserError(f"{self.files.name}'s MLPs have the activation {activation!r}, expected gelu_new: GPT-2's")
+        block = cast(Any, self.model.transformer).h[layer]
+        read, write, norm = block.mlp.c_fc, block.mlp.c_proj, block.ln_2
+        W_in, W_out = read.weight.T.float(), write.weight.T.float()
+        return MLP(W_in, read.bias.float(), W_out, write.bias.float(), norm.weight, norm.bias, norm.eps)
 
     @torch.inference_mode()
     def forward(

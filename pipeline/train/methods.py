@@ -18,6 +18,9 @@ from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.learner import FamilyLearner
+from pipeline.train.rotations.ica import ICAConfig, ica
+from pipeline.train.rotations.jacobian_rotation import JacobianRotationConfig, JacobianRotationLearner
+from pipeline.train.rotations.local_interaction_basis import LocalInteractionBasisConfig, local_interaction_basis
 from pipeline.train.rotations.msp import RotationConfig, RotationLearner
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
@@ -64,7 +67,10 @@ METHODS: dict[str, Method] = {
     "p_anneal": Method(PAnnealConfig, _L1, learner=_family(PAnneal)),
     "jumprelu": Method(JumpReLUConfig, _L0, learner=_family(JumpReLU)),
     "rotation": Method(RotationConfig, {"seed": "s"}, learner=RotationLearner),
+    "jacobian_rotation": Method(JacobianRotationConfig, {"seed": "s"}, learner=JacobianRotationLearner),
+    "local_interaction_basis": Method(LocalInteractionBasisConfig, {}, fit=local_interaction_basis),
     "neuron_basis": Method(baselines.NeuronBasisConfig, {}, fit=baselines.neuron_basis),
     "random": Method(baselines.RandomConfig, {"seed": "s"}, fit=baselines.random),
+    "ica": Method(ICAConfig, {"seed": "s"}, fit=ica),
     "pca": Method(baselines.PCAConfig, {}, fit=baselines.pca),
 }

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from pipeline.mlp import MLP
 from pipeline.train.ranks import ALONE, Ranks
 from stores.moments import Moments
 
@@ -16,6 +17,10 @@ class Weights(Protocol):
 
     def writer(self, hook_point: str) -> Tensor:
         """(d, d_read): the matrix whose product with what a layer reads is written to the hook point."""
+        ...
+
+    def mlp(self, layer: int) -> MLP:
+        """The MLP of a layer and the layer norm before it."""
         ...
 
 

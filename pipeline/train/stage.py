@@ -19,7 +19,6 @@ from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionari
 from pipeline.train import checkpoint, logs
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
-from pipeline.train.pictures import draw_curves
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
 from pipeline.units import Unit
@@ -111,6 +110,8 @@ def execute(
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
             diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
         if ranks.rank == 0 and items:
+            from pipeline.train.pictures import draw_curves  # imported late: it takes a second
+
             folder = next(iter(items.values()))[1].folder.parent
             draw_curves(
                 folder, hook_point, {path.parent.name: path for path in sorted(folder.glob(f"*/{logs.METRICS}"))}

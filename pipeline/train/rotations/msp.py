@@ -1,7 +1,8 @@
-"""The rotation whose coordinates have the largest fourth moments, by matching, stretching and projection.
+"""The rotation of activations whose coordinates are sparse, by matching, stretching and projection.
 
 Zhai, Yang, Liao, Wright, Ma 2020, "Complete dictionary learning via l4-norm maximization over the orthogonal group",
-algorithm 2: R ← polar(Σ (R x)^{∘3} xᵀ). No learning rate; every step increases Σ |R x|_4^4 of the same rows.
+algorithm 2: R ← polar(Σ (R x)^{∘3} xᵀ). No learning rate; every step increases Σ |R x|_4^4 of the same rows. Other
+objectives are polished from there.
 """
 
 import torch
@@ -9,66 +10,57 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import MethodConfig
+from pipeline.train.rotations.jacobians import Dense
+from pipeline.train.rotations.objectives import OBJECTIVES
+from pipeline.train.rotations.orthogonal import RETRACTIONS, initial, random_rotation
+from pipeline.train.rotations.solvers import Solver, SolverConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
-from stores.manifest import seed_of
+
+__all__ = ["RotationConfig", "RotationLearner", "random_rotation"]
 
 
 class RotationConfig(MethodConfig):
-    """n_iterations: MSP steps, each over its own equal part of the run's batches. init: of R."""
+    """objective: "l4" (quartimax), "l1", "varimax", "log" …; the settings of SolverConfig. init: of R."""
 
+    objective: str = Field(default="l4", pattern=f"^({'|'.join(OBJECTIVES)})$")
+    epsilon: float = Field(default=0.1, gt=0)
     n_iterations: int = Field(default=25, ge=1)
+    msp: float = Field(default=0.5, ge=0, le=1)
+    retraction: str = Field(default="cayley", pattern=f"^({'|'.join(RETRACTIONS)})$")
+    lr: float | None = Field(default=None, gt=0)
     init: str = Field(default="random", pattern="^(identity|random)$")
     seed: int = Field(default=0, ge=0)
 
 
-def random_rotation(d: int, seed: int) -> Tensor:
-    """(d, d) float64, uniform over the orthogonal group (QR of a Gaussian matrix, signs of R's diagonal removed)."""
-    generator = torch.Generator().manual_seed(seed_of("rotation", seed, d))
-    q, r = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator))
-    return q * r.diagonal().sign()
-
-
-def polar(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to a square one: U Vᵀ of its singular value decomposition."""
-    u, _, vh = torch.linalg.svd(matrix)
-    return u @ vh
-
-
 class RotationLearner:
-    """MSP over a stream of batches. State: R (float64) and the sum of the current iteration."""
+    """Solver over a stream of batches: a row x is a Jacobian of one column, R x. State: the solver's."""
 
     def __init__(self, config: RotationConfig, source: Source, device: str) -> None:
-        self.config, self.device = config, device
-        self.scale, self.ranks = source.moments.scale, source.ranks
-        self.mean = torch.from_numpy(source.moments.mean)
+        self.mean, self.ranks = torch.from_numpy(source.moments.mean), source.ranks
         d = len(self.mean)
-        start = random_rotation(d, config.seed) if config.init == "random" else torch.eye(d, dtype=torch.float64)
-        self._state = {
-            "R": start.to(device),
-            "stretched": torch.zeros(d, d, dtype=torch.float64, device=device),
-        }
+        R = initial(config.init, d, config.seed).to(device)
+        one = torch.ones(1, 1, dtype=torch.float64, device=device)
+        self.solver = Solver(SolverConfig(side="out", **config.model_dump(exclude={"init"})), one, R)
 
     def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
-        """x: (batch, d_in) raw activations."""
-        centred = (x - self.mean.to(x)) * self.scale
-        y = centred @ self._state["R"].float().T
-        self._state["stretched"] += self.ranks.row_total(y.pow(3).T @ centred)
-        n = min(self.config.n_iterations, n_steps)
-        if (step + 1) * n // n_steps > step * n // n_steps:
-            self._state["R"] = polar(self._state["stretched"])
-            self._state["stretched"].zero_()
-        return {"l4": self.ranks.row_mean(y.pow(4).sum(-1).mean(), len(x))}
+        """x: (batch, d_in) raw activations. Returns the mean of the objective over coordinates, in units of their rms."""
+        x = self.ranks.whole_batch(x)
+        return self.solver.step(Dense((x - self.mean.to(x))[..., None]), step, n_steps)
 
     def state(self) -> dict[str, Tensor]:
-        return self._state
+        return self.solver.state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._state = {k: state[k].to(v.device) for k, v in self._state.items()}
+        self.solver.load_state(state)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         """architecture "linear": z = R (x - mean), x_hat = Rᵀ z + mean."""
-        R = self._state["R"].cpu()
-        d = len(R)
-        spec = Spec("linear", d, d, hook_point, provenance=provenance)
-        return FeatureDictionary(spec, R.T, torch.zeros(d), R, self.mean)
+        return linear(self.solver.R["out"], self.mean, hook_point, provenance)
+
+
+def linear(R: Tensor, mean: Tensor, hook_point: str, provenance: dict) -> FeatureDictionary:
+    """The dictionary of a rotation R (d, d): its rows are the features, around the mean (d)."""
+    R, d = R.cpu(), len(R)
+    spec = Spec("linear", d, d, hook_point, provenance=provenance)
+    return FeatureDictionary(spec, R.T, torch.zeros(d), R, mean.cpu())

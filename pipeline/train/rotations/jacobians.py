@@ -1,0 +1,193 @@
+"""Jacobians of a batch of inputs, formed only where they are small.
+
+All have one interface: d_in, d_out, n_inputs, and what a solver asks of them. A product left J right is never larger than
+the columns that are asked for: J of GPT-2 small's MLP has 590,000 entries for each input.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from pipeline.mlp import MLP
+
+
+class Jacobians(Protocol):
+    """J (n_inputs, d_out, d_in), one matrix for each input."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n_inputs, d_out, d_in)."""
+        ...
+
+    @property
+    def bytes_per_column(self) -> int:
+        """What a product takes for each column of each input, with its gradient; a bound, for splitting."""
+        ...
+
+    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
+        """left (a, d_out), right (d_in, b) → left J right (n_inputs, a, b), or of each input only its columns, (n_inputs, c)
+        indices below b: (n_inputs, a, c). Differentiable by left and right."""
+        ...
+
+    def squared_norms(self) -> Tensor:
+        """(n_inputs,) |J|_F²: exact."""
+        ...
+
+    def second_moments(self) -> tuple[Tensor, Tensor]:
+        """E[JᵀJ] (d_in, d_in) and E[JJᵀ] (d_out, d_out) over the inputs: exact."""
+        ...
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Those of the inputs start ≤ i < stop."""
+        ...
+
+
+def split(J: Jacobians, n_columns: int, budget: int) -> Iterator[tuple[int, Jacobians]]:
+    """(first input, Jacobians) in order, each part as large as products of n_columns allow in `budget` bytes."""
+    n = J.shape[0]
+    size = max(1, budget // (n_columns * J.bytes_per_column))
+    for start in range(0, n, size):
+        yield start, J.rows(start, min(n, start + size))
+
+
+def sampled_columns(n_inputs: int, d: int, c: int, seed: int) -> Tensor:
+    """(n_inputs, c) indices below d, for each input c different ones, each set as likely as any other.
+
+    So d/c times a sum over the columns drawn is, in expectation, the sum over all.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_inputs, d, generator=generator).topk(c, dim=1).indices
+
+
+class Dense:
+    """Jacobians that are there: J (n_inputs, d_out, d_in). Activations x are the case d_in = 1: R x = R J."""
+
+    def __init__(self, J: Tensor) -> None:
+        self.J = J
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(self.J.shape)  # pyright: ignore[reportReturnType]
+
+    @property
+    def bytes_per_column(self) -> int:
+        return 4 * self.J.element_size() * (self.J.shape[1] + self.J.shape[2])
+
+    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
+        right = right if columns is None else right.T[columns].mT
+        return ((self.J @ right).mT @ left.T).mT  # the matrix last: one product for all inputs
+
+    def squared_norms(self) -> Tensor:
+        return self.J.square().sum((1, 2))
+
+    def second_moments(self) -> tuple[Tensor, Tensor]:
+        n = len(self.J)
+        stacked, side = self.J.flatten(0, 1), self.J.mT.flatten(0, 1)
+        return stacked.T @ stacked / n, side.T @ side / n
+
+    def rows(self, start: int, stop: int) -> "Dense":
+        return Dense(self.J[start:stop])
+
+
+def of_module(module: Callable[[Tensor], Tensor], x: Tensor) -> Dense:
+    """Jacobians of any function of one row, (d_in) → (d_out), at the rows of x (n_inputs, d_in): torch.func."""
+    return Dense(torch.func.vmap(torch.func.jacrev(module))(x).detach())
+
+
+def gelu_slope(h: Tensor) -> Tensor:
+    """Derivative of GPT-2's gelu, elementwise.
+
+    With u = √(2/π) (h + .044715 h³), t = tanh u: ½(1 + t) + ½ h (1 - t²) √(2/π) (1 + 3 · .044715 h²).
+    """
+    root = math.sqrt(2 / math.pi)
+    t = torch.tanh(root * (h + 0.044715 * h**3))
+    return 0.5 * (1 + t) + 0.5 * h * (1 - t * t) * root * (1 + 3 * 0.044715 * h * h)
+
+
+class OfMLP:
+    """Jacobians of a GPT-2 MLP at x (n_inputs, d_model), from its weights, without autograd and without forming them.
+
+    layer_norm: x lies on the residual stream, and the layer norm's derivative is part of J:
+        J = W_outᵀ diag(g') W_inᵀ (1/σ)(I - 11ᵀ/d - x̂x̂ᵀ/d), the gain folded into W_in, g' the slope at x̂ W_in + b_in.
+    Otherwise x is u, what the MLP reads, and J = W_outᵀ diag(g') W_inᵀ.
+    """
+
+    def __init__(self, mlp: MLP, x: Tensor, layer_norm: bool = True) -> None:
+        self.mlp = mlp
+        if layer_norm:
+            W, b = mlp.gain[:, None] * mlp.W_in, mlp.b_in + mlp.offset @ mlp.W_in
+            x_hat, sigma = mlp.normalise(x)
+            self.W_in = W - W.mean(0)  # (I - 11ᵀ/d) W
+            along = x_hat @ W  # x̂ W_in, (n_inputs, d_mlp)
+            self._set(gelu_slope(along + b) / sigma, x_hat, along)
+        else:
+            self.W_in = mlp.W_in
+            self._set(gelu_slope(x @ mlp.W_in + mlp.b_in), None, None)
+
+    def _set(self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> None:
+        """slope: g' / σ, (n_inputs, d_mlp)."""
+        self.slope, self.x_hat, self.along = slope, x_hat, along
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.slope), self.mlp.W_out.shape[1], len(self.W_in)
+
+    @property
+    def bytes_per_column(self) -> int:
+        return 5 * self.slope.element_size() * self.slope.shape[1]
+
+    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
+        A = left @ self.mlp.W_out.T  # (a, d_mlp)
+        B = right.T @ self.W_in  # (b, d_mlp): the columns of W_inᵀ right
+        n = len(self.slope)
+        # index_select: the backward pass of B[columns] adds up one row after another, on one core
+        inner = B[None] if columns is None else B.index_select(0, columns.flatten()).view(n, -1, B.shape[1])
+        if self.x_hat is not None and self.along is not None:
+            share = self.x_hat @ right / self.x_hat.shape[1]  # (n_inputs, b): rightᵀ x̂ / d
+            share = share if columns is None else share.gather(1, columns)
+            inner = torch.addcmul(inner, share[..., None], self.along[:, None], value=-1)
+        inner = inner * self.slope[:, None]
+        return (inner @ A.T).mT
+
+    def squared_norms(self) -> Tensor:
+        out, inner = self.mlp.W_out @ self.mlp.W_out.T, self.W_in.T @ self.W_in
+        found = ((self.slope @ (out * inner)) * self.slope).sum(1)
+        if self.x_hat is not None and self.along is not None:
+            v = self.slope * self.along
+            found = found - self._lost() * ((v @ out) * v).sum(1)
+        return found
+
+    def _lost(self) -> Tensor:
+        """(n_inputs,) c with P² = (I - 11ᵀ/d - c x̂x̂ᵀ) for P = I - 11ᵀ/d - x̂x̂ᵀ/d: c = (2 - |x̂|²/d) / d."""
+        assert self.x_hat is not None
+        d = self.x_hat.shape[1]
+        return (2 - self.x_hat.square().sum(1) / d) / d
+
+    def second_moments(self) -> tuple[Tensor, Tensor]:
+        """With C = E[g'g'ᵀ]: E[JᵀJ] = W_in ((W_out W_outᵀ) ∘ C) W_inᵀ, E[JJᵀ] = W_outᵀ ((W_inᵀ W_in) ∘ C) W_out; with the
+        layer norm, less what its x̂x̂ᵀ takes away, which is a sum of outer products of rows."""
+        n, W_out = len(self.slope), self.mlp.W_out
+        out, inner = W_out @ W_out.T, self.W_in.T @ self.W_in
+        C = self.slope.T @ self.slope / n
+        JtJ = self.W_in @ (out * C) @ self.W_in.T
+        if self.x_hat is not None and self.along is not None:
+            # M_n = W_in diag(g') W_out W_outᵀ diag(g') W_inᵀ of one input; JᵀJ = (I - x̂x̂ᵀ/d) M_n (I - x̂x̂ᵀ/d)
+            d, v = self.x_hat.shape[1], self.slope * self.along
+            Mx = ((v @ out) * self.slope) @ self.W_in.T / d  # (n_inputs, d): M_n x̂ / d
+            xMx = (self.x_hat * Mx).sum(1, keepdim=True) / d
+            cross = Mx.T @ self.x_hat
+            JtJ = JtJ - (cross + cross.T - (self.x_hat * xMx).T @ self.x_hat) / n
+            inner = inner * C - (v * self._lost()[:, None]).T @ v / n
+        else:
+            inner = inner * C
+        return JtJ, W_out.T @ inner @ W_out
+
+    def rows(self, start: int, stop: int) -> "OfMLP":
+        part = object.__new__(OfMLP)
+        part.mlp, part.W_in = self.mlp, self.W_in
+        pick = (None if t is None else t[start:stop] for t in (self.slope, self.x_hat, self.along))
+        part._set(*pick)  # pyright: ignore[reportArgumentType]
+        return part

@@ -1,0 +1,57 @@
+"""The local interaction basis: axes that are not orthogonal, for comparison with rotations.
+
+Bushnaq et al. 2024, "The Local Interaction Basis": first the principal axes of the activations, each divided by its
+standard deviation; in that frame the eigenvectors of E[JᵀJ]; coordinates that nothing after depends on come last.
+"""
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config import MethodConfig
+from pipeline.train.rotations.jacobian_rotation import jacobians_at, layer_of, mlp_of
+from pipeline.train.source import Source
+from stores.dictionary import FeatureDictionary, Spec
+
+_TINY = 1e-10  # of the largest eigenvalue: what float32 rows and weights can tell from nothing
+
+
+class LocalInteractionBasisConfig(MethodConfig):
+    """n_rows: how many training rows the moments are of."""
+
+    n_rows: int = Field(default=16_384, ge=2)
+    layer_norm: bool = True
+
+    def check(self, d_in: int, hook_point: str) -> None:
+        if self.n_rows < d_in:
+            raise ValueError(f"n_rows = {self.n_rows} rows span fewer than the {d_in} coordinates")
+        layer_of(hook_point)
+
+
+def interaction_basis(covariance: Tensor, JtJ: Tensor) -> tuple[Tensor, Tensor]:
+    """C (k, d) and its inverse (d, k), float64, k = the rank of the covariance.
+
+    covariance = U D Uᵀ, D^½ Uᵀ JtJ U D^½ = V Λ Vᵀ; C = Λ^½ Vᵀ D^-½ Uᵀ. In these coordinates both the covariance and
+    E[JᵀJ] are diagonal, Λ and I. Directions that J does not depend on keep a Λ of 1e-10 of the largest.
+    """
+    D, U = torch.linalg.eigh(covariance.double())
+    kept = _TINY * D[-1] < D
+    U, root = U[:, kept], D[kept].sqrt()
+    Lambda, V = torch.linalg.eigh(root[:, None] * (U.T @ JtJ.double() @ U) * root)
+    Lambda, V = Lambda.flip(0).clamp_min(_TINY * float(Lambda[-1])), V.flip(1)
+    size = Lambda.sqrt()
+    return size[:, None] * (V.T / root) @ U.T, (U * root) @ V / size
+
+
+def local_interaction_basis(config: LocalInteractionBasisConfig, source: Source, provenance: dict) -> FeatureDictionary:
+    """fit. J: of the MLP that reads at blocks.L.hook_resid_mid, to what it writes."""
+    _, mlp = mlp_of(source)
+    rows = source.rows(config.n_rows)
+    x = torch.from_numpy(rows)
+    JtJ, _ = jacobians_at(mlp.to("cpu", torch.float32), x, config.layer_norm).second_moments()
+    covariance = torch.from_numpy(np.cov(rows.T.astype(np.float64), bias=True))
+    C, inverse = interaction_basis(covariance, JtJ)
+    mean = torch.from_numpy(source.moments.mean)
+    spec = Spec("linear", len(mean), len(C), source.hook_point, provenance=provenance)
+    return FeatureDictionary(spec, C.T, torch.zeros(len(C)), inverse.T, mean)

@@ -1,0 +1,122 @@
+"""Pictures of what rotations do to Jacobians. matplotlib is imported late: who only trains does not wait for it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
+_BEFORE, _AFTER, _RANDOM = "#d55e00", "#0072b2", "#aaaaaa"
+
+
+def draw_rotation(
+    path: Path,
+    title: str,
+    magnitude: Mapping[str, np.ndarray],
+    measures: Mapping[str, Mapping[str, Any]],
+    *,
+    history: tuple[str, Sequence[float]] | None = None,
+    by_n_fit: Sequence[Mapping[str, Any]] = (),
+    objective: str = "log",
+) -> None:
+    """magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
+    "random": one or several} of measure(). history: what was minimised and its value at each step. by_n_fit: rows {"n",
+    "train", "heldout"} of measure(). Rows and columns of the two images are sorted by their largest entries.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(10.5, 6.2), layout="constrained")
+        (first, second, curve), (bars, steps, inputs) = figure.subplots(2, 3)
+        top = float(np.quantile(np.concatenate([m.ravel() for m in magnitude.values()]), 0.999))
+        for axis, name in ((first, "before"), (second, "after")):
+            image = axis.imshow(
+                _sorted(magnitude[name]), vmin=0, vmax=top, cmap="magma", aspect="auto", interpolation="nearest"
+            )
+            axis.set(title=f"mean |Jacobian| {name}", xlabel="input axis, sorted", ylabel="output axis, sorted")
+        figure.colorbar(image, ax=second, shrink=0.8, label="in units of its root mean square")
+        for name, colour in (("before", _BEFORE), ("after", _AFTER)):
+            values = np.sort(magnitude[name].ravel())[::-1]
+            curve.plot(np.arange(1, len(values) + 1) / len(values), values, color=colour, label=name)
+        curve.set(xscale="log", xlabel="rank / number of entries", ylabel="mean |Jacobian|", title="entries, sorted")
+        curve.legend(frameon=False)
+        _mass(bars, measures)
+        _history(steps, history)
+        _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
+        figure.suptitle(title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+
+
+def _sorted(magnitude: np.ndarray) -> np.ndarray:
+    rows, columns = magnitude.max(1).argsort()[::-1], magnitude.max(0).argsort()[::-1]
+    return magnitude[rows][:, columns]
+
+
+def _mass(axis: Any, measures: Mapping[str, Mapping[str, Any]]) -> None:
+    groups = list(measures)
+    for i, (name, colour) in enumerate((("random", _RANDOM), ("before", _BEFORE), ("after", _AFTER))):
+        values = [np.mean([m["mass_in_1%"] for m in _as_list(measures[g][name])]) for g in groups]
+        places = np.arange(len(groups)) + 0.27 * (i - 1)
+        drawn = axis.bar(places, values, 0.25, color=colour, label=name if name != "random" else "random rotations")
+        axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+    axis.set_xticks(range(len(groups)), ["fitted inputs" if g == "train" else "held-out inputs" for g in groups])
+    axis.set(ylabel="share of Σ J²", title="in the largest 1% of entries")
+    axis.margins(y=0.25)
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", columnspacing=1, handlelength=1)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _history(axis: Any, history: tuple[str, Sequence[float]] | None) -> None:
+    if history is None:
+        axis.set_axis_off()
+        return
+    what, values = history
+    axis.plot(range(1, len(values) + 1), values, color=_AFTER, lw=1)
+    axis.set(xlabel="step", ylabel=what, title="sparsity against steps")
+
+
+def _by_n_fit(axis: Any, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str, Any], objective: str) -> None:
+    if not rows:
+        axis.set_axis_off()
+        return
+    n = [row["n"] for row in rows]
+    for where, style, label in (("train", "--", "on those inputs"), ("heldout", "-", "on held-out inputs")):
+        axis.plot(n, [row[where][objective] for row in rows], style, marker=".", color=_AFTER, label=label)
+    axis.axhline(heldout["before"][objective], color=_BEFORE, lw=1, label="before")
+    axis.axhline(
+        np.mean([m[objective] for m in _as_list(heldout["random"])]), color=_RANDOM, lw=1, label="random rotations"
+    )
+    axis.set_xscale("log")
+    axis.set_xticks(n, [str(m) for m in n])
+    axis.minorticks_off()
+    axis.set(
+        xlabel="inputs that the rotation was fitted to", ylabel=f"measure ({objective})", title="does it generalise?"
+    )
+    axis.margins(y=0.25)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def draw_agreement(path: Path, agreements: Mapping[str, Mapping[str, Any]]) -> None:
+    """{"name": {"output_input": value, "random": values}}: does the basis in which one layer writes agree with that in which
+    the next reads, beside random bases?"""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 1.3 + 0.5 * len(agreements)), layout="constrained")
+        axis = figure.subplots()
+        for i, found in enumerate(agreements.values()):
+            label = ("random bases", "output basis and the next input basis") if i == 0 else (None, None)
+            axis.scatter(found["random"], [i] * len(found["random"]), color=_RANDOM, s=14, label=label[0])
+            axis.scatter(found["output_input"], i, color=_AFTER, marker="D", s=30, label=label[1], zorder=3)
+        axis.set_yticks(range(len(agreements)), agreements)
+        axis.set(xlabel="mean |cosine|, matched one to one", ylim=(-0.6, len(agreements) - 0.4))
+        figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=2)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)

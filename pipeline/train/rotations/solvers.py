@@ -1,0 +1,203 @@
+"""Solvers for the rotations in which Jacobians, or activations, are sparse.
+
+    G = R_out J R_inᵀ for each input;  minimise the mean of objective(G) over orthogonal R_in, R_out, or one of them
+
+First MSP (matching, stretching, projection): R ← polar(∂ΣG⁴/∂R). That is R_in ← polar(Σ G^{∘3ᵀ} R_out J) and R_out ←
+polar(Σ G^{∘3} (J R_inᵀ)ᵀ), the two sides in turns. No learning rate, and since ΣG⁴ is convex in each side it never falls
+on the same inputs (Zhai et al. 2020). Its optimum is a little beside the sparsest one, so then a polish of the objective
+itself: Adam on the antisymmetric matrices around R, R ← retraction(-step) R.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config import MethodConfig
+from pipeline.train.rotations.jacobians import Jacobians, sampled_columns, split
+from pipeline.train.rotations.objectives import OBJECTIVES
+from pipeline.train.rotations.orthogonal import RETRACTIONS, antisymmetric, polar
+from stores.manifest import seed_of
+
+Side = Literal["in", "out", "both"]
+_BUDGET = 2**29  # bytes that one product with its gradient may take
+_BETAS = (0.9, 0.99)
+
+
+class SolverConfig(MethodConfig):
+    """objective, epsilon (in units of J's root mean square), side: what is minimised over what.
+
+    msp: the share of the steps for MSP, in n_iterations of as many batches each; the rest polish. An objective "l4" takes
+    all of them: it is MSP's own. equal_inputs: each input's Jacobian is divided by its own norm, which no rotation
+    changes, so that L4 does not see the largest ones alone. lr: of an entry of the antisymmetric matrix in one step,
+    falling to 0; by default 0.3/√d. columns: how many of G's columns are drawn for each input, an estimate without bias;
+    0: all.
+    """
+
+    objective: str = Field(default="log", pattern=f"^({'|'.join(OBJECTIVES)})$")
+    epsilon: float = Field(default=0.1, gt=0)
+    side: Side = "both"
+    n_iterations: int = Field(default=25, ge=1)
+    msp: float = Field(default=0.5, ge=0, le=1)
+    equal_inputs: bool = False
+    retraction: str = Field(default="cayley", pattern=f"^({'|'.join(RETRACTIONS)})$")
+    lr: float | None = Field(default=None, gt=0)
+    columns: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    def check(self, d_in: int, hook_point: str) -> None:
+        """Raises ValueError: columns that cannot be drawn, or not without bias."""
+        if self.columns > d_in:
+            raise ValueError(f"columns = {self.columns} are more than the {d_in} there are")
+        if self.columns and not OBJECTIVES[self.objective].separable:
+            raise ValueError(f"objective {self.objective!r} of sampled columns is biased: set columns = 0")
+
+
+def gradient(
+    J: Jacobians,
+    R: dict[str, Tensor],
+    objective: str,
+    epsilon: float,
+    scale: Tensor,
+    wrt: Sequence[str],
+    columns: Tensor | None = None,
+    watch: str | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The objective of R_out J R_inᵀ / scale, mean over inputs, and its Euclidean gradients by the sides in wrt, float64.
+
+    R: {"in": (d_in, d_in), "out": (d_out, d_out)}. scale: (n_inputs, 1, 1) or of one number. columns: (n_inputs, c), or None
+    for all. watch: an objective whose value is wanted besides. Memory: _BUDGET.
+    """
+    n, _, d_in = J.shape
+    values = {name: torch.zeros((), dtype=torch.float64) for name in (objective, watch or objective)}
+    sums = {side: torch.zeros_like(R[side], dtype=torch.float64) for side in wrt}
+    dtype = J.rows(0, 1).squared_norms().dtype
+    leaves = {side: R[side].to(dtype).requires_grad_(side in wrt) for side in ("in", "out")}
+    n_columns = d_in if columns is None else columns.shape[1]
+    for start, part in split(J, n_columns, _BUDGET):
+        share = part.shape[0] / n
+        rows = slice(start, start + part.shape[0])
+        picked = None if columns is None else columns[rows]
+        G = part.product(leaves["out"], leaves["in"].T, picked) / (scale[rows] if scale.ndim else scale).to(dtype)
+        loss = OBJECTIVES[objective].of(G, epsilon) * share
+        for name in values:
+            value = loss if name == objective else OBJECTIVES[name].of(G.detach(), epsilon) * share
+            values[name] = values[name].to(G.device) + value.detach().double()
+        for side, found in zip(wrt, torch.autograd.grad(loss, [leaves[side] for side in wrt])):
+            sums[side] += found
+    return values, sums
+
+
+def rotate(J: Jacobians, R_in: Tensor, R_out: Tensor) -> Tensor:
+    """G (n_inputs, d_out, d_in): for as many inputs as there is memory for."""
+    dtype = J.rows(0, 1).squared_norms().dtype
+    return J.product(R_out.to(dtype), R_in.T.to(dtype))
+
+
+def rms(J: Jacobians, each: bool = False) -> Tensor:
+    """Root mean square over entries and inputs, or of each input (n_inputs, 1, 1): no rotation changes it. 1 for zeros."""
+    _, d_out, d_in = J.shape
+    squares = J.squared_norms().double() / (d_out * d_in)
+    found = (squares[:, None, None] if each else squares.mean()).sqrt()
+    return torch.where(found > 0, found, 1.0)
+
+
+class Solver:
+    """One step a batch. State: a dict of tensors, float64, from which it goes on with the same bits."""
+
+    def __init__(self, config: SolverConfig, R_in: Tensor, R_out: Tensor) -> None:
+        self.config = config
+        self.sides: tuple[str, ...] = ("out", "in") if config.side == "both" else (config.side,)
+        self.state = {"R_in": R_in.double().clone(), "R_out": R_out.double().clone()}
+        self.state["scale"] = torch.ones((), dtype=torch.float64)
+        for side in self.sides:
+            for name in ("sum", "first", "second"):  # of MSP's iteration; moments of Adam
+                self.state[f"{name}_{side}"] = torch.zeros_like(self.state[f"R_{side}"])
+
+    @property
+    def R(self) -> dict[str, Tensor]:
+        return {"in": self.state["R_in"], "out": self.state["R_out"]}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.state = {k: state[k].to(v.device) for k, v in self.state.items()}
+
+    def step(self, J: Jacobians, step: int, n_steps: int) -> dict[str, Tensor]:
+        """Learn from one batch; n_steps in all. Returns the objective before the step, and during MSP "l4", ΣG⁴'s mean."""
+        if step == 0:
+            self.state["scale"].copy_(rms(J))
+        config, columns = self.config, None
+        if config.columns:
+            n, _, d_in = J.shape
+            seed = seed_of("columns", config.seed, step)
+            columns = sampled_columns(n, d_in, config.columns, seed).to(self.state["R_in"].device)
+        n_msp = n_steps if config.objective == "l4" else round(config.msp * n_steps)
+        if step < n_msp:
+            values = self._match(J, columns, step, n_msp)
+            return {**values, "l4": -values["l4"]}
+        return self._polish(J, columns, step - n_msp, n_steps - n_msp)
+
+    def _gradient(
+        self, J: Jacobians, objective: str, wrt: Sequence[str], columns: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        scale = rms(J, each=True) if self.config.equal_inputs else self.state["scale"]
+        return gradient(J, self.R, objective, self.config.epsilon, scale, wrt, columns, self.config.objective)
+
+    def _match(self, J: Jacobians, columns: Tensor | None, step: int, n_steps: int) -> dict[str, Tensor]:
+        n = min(self.config.n_iterations, n_steps)
+        iteration = step * n // n_steps
+        side = self.sides[iteration % len(self.sides)]
+        values, sums = self._gradient(J, "l4", [side], columns)
+        self.state[f"sum_{side}"] -= sums[side]
+        if (step + 1) * n // n_steps > iteration:
+            self.state[f"R_{side}"] = polar(self.state[f"sum_{side}"])
+            self.state[f"sum_{side}"].zero_()
+        return values
+
+    def _polish(self, J: Jacobians, columns: Tensor | None, step: int, n_steps: int) -> dict[str, Tensor]:
+        values, sums = self._gradient(J, self.config.objective, self.sides, columns)
+        beta, gamma = _BETAS
+        for side in self.sides:
+            R, first, second = (self.state[f"{name}_{side}"] for name in ("R", "first", "second"))
+            A = antisymmetric(sums[side], R)
+            first.mul_(beta).add_(A, alpha=1 - beta)
+            second.mul_(gamma).addcmul_(A, A, value=1 - gamma)
+            # the same for an entry and its opposite, so that the step stays antisymmetric
+            size = (second / (1 - gamma ** (step + 1))).sqrt() + 1e-12
+            lr = (self.config.lr or 0.3 / len(R) ** 0.5) * (1 - step / n_steps)
+            move = first / (1 - beta ** (step + 1)) / size
+            self.state[f"R_{side}"] = RETRACTIONS[self.config.retraction](-lr * move) @ R
+        return values
+
+
+def solve(
+    J: Jacobians, config: SolverConfig, R_in: Tensor, R_out: Tensor, n_polish: int = 200
+) -> tuple[Tensor, Tensor, list[float]]:
+    """R_in, R_out, and the objective before each step (for "l4" what grows, the mean of G⁴).
+
+    config.n_iterations of MSP, for both sides together, then n_polish steps; each on all of J.
+    """
+    n_steps = config.n_iterations + (0 if config.objective == "l4" else n_polish)
+    solver = Solver(config.model_copy(update={"msp": config.n_iterations / n_steps}), R_in, R_out)
+    values = [float(solver.step(J, step, n_steps)[config.objective]) for step in range(n_steps)]
+    return solver.state["R_in"], solver.state["R_out"], values
+
+
+def chain(
+    layers: Sequence[Jacobians], config: SolverConfig, *, backward: bool = False, n_polish: int = 200
+) -> list[Tensor]:
+    """R_0 … R_L for the layers' Jacobians J_1 … J_L at the same inputs: R_l J_l R_{l-1}ᵀ is sparse.
+
+    Forward: R_0 = I, for the inputs' coordinates are what they are, then one layer after another; backward: R_L = I, and
+    from the output to the input (Baker 2022). Each rotation is solved for once, the one before it held.
+    """
+    d = [layers[0].shape[2], *(J.shape[1] for J in layers)]
+    if any(below.shape[1] != above.shape[2] for below, above in pairwise(layers)):
+        raise ValueError(f"the layers' shapes {[J.shape[1:] for J in layers]} do not fit together")
+    R = [torch.eye(n, dtype=torch.float64) for n in d]
+    for i in reversed(range(len(layers))) if backward else range(len(layers)):
+        side: Side = "in" if backward else "out"
+        R[i], R[i + 1], _ = solve(layers[i], config.model_copy(update={"side": side}), R[i], R[i + 1], n_polish)
+    return R
