@@ -1,0 +1,1 @@
+"""toy: small models where the truth is known."""
