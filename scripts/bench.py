@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds through all contestants in turn, medians, one flat JSON file each."""
+"""What the benchmarks share: stores of noise, rounds through all contestants in turn, medians, one flat JSON file each."""
 
 import json
 import os
@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+from stores.activations import ActivationStore
+from stores.description import Description
+from stores.writer import StoreWriter
 
 
 def medians(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -36,3 +41,19 @@ def report(name: str, figures: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**figures, **machine}, indent=2) + "\n")
     print(f"written: {path}")
+
+
+def store_of_noise(path: Path, hook_point: str, d: int, n_rows: int, chunk_rows: int, context: int) -> ActivationStore:
+    """A store of normal rows, float16, in chunks of chunk_rows, 16 to a shard."""
+    description = Description(
+        model="none", model_revision=None, model_digest="", tokenizer_digest="", weight_processing="none",
+        precision="float32", text="none", text_digest=None, context=context, positions=tuple(range(context)), bos=True,
+        hook_points=(hook_point,), d=(d,), dtype="float16", n_sequences=n_rows // context,
+        heldout_fraction=0.01, chunk_sequences=chunk_rows // context, shard_chunks=16,
+    )  # fmt: skip
+    writer, rng = StoreWriter.create(path, description), np.random.default_rng(0)
+    for shard in writer.missing():
+        first, last = description.sequences(shard)
+        x = rng.standard_normal(((last - first) * context, d), np.float32)
+        writer.write_shard(shard, np.zeros((last - first, context), np.int32), {hook_point: x})
+    return writer.close()

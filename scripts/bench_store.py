@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench import medians, report
+from scripts.bench import medians, report, store_of_noise
 from stores.activations import ActivationStore
-from stores.description import Description
 from stores.loader import BatchLoader
-from stores.writer import StoreWriter
 
 HOOK_POINT, D, CHUNK_ROWS, BATCH = "blocks.8.hook_resid_pre", 768, 8192, 2048
 CHUNK_BYTES = CHUNK_ROWS * D * 2
@@ -36,7 +34,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store = _store(Path(folder) / "activations.zarr", args.chunks)
+        store = store_of_noise(
+            Path(folder) / "activations.zarr", HOOK_POINT, D, args.chunks * CHUNK_ROWS, CHUNK_ROWS, CONTEXT
+        )
         n_steps, before = 32, _anonymous_bytes()
         streamed, ram = _batches(store, "stream"), _batches(store, "ram")
         window = BatchLoader(store, (HOOK_POINT,), BATCH, seed=0, n_steps=1).layout.window_chunks
@@ -87,21 +87,6 @@ def main() -> None:
             "window_chunks": window,
         },
     )
-
-
-def _store(path: Path, n_chunks: int) -> ActivationStore:
-    description = Description(
-        model="none", model_revision=None, model_digest="", tokenizer_digest="", weight_processing="none",
-        precision="float32", text="none", text_digest=None, context=CONTEXT, positions=tuple(range(CONTEXT)), bos=True,
-        hook_points=(HOOK_POINT,), d=(D,), dtype="float16", n_sequences=n_chunks * CHUNK_ROWS // CONTEXT,
-        heldout_fraction=0.01, chunk_sequences=CHUNK_ROWS // CONTEXT, shard_chunks=16,
-    )  # fmt: skip
-    writer, rng = StoreWriter.create(path, description), np.random.default_rng(0)
-    for shard in writer.missing():
-        first, last = description.sequences(shard)
-        x = rng.standard_normal(((last - first) * CONTEXT, D), np.float32)
-        writer.write_shard(shard, np.zeros((last - first, CONTEXT), np.int32), {HOOK_POINT: x})
-    return writer.close()
 
 
 def _batches(store: ActivationStore, residency: Any) -> Iterator[Any]:

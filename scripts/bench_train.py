@@ -32,7 +32,7 @@ from pipeline.train.learner import FamilyLearner
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS
 from pipeline.train.source import Source
-from scripts.bench import report
+from scripts.bench import report, store_of_noise
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 from stores.moments import Moments
@@ -191,16 +191,10 @@ def _dtype() -> torch.dtype:
 
 def _toy(rounds: int) -> dict[str, float]:
     """Sixteen dictionaries, d 64, d_sae 128, batches of 256: all at once against one after another, each as the train
-    stage does it, from a store of its own dtype in memory, with the number of threads that suits each best."""
-    from tests.conftest import make_store, planted_rows
-
+    stage does it, from a store in memory, with the number of threads that suits each best."""
     hook, n_steps = "blocks.0.hook_resid_post", 200
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(
-            Path(folder) / "toy.zarr", n_sequences=600, n_positions=32, d={hook: 64}, chunk_sequences=64,
-            rows=lambda hook_point, n, d: planted_rows(n, d, 128, 5),
-        )  # fmt: skip
-        assert isinstance(store, ActivationStore)
+        store = store_of_noise(Path(folder) / "toy.zarr", hook, 64, 32_768, 4096, 64)
         source = _source(store.stats(hook))
 
         def run(seeds: range) -> None:

@@ -23,6 +23,7 @@ from pipeline.train.stage import source_of_store
 from scripts.bench import report
 from stores.loader import BatchLoader
 
+HOOK_POINTS = ("blocks.2.hook_resid_post", "blocks.1.mlp.hook_post")
 BATCH, EVERY = 1024, 10
 BEGINNINGS: dict[str, dict] = {
     "random, norm 1": {"init_norm": 1.0},
@@ -51,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(load_recipe("demo"), Path(folder), "cpu")
+        run = Run(load_recipe("demo", [f"extract.hook_points={list(HOOK_POINTS)}"]), Path(folder), "cpu")
         run_extract(run)
         store = run.open_store()
         weights = ModelFiles.of_store(store.description).load
