@@ -16,8 +16,8 @@ from stores.dictionary import FeatureDictionary, Spec
 
 class TopKConfig(FamilyConfig):
     """k: active features a token. k_start: what k falls from, in a line over the first k_anneal of the steps. aux_k: dead
-    features that predict the residual together, by default half of d_in as in the paper (0: none). init_norm: with 1 the k
-    first reconstructions are too large; 0.5 saves a third to two thirds of the steps (scripts/study_init.py)."""
+    features that predict the residual together, by default half of d_in as in the paper (0: none). init_norm: with 1 the
+    first reconstructions are too large (scripts/study_init.py)."""
 
     init_norm: float = Field(default=0.5, gt=0)
     k: int = Field(default=32, ge=1)
