@@ -174,14 +174,15 @@ def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | No
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from None
     for item in sets or []:
-        _set(values, item)
+        set_value(values, item)
     values.setdefault("name", path.stem)
     if name:
         values["name"] = name
     return validated(Recipe, _gather_methods(values), "")
 
 
-def _set(values: dict[str, Any], item: str) -> None:
+def set_value(values: dict[str, Any], item: str) -> None:
+    """Apply one KEY=VALUE of --set, in place. Raises UserError."""
     key, separator, text = item.partition("=")
     if not separator:
         raise UserError(f"--set {item}: expected KEY=VALUE")

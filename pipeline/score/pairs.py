@@ -28,9 +28,11 @@ class Entry:
 
 def relation(a: Entry, b: Entry, entries: list[Entry]) -> str | None:
     """Why a and b are compared: "seed" (all else equal), "larger" (b is the next larger of a's kind), "method" (the
-    same size, or either a basis; seeds as in the recipe's first), or None."""
+    same size, or either a basis; seeds as in the recipe's first), "truth" (either is the known truth), or None."""
     if a.name == b.name:
         return None
+    if "truth" in (a.method, b.method):
+        return "truth"
     if a.method != b.method:
         basis = len({a.d_sae, b.d_sae}) == 1 or a.d_sae == a.directions.shape[1] or b.d_sae == b.directions.shape[1]
         return "method" if basis and _first_seed(a, entries) and _first_seed(b, entries) else None

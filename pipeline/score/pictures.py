@@ -1,4 +1,4 @@
-"""The pictures of the score stage, one folder per hook point. The only importer of matplotlib."""
+"""The pictures of the score stage, one folder per hook point. The only importer of matplotlib here."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ def _frontier(path: Path, hook_point: str, rows: list[dict[str, Any]]) -> None:
         if _is_sparse(row):
             size = 18 + 30 * np.log2(max(1.0, row["d_sae"] / row["d_in"]))
             left.scatter(row["l0"], row["fvu"], s=size, color=colour, alpha=0.7, zorder=3, label=label)
-            right.scatter(row["l0"], row["ce_score_zero"], s=size, color=colour, alpha=0.7)
+            if "ce_score_zero" in row:
+                right.scatter(row["l0"], row["ce_score_zero"], s=size, color=colour, alpha=0.7)
         else:
             prefix = "fvu_at_l0_"
             kept = sorted((int(key.removeprefix(prefix)), v) for key, v in row.items() if key.startswith(prefix))
@@ -80,6 +81,7 @@ def _frontier(path: Path, hook_point: str, rows: list[dict[str, Any]]) -> None:
         axis.set_xticks(ticks, [f"{t}" for t in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
+    right.set_visible(any("ce_score_zero" in row for row in rows))  # no language model made the rows
     left.set_ylim(bottom=0)
     left.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{hook_point}: held-out reconstruction against sparsity (larger points: larger dictionaries)")

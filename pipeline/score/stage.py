@@ -40,6 +40,7 @@ DOCUMENTATION = {
     "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
     "where that is less than one row",
     "signed": "whether codes may be negative, as those of rotations and PCA",
+    "ce_*, kl, n_predictions": "absent where the store's rows were made by no language model",
     "ce_clean, ce, kl": "nats a token: model as it is, with the reconstruction spliced in, and the divergence between",
     "ce_zero, ce_mean": "nats a token with the activations replaced by zero, by the mean of the store's rows",
     "ce_score_zero, ce_score_mean": "(ce_ablated - ce) / (ce_ablated - ce_clean)",
@@ -48,7 +49,8 @@ DOCUMENTATION = {
     "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed",
     "pairs: random_floor": "the same with b replaced by as many random directions",
     "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
-    "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary",
+    "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
+    "truth: either is the ground truth of a toy",
 }
 
 
@@ -90,9 +92,10 @@ def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subjec
                 f"score.dictionaries: {path} was trained with weight processing {processing!r}, the store has "
                 f"{store.description.weight_processing!r}"
             )
-        subjects.append(
-            Subject(hook_point, name, f"foreign {dictionary.spec.architecture}", {"name": name}, Path(path))
-        )
+        method = f"foreign {dictionary.spec.architecture}"
+        if dictionary.provenance.get("method") == "truth":
+            method = "truth"
+        subjects.append(Subject(hook_point, name, method, {"name": name}, Path(path)))
     return subjects
 
 
@@ -111,14 +114,17 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
     """Score the dictionaries that are not scored, those of one hook point on one read of the rows and texts."""
     if not work:
         return
-    model = ModelFiles.of_store(store.description).load(store.description.weight_processing, device)
+    # Rows that no language model made, as those of a toy, have no cross-entropy.
+    model = None
+    if store.description.model != "none":
+        model = ModelFiles.of_store(store.description).load(store.description.weight_processing, device)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         for _, unit in items:
             unit.begin()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
         measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, device)
-        losses = _losses(recipe.score, store, hook_point, dictionaries, model)
+        losses = _losses(recipe.score, store, hook_point, dictionaries, model) if model else {}
         for subject, unit in items:
             row = {
                 "hook_point": hook_point,
@@ -128,7 +134,7 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
                 "d_sae": dictionaries[subject.name].d_sae,
                 "signed": dictionaries[subject.name].signed,
                 **measured[subject.name],
-                **losses[subject.name],
+                **losses.get(subject.name, {}),
             }
             row = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
             histogram, buffer = histograms[subject.name], io.BytesIO()

@@ -51,3 +51,12 @@ def test_equal_dictionaries_agree_fully() -> None:
     (scores, histogram), _ = list(all_pairs(same))
     assert scores["mmcs"] == scores["fraction_above_0.9"] == scores["matched_cosine"] == 1
     assert histogram[-1] == 4
+
+
+def test_the_truth_is_compared_with_every_dictionary_both_ways() -> None:
+    truth = entry("truth", "truth", 40, 5)
+    entries = [*ENTRIES, truth]
+    for other in ENTRIES:
+        assert relation(truth, other, entries) == relation(other, truth, entries) == "truth"
+    found = [(s["a"], s["b"]) for s, _ in all_pairs(entries) if "truth" in (s["a"], s["b"])]
+    assert len(found) == 2 * len(ENTRIES)
