@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score status test test-all bench lint types demo-model
+.PHONY: run extract train score status toy test test-all bench lint types demo-model
 .NOTPARALLEL:
 
 extract train score status: .venv/installed
@@ -13,6 +13,10 @@ extract train score status: .venv/installed
 
 run: .venv/installed
 	@$(BIN)/unmix run $(RECIPE) $(ARGS)
+
+# Small models where the truth is known; pages into runs/toy. About ten minutes on two cores; ARGS=--quick for a glance.
+toy: .venv/installed
+	@$(BIN)/unmix toy $(ARGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not slurm" $(ARGS)

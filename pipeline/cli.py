@@ -180,6 +180,29 @@ _stage_command("score", "Feature dictionaries → scores, a table, pictures.")
 
 
 @app.command()
+def toy(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Toys; all by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke run, in a folder of its own.")] = False,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="TOY.KEY=VALUE", help="Override.")] = None,
+    runs: Runs = Path("runs"),
+    replace: Replace = False,
+    debug: Debug = False,
+) -> None:
+    """Small models where the truth is known → numbers, pictures, a page each."""
+
+    def work() -> None:
+        from pipeline.toy import stage
+
+        started = time.time()
+        did = stage.run(names or [], runs, sets or [], quick, replace)
+        took = f"{time.time() - started:.1f} s"
+        page = runs / ("toy-quick" if quick else "toy") / "index.html"
+        print(f"toy: {f'done in {took}' if did else f'nothing to do, all is there ({took})'}, {page}")
+
+    _guarded(debug, work)
+
+
+@app.command()
 def status(
     recipe: RecipeName = "demo",
     sets: Sets = None,
@@ -246,10 +269,12 @@ def _show_scores(path: Path) -> None:
             int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
         )
         first = rows[0]
-        title = (
-            f"{hook_point}, {first['n_rows']:,} held-out rows; CE on {first['n_predictions']:,} predictions: clean "
-            f"{first['ce_clean']:.3f}, zero ablation {first['ce_zero']:.3f}, mean ablation {first['ce_mean']:.3f} nats"
-        )
+        title = f"{hook_point}, {first['n_rows']:,} held-out rows"
+        if "ce" in first:
+            title += (
+                f"; CE on {first['n_predictions']:,} predictions: clean {first['ce_clean']:.3f}, zero ablation "
+                f"{first['ce_zero']:.3f}, mean ablation {first['ce_mean']:.3f} nats"
+            )
         columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "dead", "rare",
                    *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
         table = [

@@ -1,14 +1,15 @@
-"""A fully connected net of three layers that reads digits, and the rotations of its layers that make computation local.
+"""A fully connected net of three layers that reads digits, its layers' Jacobians, and its form in rotated coordinates.
 
 Source: Baker 2022, who rotated such a net layer by layer, R_0 = I because pixels are a basis of their own. Each layer is
-h_l = act(W_l h_{l-1} + b_l), the last without act; its Jacobian R_l J_l R_{l-1}ᵀ is to be sparse on average over inputs.
+h_l = act(W_l h_{l-1} + b_l), the last without act; its Jacobian R_l J_l R_{l-1}ᵀ is to be sparse on average over inputs:
+pipeline/toy/mnist_rotation.py.
 """
 
 import gzip
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,12 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Config, UserError
-from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense, of_module
-from pipeline.train.rotations.measures import agreement, agreement_null, compare, mean_magnitude, measure
-from pipeline.train.rotations.objectives import kurtosis
-from pipeline.train.rotations.orthogonal import initial
-from pipeline.train.rotations.solvers import SolverConfig, chain, solve
+from pipeline.train.rotations.objectives import OBJECTIVES
 from stores.manifest import seed_of
 
 ACTIVATIONS = {"relu": torch.relu, "gelu": torch.nn.functional.gelu, "tanh": torch.tanh}
@@ -29,8 +26,8 @@ ACTIVATIONS = {"relu": torch.relu, "gelu": torch.nn.functional.gelu, "tanh": tor
 
 class MnistMlpConfig(Config):
     """data: "digits" (scikit-learn's, 8 × 8), "hub" (ylecun/mnist), or a folder with MNIST's idx files. width: of both hidden
-    layers. n_fit: with how many inputs rotations are fitted; the last is the one that is looked at. n_heldout: inputs that
-    no fit and no training has seen, for the measures."""
+    layers. n_fit: with how many inputs rotations are fitted; the most are those of the one that is looked at. n_heldout:
+    inputs that no fit and no training has seen, for the measures."""
 
     data: str = "digits"
     width: int = Field(default=64, ge=2)
@@ -38,9 +35,9 @@ class MnistMlpConfig(Config):
     n_steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: float = Field(default=3e-3, gt=0)
-    n_fit: tuple[int, ...] = (1, 8, 64, 512)
+    n_fit: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 64, 256), min_length=1)
     n_heldout: int = Field(default=256, ge=1)
-    objective: str = "log"
+    objective: str = Field(default="log", pattern=f"^({'|'.join(OBJECTIVES)})$")
     n_iterations: int = Field(default=25, ge=1)
     n_polish: int = Field(default=100, ge=0)
     seed: int = Field(default=0, ge=0)
@@ -68,7 +65,12 @@ def load_images(data: str, seed: int = 0) -> Images:
     if data == "hub":
         from datasets import load_dataset
 
-        loaded: Any = load_dataset("ylecun/mnist")
+        try:
+            loaded: Any = load_dataset("ylecun/mnist")
+        except OSError as error:  # what the library raises where there is no net, and no copy
+            raise UserError(
+                "data = 'hub': ylecun/mnist cannot be had from the hub; take 'digits' or a folder"
+            ) from error
         parts = [loaded[s].with_format("numpy") for s in ("train", "test")]
         arrays = [a for p in parts for a in (np.stack(list(p["image"])) / 255, np.asarray(p["label"]))]
         return _images(*arrays)
@@ -167,85 +169,7 @@ def layer_jacobians(net: Net, x: Tensor) -> list[Dense]:
     return [of_module(lambda row, i=i: net.layer(i, row), h[i]) for i in range(net.n_layers)]
 
 
-def experiment(config: MnistMlpConfig) -> dict[str, Any]:
-    """Train, rotate, measure. Numbers, lists and arrays, by name:
-
-    accuracy {train, test}; unchanged: largest |difference| of a logit with the rotations spliced in; layers: per layer
-    {train, heldout} × {before, after, random} of measure(); by_n_fit: rows {n, train, heldout} of the middle layer;
-    history: the middle layer's value at each step; agreement: of hidden layer 1 and 2, each {output_input, random};
-    starts: held-out measure of the middle layer from each init; invertible: of any invertible map in the place of the
-    middle layer's output rotation, and its condition number; kurtosis {layer: (before, after)}; magnitude: {before,
-    after}, (d, d) mean |Jacobian| of the middle layer on held-out inputs.
-    """
-    images = load_images(config.data, config.seed)
-    net = train_net(config, images)
-    n = max(config.n_fit)
-    if n > len(images.train_x) or config.n_heldout > len(images.test_x):
-        raise UserError(
-            f"n_fit = {n} and n_heldout = {config.n_heldout}, but {config.data} has {len(images.train_x)} inputs to fit to "
-            f"and {len(images.test_x)} held out"
-        )
-    fit, held = (layer_jacobians(net, x) for x in (images.train_x[:n], images.test_x[: config.n_heldout]))
-    solver = SolverConfig(objective=config.objective, n_iterations=config.n_iterations, equal_inputs=True)
-    R = chain(fit, solver, n_polish=config.n_polish)
-    middle = config.objective
-    result: dict[str, Any] = {
-        "accuracy": {
-            "train": _accuracy(net, images.train_x, images.train_y),
-            "test": _accuracy(net, images.test_x, images.test_y),
-        },
-        "unchanged": float((rotated_forward(net, R, images.test_x) - net(images.test_x)).abs().max()),
-        "objective": middle,
-        "layers": [
-            {"train": compare(fit[i], R[i], R[i + 1]), "heldout": compare(held[i], R[i], R[i + 1])}
-            for i in range(net.n_layers)
-        ],
-    }
-    below, d = R[1], config.width
-    eye = torch.eye(d, dtype=torch.float64)
-    one_sided = solver.model_copy(update={"side": "out"})
-    rows = []
-    for m in config.n_fit:
-        part = [J.rows(0, m) for J in fit[:2]]
-        *_, last = chain(part, solver, n_polish=config.n_polish)
-        before = chain(part[:1], solver, n_polish=config.n_polish)[1]
-        rows.append({"n": m, "train": measure(part[1], before, last), "heldout": measure(held[1], before, last)})
-    result["by_n_fit"] = rows
-    _, middle_R, result["history"] = solve(fit[1], one_sided, below, eye, config.n_polish)
-    result["starts"] = {}
-    for init in ("identity", "random", "qr", "svd", "eigen"):
-        moment = fit[1].second_moments()[1]
-        start = initial(init, d, config.seed, weights=lambda: net.W[1], moment=lambda M=moment: M)
-        _, found, _ = solve(fit[1], one_sided, below, start, config.n_polish)
-        result["starts"][init] = measure(held[1], below, found)
-    _, D = solve_invertible(fit[1], below, middle_R, objective=config.objective, sides=("out",))
-    result["invertible"] = {"heldout": measure(held[1], below, D), "condition": float(torch.linalg.cond(D))}
-    result["agreement"] = _agreements(fit, solver, config.n_polish)
-    h = net.hidden(images.test_x)
-    result["kurtosis"] = {f"hidden {i}": (kurtosis(h[i]), kurtosis(h[i] @ R[i].T.float())) for i in (1, 2)}
-    result["magnitude"] = {
-        "before": mean_magnitude(held[1], eye, eye).numpy(),
-        "after": mean_magnitude(held[1], R[1], R[2]).numpy(),
-    }
-    return result
-
-
 @torch.no_grad()
-def _accuracy(net: Net, x: Tensor, y: Tensor) -> float:
+def accuracy(net: Net, x: Tensor, y: Tensor) -> float:
+    """Share of the inputs whose largest logit is the label's."""
     return float((net(x).argmax(-1) == y).double().mean())
-
-
-def _agreements(fit: list[Dense], solver: SolverConfig, n_polish: int) -> dict[str, dict[str, Any]]:
-    """Each layer rotated for itself, both sides free but pixels and logits: does the basis in which one writes agree with
-    that in which the next reads?"""
-    d = [fit[0].shape[2], *(J.shape[1] for J in fit)]
-    eye = [torch.eye(n, dtype=torch.float64) for n in d]
-    sides = ["out", "both", "in"]
-    own = [
-        solve(J, solver.model_copy(update={"side": side}), eye[i], eye[i + 1], n_polish)[:2]
-        for i, (J, side) in enumerate(zip(fit, sides))
-    ]
-    return {
-        f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": agreement_null(d[i + 1])}
-        for i in range(2)
-    }

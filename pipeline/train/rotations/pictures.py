@@ -10,8 +10,12 @@ _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": Fa
 _BEFORE, _AFTER, _RANDOM = "#d55e00", "#0072b2", "#aaaaaa"
 
 
-def draw_rotation(
-    path: Path,
+def draw_rotation(path: Path, title: str, *parts: Any, **more: Any) -> None:
+    """rotation_figure() as a file."""
+    _save(path, rotation_figure(title, *parts, **more))
+
+
+def rotation_figure(
     title: str,
     magnitude: Mapping[str, np.ndarray],
     measures: Mapping[str, Mapping[str, Any]],
@@ -19,8 +23,10 @@ def draw_rotation(
     history: tuple[str, Sequence[float]] | None = None,
     by_n_fit: Sequence[Mapping[str, Any]] = (),
     objective: str = "log",
-) -> None:
-    """magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
+) -> Any:
+    """A matplotlib figure of one layer's Jacobian before and after.
+
+    magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
     "random": one or several} of measure(). history: what was minimised and its value at each step. by_n_fit: rows {"n",
     "train", "heldout"} of measure(). Rows and columns of the two images are sorted by their largest entries.
     """
@@ -46,8 +52,12 @@ def draw_rotation(
         _history(steps, history)
         _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
         figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        return figure
+
+
+def _save(path: Path, figure: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 def _sorted(magnitude: np.ndarray) -> np.ndarray:
@@ -103,6 +113,11 @@ def _by_n_fit(axis: Any, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str
 
 
 def draw_agreement(path: Path, agreements: Mapping[str, Mapping[str, Any]]) -> None:
+    """agreement_figure() as a file."""
+    _save(path, agreement_figure(agreements))
+
+
+def agreement_figure(agreements: Mapping[str, Mapping[str, Any]]) -> Any:
     """{"name": {"output_input": value, "random": values}}: does the basis in which one layer writes agree with that in which
     the next reads, beside random bases?"""
     from matplotlib import rc_context
@@ -116,7 +131,7 @@ def draw_agreement(path: Path, agreements: Mapping[str, Mapping[str, Any]]) -> N
             axis.scatter(found["random"], [i] * len(found["random"]), color=_RANDOM, s=14, label=label[0])
             axis.scatter(found["output_input"], i, color=_AFTER, marker="D", s=30, label=label[1], zorder=3)
         axis.set_yticks(range(len(agreements)), agreements)
-        axis.set(xlabel="mean |cosine|, matched one to one", ylim=(-0.6, len(agreements) - 0.4))
+        # to 1, the same basis, so that what is hardly above chance looks so
+        axis.set(xlabel="mean |cosine|, matched one to one", xlim=(0, 1), ylim=(-0.6, len(agreements) - 0.4))
         figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=2)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        return figure

@@ -8,7 +8,7 @@ import torch
 from pipeline.config import UserError
 from pipeline.toy.mnist_mlp import (
     MnistMlpConfig,
-    experiment,
+    accuracy,
     layer_jacobians,
     load_images,
     read_idx,
@@ -17,27 +17,13 @@ from pipeline.toy.mnist_mlp import (
 )
 from pipeline.train.rotations.orthogonal import random_rotation
 
-SMALL = MnistMlpConfig(width=24, n_steps=300, n_fit=(1, 64), n_heldout=64, n_iterations=10, n_polish=20)
+SMALL = MnistMlpConfig(width=24, n_steps=300)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-
-@pytest.fixture(scope="module")
-def result() -> dict:
-    return experiment(SMALL)
-
-
-def test_the_net_learns_and_its_rotated_form_says_the_same(result: dict) -> None:
-    assert result["accuracy"]["test"] > 0.9
-    assert result["unchanged"] < 1e-4
+def test_the_net_learns_and_its_rotated_form_says_the_same() -> None:
     images = load_images("digits")
     net = train_net(SMALL, images)
+    assert accuracy(net, images.test_x, images.test_y) > 0.9
     R = [random_rotation(d, d + i) for i, d in enumerate((64, 24, 24, 10))]
     torch.testing.assert_close(rotated_forward(net, R, images.test_x), net(images.test_x), atol=1e-4, rtol=1e-4)
 
@@ -49,26 +35,6 @@ def test_layer_jacobians_multiply_to_that_of_the_whole() -> None:
     first, second, third = (J.J for J in layer_jacobians(net, x))
     whole = torch.func.vmap(torch.func.jacrev(net))(x)
     torch.testing.assert_close(third @ second @ first, whole, atol=1e-5, rtol=1e-4)
-
-
-def test_the_middle_layer_is_sparser_on_inputs_that_no_fit_has_seen(result: dict) -> None:
-    for where in ("train", "heldout"):
-        middle = result["layers"][1][where]
-        assert middle["after"]["log"] < 0.9 * middle["before"]["log"]
-        assert middle["after"]["mass_in_1%"] > 1.5 * middle["before"]["mass_in_1%"]
-        assert all(middle["after"]["log"] < 0.8 * r["log"] for r in middle["random"])
-
-
-def test_more_inputs_generalise_better(result: dict) -> None:
-    one, many = result["by_n_fit"]
-    assert (one["n"], many["n"]) == (1, 64)
-    assert one["train"]["log"] < many["train"]["log"]
-    assert many["heldout"]["log"] < one["heldout"]["log"]
-    assert many["heldout"]["log"] - many["train"]["log"] < 0.5 * (one["heldout"]["log"] - one["train"]["log"])
-
-
-def test_the_same_settings_give_the_same_numbers(result: dict) -> None:
-    assert result["layers"] == experiment(SMALL)["layers"]
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -1,0 +1,310 @@
+"""Rotations of a small net's layers in which their Jacobians are sparse: what one sees through them, and what they miss.
+
+R_0 = I, then R_1, R_2, R_3 one after another: R_l J_l R_{l-1}ᵀ sparse on average over inputs. Source: Baker 2022; the parts
+are the questions of its discussion. The middle layer, both sides of which are rotated, is the one that is looked at.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config import UserError
+from pipeline.toy.mnist_mlp import (
+    Images,
+    MnistMlpConfig,
+    Net,
+    accuracy,
+    layer_jacobians,
+    load_images,
+    rotated_forward,
+    train_net,
+)
+from pipeline.train.rotations.invertible import solve_invertible
+from pipeline.train.rotations.jacobians import Dense
+from pipeline.train.rotations.measures import agreement, agreement_null, compare, mean_magnitude, measure
+from pipeline.train.rotations.objectives import kurtosis
+from pipeline.train.rotations.orthogonal import initial
+from pipeline.train.rotations.solvers import Side, SolverConfig, chain, solve
+from stores.manifest import bytes_digest
+
+Settings = MnistMlpConfig
+QUICK: dict[str, Any] = {
+    "width": 24, "n_steps": 300, "n_fit": (1, 64), "n_heldout": 64, "n_iterations": 10, "n_polish": 20,
+}  # fmt: skip
+
+STARTS = ("random", "qr", "svd", "eigen")  # beside the identity, from which the rotation that is looked at begins
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every part begins with: the trained net and its Jacobians, the same in each, a few seconds."""
+
+    config: MnistMlpConfig
+
+    @cached_property
+    def images(self) -> Images:
+        return load_images(self.config.data, self.config.seed)
+
+    @cached_property
+    def net(self) -> Net:
+        return train_net(self.config, self.images)
+
+    @cached_property
+    def fit(self) -> list[Dense]:
+        """Of each layer, at as many training inputs as any rotation is fitted to."""
+        return layer_jacobians(self.net, self.images.train_x[: max(self.config.n_fit)])
+
+    @cached_property
+    def held(self) -> list[Dense]:
+        """Of each layer, at inputs that no fit and no training has seen."""
+        return layer_jacobians(self.net, self.images.test_x[: self.config.n_heldout])
+
+    @property
+    def solver(self) -> SolverConfig:
+        return SolverConfig(objective=self.config.objective, n_iterations=self.config.n_iterations, equal_inputs=True)
+
+    def chained(self, layers: list[Dense]) -> list[Tensor]:
+        """R_0 … R_L of the first layers."""
+        return chain(layers, self.solver, n_polish=self.config.n_polish)
+
+    def solved(self, J: Dense, side: Side, R_in: Tensor, R_out: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+        return solve(J, self.solver.model_copy(update={"side": side}), R_in, R_out, self.config.n_polish)
+
+
+def _eye(d: int) -> Tensor:
+    return torch.eye(d, dtype=torch.float64)
+
+
+def rotation(config: MnistMlpConfig) -> dict[str, Any]:
+    """The chain of rotations, each layer's measures, and what any invertible map reaches instead of the middle layer's R_2.
+
+    unchanged: largest |difference| of a logit with the rotations spliced in. layers: {train, heldout} × {before, after,
+    random}. last: agreement of R_3 with the identity, and of random bases. magnitude: (d, d) mean |Jacobian| of the
+    middle layer on held-out inputs.
+    """
+    setting = Setting(config)
+    net, images, fit, held = setting.net, setting.images, setting.fit, setting.held
+    R = setting.chained(fit[:1])
+    _, middle, history = setting.solved(fit[1], "out", R[1], _eye(config.width))
+    _, last, _ = setting.solved(fit[2], "out", middle, _eye(10))
+    R += [middle, last]
+    _, D = solve_invertible(fit[1], R[1], middle, objective=config.objective, sides=("out",))
+    h = net.hidden(images.test_x)
+    eye = _eye(config.width)
+    return {
+        "config": config.model_dump(),
+        "widths": [images.train_x.shape[1], config.width, config.width, 10],
+        "accuracy": {
+            "train": accuracy(net, images.train_x, images.train_y),
+            "test": accuracy(net, images.test_x, images.test_y),
+        },
+        "unchanged": float((rotated_forward(net, R, images.test_x) - net(images.test_x)).abs().max()),
+        "largest_logit": float(net(images.test_x).abs().max()),
+        "layers": [
+            {"train": compare(fit[i], R[i], R[i + 1]), "heldout": compare(held[i], R[i], R[i + 1])}
+            for i in range(net.n_layers)
+        ],
+        "history": history,
+        "invertible": {"heldout": measure(held[1], R[1], D), "condition": float(torch.linalg.cond(D))},
+        "last": {"identity": agreement(last, _eye(10)), "random": agreement_null(10)},
+        "kurtosis": {f"hidden {i}": [kurtosis(h[i]), kurtosis(h[i] @ R[i].T.float())] for i in (1, 2)},
+        "magnitude": {
+            "before": mean_magnitude(held[1], eye, eye).numpy().round(4).tolist(),
+            "after": mean_magnitude(held[1], R[1], R[2]).numpy().round(4).tolist(),
+        },
+    }
+
+
+def by_n_fit(config: MnistMlpConfig) -> dict[str, Any]:
+    """The middle layer's measures on the inputs that its rotations were fitted to, and on held-out ones, by their number."""
+    setting, rows = Setting(config), []
+    for n in config.n_fit:
+        part = [J.rows(0, n) for J in setting.fit[:2]]
+        _, below, middle = setting.chained(part)
+        rows.append(
+            {"n": n, "train": measure(part[1], below, middle), "heldout": measure(setting.held[1], below, middle)}
+        )
+    return {"rows": rows}
+
+
+def starts(config: MnistMlpConfig) -> dict[str, Any]:
+    """Held-out measures of the middle layer's output rotation, from each of STARTS."""
+    setting, found = Setting(config), {}
+    below = setting.chained(setting.fit[:1])[1]
+    moment = setting.fit[1].second_moments()[1]
+    for init in STARTS:
+        start = initial(init, config.width, config.seed, weights=lambda: setting.net.W[1], moment=lambda: moment)
+        _, middle, _ = setting.solved(setting.fit[1], "out", below, start)
+        found[init] = measure(setting.held[1], below, middle)
+    return found
+
+
+def agreements(config: MnistMlpConfig) -> dict[str, Any]:
+    """Each layer rotated for itself, both sides free but pixels and logits: does the basis in which one writes agree with
+    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}."""
+    setting = Setting(config)
+    sides: list[Side] = ["out", "both", "in"]
+    own = [
+        setting.solved(J, side, _eye(J.shape[2]), _eye(J.shape[1]))[:2]
+        for J, side in zip(setting.fit, sides, strict=True)
+    ]
+    null = agreement_null(config.width)
+    return {f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": null} for i in range(2)}
+
+
+def inputs(settings: MnistMlpConfig) -> dict[str, Any]:
+    """Raises UserError: no such images, or fewer than are asked for."""
+    images = load_images(settings.data, settings.seed)
+    n = max(settings.n_fit)
+    if n > len(images.train_x) or settings.n_heldout > len(images.test_x):
+        raise UserError(
+            f"mnist-rotation: n_fit = {n} and n_heldout = {settings.n_heldout}, but {settings.data} has "
+            f"{len(images.train_x)} inputs to fit to and {len(images.test_x)} held out: ask for fewer"
+        )
+    return {"images": bytes_digest(b"".join(t.numpy().tobytes() for t in vars(images).values()))}
+
+
+def parts(settings: MnistMlpConfig, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
+    return {part.__name__: lambda part=part: part(settings) for part in (rotation, by_n_fit, starts, agreements)}
+
+
+def page(numbers: Mapping[str, Any]) -> Any:
+    from pipeline.toy.page import Page
+
+    found = numbers["rotation"]
+    c, widths, accuracies = found["config"], found["widths"], found["accuracy"]
+    return Page(
+        "Rotations that make a small net's layers local",
+        f"A net of three layers ({' → '.join(map(str, widths))}, {c['activation']}) reads digits, {accuracies['test']:.1%} "
+        "of the held-out ones rightly. Its neurons need not be the axes of what it computes. Here each layer's activations "
+        "are rotated so that each output axis depends on few input axes: Rₗ Jₗ Rₗ₋₁ᵀ, the layer's Jacobian in the new "
+        "axes, is to have as many entries near 0 as it can, on average over inputs. Source: Baker 2022.\n\n"
+        "Nothing else changes: with all rotations spliced in, no logit of a held-out input differs by more than "
+        f"{found['unchanged']:.0e} (the largest is {found['largest_logit']:.0f}). Pixels keep their own axes, then R₁, R₂, "
+        f"R₃ follow, each fitted to {max(c['n_fit'])} training inputs.",
+        [
+            _middle_section(found, numbers["by_n_fit"]["rows"]),
+            _maps_section(found, numbers["starts"]),
+            _layers_section(found),
+            _agreement_section(numbers["agreements"]),
+        ],
+    )
+
+
+_SHOWN = ("log", "l1", "hoyer", "mass_in_1%")
+_COLUMNS = ("log(1 + (J/ε)²)", "|J|", "Hoyer", "J² in the largest 1%")
+
+
+def _values(measures: Any) -> list[float]:
+    """Of one measure(), or the mean of several."""
+    several = measures if isinstance(measures, list) else [measures]
+    return [float(np.mean([m[name] for m in several])) for name in _SHOWN]
+
+
+def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    from pipeline.toy.page import Section, Table
+    from pipeline.train.rotations.pictures import rotation_figure
+
+    middle, c = found["layers"][1], found["config"]
+    objective = c["objective"]
+    names = {"before": "neurons", "after": "rotated", "random": "random rotations"}
+    table = [[label, *_values(middle["heldout"][name])] for name, label in names.items()]
+    fitted = [
+        [str(row["n"]), row["train"][objective], row["heldout"][objective], row["heldout"]["mass_in_1%"]]
+        for row in rows
+    ]
+    figure = rotation_figure(
+        "The middle layer, rotated on both sides",
+        {name: np.array(values) for name, values in found["magnitude"].items()},
+        middle,
+        history=(f"mean {objective}, fitted inputs", found["history"]),
+        by_n_fit=rows,
+        objective=objective,
+    )
+    return Section(
+        "The middle layer",
+        f"Means over {c['n_heldout']} inputs that neither training nor fit has seen, each input's Jacobian in "
+        "units of its root mean square, ε = 0.1. Lower is sparser but for the last column; -1 is Hoyer's sparsest. A random "
+        "rotation says what no axes at all look like. Neurons are sparser than that, for where a ReLU is off a row is 0.\n\n"
+        f"Does one rotation serve many inputs? A fit to {rows[0]['n']} is sparser there ({fitted[0][1]:.2f}) than on "
+        f"others ({fitted[0][2]:.2f}); by {rows[-1]['n']} the two have come to {fitted[-1][1]:.2f} and {fitted[-1][2]:.2f}.",
+        [
+            Table(["held-out inputs", *_COLUMNS], table),
+            Table(
+                ["fitted to", f"{objective} on these", "on held-out inputs", "J² in the largest 1%, held-out"], fitted
+            ),
+        ],
+        {
+            "middle": (
+                figure,
+                f"Above: the mean |Jacobian| on held-out inputs, and its entries by size. Below, steps: {c['n_iterations']} "
+                "that raise ΣJ⁴ (MSP), a bend, then Adam on the measure itself.",
+            )
+        },
+    )
+
+
+def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Any:
+    from pipeline.toy.page import Section, Table
+
+    inverse, middle = found["invertible"], found["layers"][1]["heldout"]
+    objective = found["config"]["objective"]
+    ends = [m[objective] for m in (middle["after"], *starts.values())]
+    rows = [
+        ["rotation, from the identity", *_values(middle["after"])],
+        *([f"rotation, from {init}", *_values(values)] for init, values in starts.items()),
+        ["any invertible map", *_values(inverse["heldout"])],
+    ]
+    return Section(
+        "Other starts, and maps that are no rotations",
+        "The fit of R₂ from other starts: at random, the QR or singular vectors of the weights, the eigenvectors of the mean "
+        f"JJᵀ. They end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}.\n\n"
+        "In the last line R₂ may be any invertible matrix with rows of unit length, kept apart by a penalty on "
+        f"log(1/|det|). What it gains over a rotation, at a condition number of {inverse['condition']:.1f}, is what "
+        "orthogonality costs.",
+        [Table(["R₂ on held-out inputs", *_COLUMNS], rows)],
+    )
+
+
+def _layers_section(found: dict[str, Any]) -> Any:
+    from pipeline.toy.page import Section, Table
+
+    names, objective = ("pixels → hidden 1", "hidden 1 → hidden 2", "hidden 2 → logits"), found["config"]["objective"]
+    layers = []
+    for name, layer in zip(names, found["layers"], strict=True):
+        random = float(np.mean([m[objective] for m in layer["heldout"]["random"]]))
+        layers.append([name, layer["heldout"]["before"][objective], layer["heldout"]["after"][objective], random])
+    last = found["last"]
+    return Section(
+        "All layers",
+        f"The mean of {objective} on held-out inputs. R₃ turns the logits, which have axes of their own: it agrees with the "
+        f"identity by {last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by "
+        f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone; the "
+        "kurtosis of the activations along the new axes says whether these look more like features (3: like a normal "
+        "distribution).",
+        [
+            Table(["layer", "neurons", "rotated", "random rotations"], layers),
+            Table(["kurtosis", "neurons", "rotated"], [[name, *values] for name, values in found["kurtosis"].items()]),
+        ],
+    )
+
+
+def _agreement_section(found: dict[str, Any]) -> Any:
+    from pipeline.toy.page import Section, Table
+    from pipeline.train.rotations.pictures import agreement_figure
+
+    rows = [[name, v["output_input"], float(np.mean(v["random"])), max(v["random"])] for name, v in found.items()]
+    return Section(
+        "Does one layer write in the basis in which the next one reads?",
+        "Each layer is rotated for itself, both of its sides at once (pixels and logits stay). If there were one basis of "
+        "hidden features, the output axes of a layer and the input axes of the next would be the same up to order and signs: "
+        "a mean |cosine| of 1.",
+        [Table(["mean |cosine|, matched", "output and next input", "random bases", "… largest"], rows)],
+        {"agreement": (agreement_figure(found), "One mark each for 20 pairs of random bases.")},
+    )

@@ -1,0 +1,473 @@
+"""Known features in superposition, as an ordinary store, for the ordinary train and score stages.
+
+    x = (active ∘ strength) F        F (G, d) unit rows, strength ~ U[0, 1), the i-th feature less often by decay^i
+
+Source: Sharkey, Braun, Millidge 2022, "Taking features out of superposition with sparse autoencoders"; the variants
+answer its discussion: more features a dimension, features put into superposition by a trained model, undertraining.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.recipe import ExtractConfig, Recipe, ScoreConfig, TrainConfig
+from pipeline.score.pairs import MCS_BINS
+from pipeline.score.similarity import mcs, mmcs
+from pipeline.score.stage import read_histogram
+from pipeline.stages import Run, run_score, run_train
+from pipeline.toy import source_autoencoder, superposition
+from pipeline.train.initialisation import Init
+from stores.activations import ActivationStore
+from stores.description import Description
+from stores.dictionary import FeatureDictionary, Spec
+from stores.manifest import digest, read_json, seed_of
+from stores.writer import StoreWriter
+
+HOOK_POINT = "synthetic"
+_SEQUENCE = 64  # rows that the store calls a sequence; they have no order
+_CHUNK = 4096
+
+Correlation = Literal["none", "sample", "batch"]
+
+
+class DataConfig(Config):
+    """G features in d dimensions, k active on average.
+
+    correlation: "sample", which features come together follows a random correlation matrix; "batch", one draw of it for
+    each 256 rows, as in the source's code, so that within these the features are independent; "none", independent, with
+    p_i = decay^i k / G not scaled up to k. features: "random" directions, or those of a trained toy model.
+    """
+
+    d: int = Field(default=64, ge=1)
+    G: int = Field(default=128, ge=1)
+    k: float = Field(default=5.0, gt=0)
+    decay: float = Field(default=0.99, gt=0, le=1)
+    correlation: Correlation = "sample"
+    features: Literal["random", "trained"] = "random"
+    n_rows: int = Field(default=280_000, ge=4 * _CHUNK)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DataConfig":
+        if self.k > self.G:
+            raise ValueError(f"k = {self.k:g} features active of G = {self.G}: a probability above 1")
+        return self
+
+
+class Settings(DataConfig):
+    """The grid: d_sae × alpha, α as in the source, of means over d and d_sae; and what is tried beside it.
+
+    source_d_sae: sizes of the source's own autoencoder beside it. ratios: G / d of the interference part, at d =
+    interference_d. families: any of train.METHOD. inits: where the directions of a relu_l1 begin.
+    """
+
+    d_sae: tuple[int, ...] = (64, 128, 256, 512)
+    alpha: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    n_steps: int = Field(default=4000, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    curve_steps: tuple[int, ...] = (125, 250, 500, 1000, 2000)
+    curve_alpha: tuple[float, ...] = (0.3, 0.3, 1.0, 3.0)  # for each d_sae, the best of the grid
+    variant_steps: int = Field(default=1500, ge=1)
+    ratios: tuple[int, ...] = (2, 4, 8, 16)
+    interference_d: int = Field(default=32, ge=1)
+    source_d_sae: tuple[int, ...] = (128, 256)
+    families: tuple[str, ...] = ("topk", "relu_l1", "jumprelu", "tied")
+    inits: tuple[Init, ...] = ("random", "orthogonal", "data", "pca")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Settings":
+        if len(self.curve_alpha) != len(self.d_sae):
+            raise ValueError(f"curve_alpha has {len(self.curve_alpha)} values, one for each of {len(self.d_sae)} d_sae")
+        if min(self.ratios) < 1:
+            raise ValueError(f"ratios has {min(self.ratios)}: fewer features than dimensions are in no superposition")
+        return self
+
+
+QUICK: dict[str, Any] = {
+    "n_rows": 5 * _CHUNK, "d_sae": (64, 128), "alpha": (0.1, 0.3, 1.0), "n_steps": 300, "curve_steps": (100,),
+    "curve_alpha": (0.3, 0.3), "variant_steps": 150, "source_d_sae": (128,), "ratios": (2, 4), "families": ("topk",),
+    "inits": ("random", "orthogonal"),
+}  # fmt: skip
+
+# Settings that recover the truth at 256 features, measured; l1_coefficient is of scaled activations.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "topk": {"k": 5, "lr": 2e-3},
+    "batch_topk": {"k": 5, "lr": 2e-3},
+    "matryoshka": {"k": 5, "lr": 2e-3, "n_prefixes": 2},
+    "relu_l1": {"l1_coefficient": 1.57, "lr": 1e-3},
+    "tied": {"l1_coefficient": 1.57, "lr": 3e-3, "l1_warmup": 0.5},
+    "gated": {"l1_coefficient": 2.5, "lr": 2e-3},
+    "p_anneal": {"l1_coefficient": 1.5, "lr": 1e-3},
+    "jumprelu": {"l0_coefficient": 1.0, "lr": 2e-3, "threshold": 0.03, "bandwidth": 0.03},
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The generator of a DataConfig's rows."""
+
+    config: DataConfig
+
+    @cached_property
+    def F(self) -> Tensor:
+        """(G, d): what each feature adds to a row at strength 1. Unit rows; of a trained model, as long as they are."""
+        c = self.config
+        generator = torch.Generator().manual_seed(seed_of("features", c.seed, c.G, c.d))
+        if c.features == "random":
+            return torch.nn.functional.normalize(torch.randn(c.G, c.d, generator=generator), dim=-1)
+        task = superposition.Task(c.G, c.d, self.p[None])
+        return superposition.train(task, 1500, 512, seed_of("encoder", c.seed)).W[0].T.contiguous()
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """Unit rows, of the features that are represented: those with norm above ½."""
+        return torch.nn.functional.normalize(self.F[self.F.norm(dim=-1) > 0.5], dim=-1)
+
+    @cached_property
+    def p(self) -> Tensor:
+        """(G,) probabilities of the uncorrelated form, with mean k / G in the correlated ones."""
+        c = self.config
+        falling = c.decay ** torch.arange(c.G)
+        p = falling * (c.k / c.G)
+        return p if c.correlation == "none" else (p / falling.mean()).clamp_max(1)
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        """(G, G): A = factor factorᵀ, a random symmetric matrix of U[0, 1) made positive."""
+        G = self.config.G
+        generator = torch.Generator().manual_seed(seed_of("correlation", self.config.seed, G))
+        A = torch.rand(G, G, generator=generator, dtype=torch.double)
+        A = A.triu() + A.triu(1).T
+        A = A - min(0.0, 1.001 * float(torch.linalg.eigvalsh(A)[0])) * torch.eye(G)
+        return torch.linalg.cholesky(A + 1e-9 * torch.eye(G)).float()
+
+    def codes(self, block: int, n: int = _CHUNK) -> Tensor:
+        """(n, G) strengths, 0 where not active: the block-th n rows. A function of the config, block and n alone."""
+        c = self.config
+        generator = torch.Generator().manual_seed(seed_of("codes", digest(c.model_dump()), block, n))
+        p = self.p
+        if c.correlation != "none":
+            rows = 256 if c.correlation == "batch" else 1
+            z = torch.randn(-(-n // rows), c.G, generator=generator) @ self._factor.T
+            p = torch.special.ndtr(z) * c.decay ** torch.arange(c.G)
+            p = (p * (c.k / c.G / p.mean())).repeat_interleave(rows, 0)[:n]
+        active = torch.rand(n, c.G, generator=generator) < p
+        strength = torch.rand(n, c.G, generator=generator)
+        if c.correlation != "none":  # as in the source
+            empty = (~active).all(1)
+            one = torch.randint(0, c.G, (n,), generator=generator)
+            active[empty, one[empty]], strength[empty, one[empty]] = True, 1.0
+        return active * strength
+
+    def rows(self, block: int, n: int = _CHUNK) -> Tensor:
+        """(n, d)"""
+        return self.codes(block, n) @ self.F
+
+
+def write_store(data: Data, path: Path) -> ActivationStore:
+    """The rows as an ordinary store of float32, made by no model. Goes on where it was stopped."""
+    c = data.config
+    n_chunks = c.n_rows // _CHUNK
+    description = Description(
+        model="none", model_revision=None, model_digest=digest(c.model_dump()), tokenizer_digest="none",
+        weight_processing="none", precision="float32", text="none", text_digest=None, context=_SEQUENCE,
+        positions=tuple(range(_SEQUENCE)), bos=False, hook_points=(HOOK_POINT,), d=(c.d,), dtype="float32",
+        n_sequences=n_chunks * _CHUNK // _SEQUENCE, heldout_fraction=0.1, chunk_sequences=_CHUNK // _SEQUENCE,
+        shard_chunks=16,
+    )  # fmt: skip
+    writer = StoreWriter.create(path, description)
+    per_shard = description.shard_sequences // (_CHUNK // _SEQUENCE)
+    for shard in writer.missing():
+        first, last = description.sequences(shard)
+        chunks = range(shard * per_shard, shard * per_shard + (last - first) * _SEQUENCE // _CHUNK)
+        rows = torch.cat([data.rows(chunk) for chunk in chunks]).numpy()
+        writer.write_shard(shard, np.zeros((last - first, _SEQUENCE), np.int32), {HOOK_POINT: rows})
+    return writer.close()
+
+
+def write_truth(data: Data, path: Path) -> None:
+    """The features as a dictionary. Its encoder is the linear map of x with the least squared error on the strengths,
+    then ReLU: in superposition no affine encoder reads them exactly."""
+    codes = torch.cat([data.codes(block) for block in range(4)])
+    x, z = codes @ data.F, codes[:, data.F.norm(dim=-1) > 0.5]
+    found = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], dim=1).double(), z.double()).solution.float()
+    norms = data.F.norm(dim=-1)[data.F.norm(dim=-1) > 0.5]
+    spec = Spec("standard", data.config.d, len(data.truth), HOOK_POINT, provenance={"method": "truth"})
+    FeatureDictionary(spec, found[:-1] * norms, found[-1] * norms, data.truth, torch.zeros(data.config.d)).save(path)
+
+
+def write_ica(data: Data, path: Path) -> None:
+    """Independent components (FastICA, scikit-learn), a floor: as many as dimensions, codes signed."""
+    from sklearn.decomposition import FastICA
+
+    x = torch.cat([data.rows(block) for block in range(4)]).double().numpy()
+    found = FastICA(whiten="unit-variance", max_iter=200, tol=1e-2, random_state=0).fit(x)
+    W_enc, W_dec = torch.from_numpy(found.components_.T), torch.from_numpy(cast(Any, found.mixing_).T)
+    spec = Spec("linear", data.config.d, len(W_dec), HOOK_POINT, provenance={"method": "ica"})
+    FeatureDictionary(spec, W_enc, torch.zeros(len(W_dec)), W_dec, torch.from_numpy(found.mean_)).save(path)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run folder in which the ordinary train and score stages have worked on a toy's store."""
+
+    recipe: Recipe
+    folder: Path
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        return read_json(self.folder / "score" / "scores.json")
+
+    def names(self) -> list[str]:
+        return [row["name"] for row in self.scores["dictionaries"] if row["method"] != "truth"]
+
+    def row(self, name: str) -> dict[str, Any]:
+        return next(row for row in self.scores["dictionaries"] if row["name"] == name)
+
+    def mmcs(self, name: str) -> tuple[float, float]:
+        """Of the truth in the dictionary, and of the dictionary in the truth, as the score stage has them."""
+        pairs = {(p["a"], p["b"]): p["mmcs"] for p in self.scores["pairs"]}
+        return pairs["truth", name], pairs[name, "truth"]
+
+    def floor(self, name: str) -> float:
+        """MMCS of the truth in as many random directions."""
+        return next(p["random_floor"] for p in self.scores["pairs"] if (p["a"], p["b"]) == ("truth", name))
+
+    def live(self, name: str) -> Tensor:
+        """Directions of a trained dictionary's features that are not dead."""
+        density = read_histogram(self.folder / "score" / HOOK_POINT / name).density
+        return FeatureDictionary.load(self.folder / "train" / HOOK_POINT / name).directions[density > 0]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        row = self.row(name)
+        there, back = self.mmcs(name) if row["dead"] < row["d_sae"] else (0.0, 0.0)
+        return {"mmcs": there, "mmcs_back": back, "floor": self.floor(name) if there else None} | {
+            key: row[key] for key in ("d_sae", "dead", "l0", "fvu")
+        }
+
+
+def experiment(
+    data: Data,
+    folder: Path,
+    methods: dict[str, list[dict[str, Any]]],
+    n_steps: int,
+    store: Path | None = None,
+    floors: bool = False,
+    others: Sequence[Path] = (),
+) -> Experiment:
+    """Store, truth, train, score: all of them go on where they were stopped. floors: PCA, ICA and random beside; others:
+    folders of other dictionaries to be scored."""
+    path = store or folder / "activations.zarr"
+    if not (path / "manifest.json").exists():
+        write_store(data, path)
+    truth, others = folder / "truth", list(others)
+    if not (truth / "provenance.json").exists():
+        write_truth(data, truth)
+    if floors:
+        methods = {**methods, "pca": [{"n_rows": 20_000}], "random": [{}]}
+        others.append(folder / "ica")
+        if not (others[-1] / "provenance.json").exists():
+            write_ica(data, others[-1])
+    recipe = Recipe(
+        name=folder.name,
+        extract=ExtractConfig(hook_points=(HOOK_POINT,), n_rows=data.config.n_rows),  # not used: the store is there
+        train=TrainConfig(batch_size=256, n_tokens=256 * n_steps, methods=methods),
+        score=ScoreConfig(dictionaries=(str(truth), *map(str, others)), at_l0=(max(1, round(data.config.k)),)),
+        store=str(path),
+    )
+    run = Run(recipe, folder, "cpu")
+    run_train(run)
+    run_score(run)
+    return Experiment(recipe, folder)
+
+
+def l1_coefficient(alpha: float, d_sae: int, store: ActivationStore) -> float:
+    """α, of means over d and d_sae on activations as they are → relu_l1's λ, of sums on scaled ones: α s d / d_sae."""
+    return float(f"{alpha * store.stats(HOOK_POINT).scale * store.d(HOOK_POINT) / d_sae:.4g}")
+
+
+def _grid_methods(settings: Settings, store: ActivationStore) -> tuple[dict[str, Any], list[list[str]]]:
+    """The tables of the grid, and the dictionaries' names, [d_sae][alpha]."""
+    tables, names = [], []
+    for d_sae in settings.d_sae:
+        weights = [l1_coefficient(alpha, d_sae, store) for alpha in settings.alpha]
+        tables.append({"d_sae": d_sae, "l1_coefficient": weights, "lr": settings.lr})
+        names.append([f"relu_l1-d{d_sae}-l1_{weight}-s0" for weight in weights])
+    return {"relu_l1": tables}, names
+
+
+def _data(settings: DataConfig, **changes: Any) -> Data:
+    return Data(DataConfig(**{**{k: getattr(settings, k) for k in DataConfig.model_fields}, **changes}))
+
+
+def _fewer(settings: Settings) -> int:
+    """Rows for what is trained shorter."""
+    return max(5 * _CHUNK, settings.n_rows // 4)
+
+
+def grid(settings: Settings, folder: Path) -> dict[str, Any]:
+    """d_sae × α: MMCS with the truth and with the next larger dictionary, dead features, FVU, histograms of MCS."""
+    data = _data(settings)
+    path = folder / "activations.zarr"
+    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    methods, names = _grid_methods(settings, store)
+    found = experiment(data, folder, methods, settings.n_steps, path, floors=True)
+    cells = [[found.summary(name) for name in row] for row in names]
+    live = [[found.live(name) for name in row] for row in names]
+    larger, histograms = [], []
+    for i, row in enumerate(live):
+        nexts = live[i + 1] if i + 1 < len(live) else [None] * len(row)
+        larger.append(
+            [
+                None if after is None or not len(a) or not len(after) else round(mmcs(a, after, signed=False), 4)
+                for a, after in zip(row, nexts, strict=True)
+            ]
+        )
+        histograms.append(
+            [
+                torch.histc(mcs(data.truth, a, signed=False), MCS_BINS, 0, 1).tolist() if len(a) else [0] * MCS_BINS
+                for a in row
+            ]
+        )
+    return {
+        "d_sae": list(settings.d_sae),
+        "alpha": list(settings.alpha),
+        "names": names,
+        "cells": cells,
+        "larger": larger,
+        "histograms": histograms,
+        "floors": {name: found.summary(name) for name in ("pca", "ica", "random-s0")},
+        "truth": {key: found.row("truth")[key] for key in ("l0", "fvu")},
+        "n_rows": store.n_rows,
+        "data": data.config.model_dump(),
+        "n_steps": settings.n_steps,
+        "kurtosis": float(store.stats(HOOK_POINT).kurtosis),
+    }
+
+
+def source(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The source's own autoencoder on the grid's data, by the same scores."""
+    data, path = _data(settings), folder / "activations.zarr"
+    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    x, names, folders = None, [], []
+    for d_sae in settings.source_d_sae:
+        own = [folder / "source" / f"source-d{d_sae}-alpha_{alpha:g}" for alpha in settings.alpha]
+        if not all((place / "provenance.json").exists() for place in own):
+            x = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_train_rows)) if x is None else x
+            weights = source_autoencoder.train(x, d_sae, settings.alpha, settings.n_steps)
+            for place, dictionary in zip(own, source_autoencoder.to_dictionaries(weights, HOOK_POINT), strict=True):
+                dictionary.save(place)
+        folders += own
+        names.append([place.name for place in own])
+    found = experiment(data, folder, {"random": [{}]}, 1, path, others=folders)
+    cells = [[found.summary(name) for name in row] for row in names]
+    return {"d_sae": list(settings.source_d_sae), "alpha": list(settings.alpha), "cells": cells}
+
+
+def curve(settings: Settings, folder: Path) -> dict[str, Any]:
+    """MMCS against the length of training, each length a run of its own, for every size at its best α."""
+    data, path = _data(settings), folder / "activations.zarr"
+    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    weights = [l1_coefficient(a, d, store) for a, d in zip(settings.curve_alpha, settings.d_sae)]
+    tables = [
+        {"d_sae": d, "l1_coefficient": w, "lr": settings.lr} for d, w in zip(settings.d_sae, weights, strict=True)
+    ]
+    rows: dict[str, list] = {str(d): [] for d in settings.d_sae}
+    for n_steps in settings.curve_steps:
+        found = experiment(data, folder / f"steps-{n_steps}", {"relu_l1": tables}, n_steps, path)
+        for d, w in zip(settings.d_sae, weights, strict=True):
+            rows[str(d)].append(found.summary(f"relu_l1-d{d}-l1_{w}-s0"))
+    return {"steps": list(settings.curve_steps), "alpha": list(settings.curve_alpha), "rows": rows}
+
+
+def variants(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Other data: uncorrelated, correlated by batch, and features that a trained model put into superposition."""
+    rows = {}
+    for name, changes in {
+        "correlated by sample": {},
+        "correlated by batch": {"correlation": "batch"},
+        "uncorrelated": {"correlation": "none"},
+        "trained model's features": {"features": "trained"},
+    }.items():
+        data = _data(settings, n_rows=_fewer(settings), **changes)
+        topk = {"d_sae": 2 * settings.G, "k": max(1, round(settings.k)), "lr": 2e-3}
+        place = folder / name.replace(" ", "-").replace("'", "")
+        found = experiment(data, place, {"topk": [topk]}, settings.variant_steps, floors=True)
+        cosine = data.truth @ data.truth.T - torch.eye(len(data.truth))
+        rows[name] = {
+            "n_truth": len(data.truth),
+            "nearest": round(float(cosine.abs().amax(1).mean()), 4),
+            "active": round(float((data.codes(0) != 0).sum(1).double().mean()), 3),
+            "rows": {n: found.summary(n) for n in found.names()},
+        }
+    return rows
+
+
+def interference(settings: Settings, folder: Path) -> dict[str, Any]:
+    """More and more features a dimension: what is found, beside PCA, ICA and random directions."""
+    rows = {}
+    d = settings.interference_d
+    for ratio in settings.ratios:
+        data = _data(settings, d=d, G=ratio * d, k=min(settings.k, 3.0), n_rows=_fewer(settings))
+        topk = {"d_sae": 2 * ratio * d, "k": 3, "lr": 2e-3}
+        found = experiment(data, folder / f"ratio-{ratio}", {"topk": [topk]}, settings.variant_steps, floors=True)
+        histogram = torch.histc(mcs(data.truth, found.live(found.names()[0]), signed=False), MCS_BINS, 0, 1)
+        rows[str(ratio)] = {"histogram": histogram.tolist(), "rows": {n: found.summary(n) for n in found.names()}}
+    return {"d": d, "ratios": rows}
+
+
+def families(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Other ways to learn a dictionary, on the grid's data, of twice as many features as there are."""
+    data = _data(settings)
+    methods = {name: [{"d_sae": 2 * settings.G, **FAMILIES.get(name, {})}] for name in settings.families}
+    found = experiment(data, folder, methods, 2 * settings.variant_steps)
+    rows = {found.row(n)["method"]: found.summary(n) for n in found.names()}
+    return {"n_steps": 2 * settings.variant_steps, "rows": rows}
+
+
+def inits(settings: Settings, folder: Path) -> dict[str, Any]:
+    """One family from other beginnings of its directions, on the grid's data: trained too shortly, and longer."""
+    data, path = _data(settings, n_rows=_fewer(settings)), folder / "activations.zarr"
+    table = {"d_sae": 2 * settings.G, **FAMILIES["relu_l1"], "init": list(settings.inits)}
+    rows: dict[str, list] = {init: [] for init in settings.inits}
+    lengths = [max(1, settings.variant_steps // 3), settings.variant_steps]
+    for n_steps in lengths:
+        found = experiment(data, folder / f"steps-{n_steps}", {"relu_l1": [table]}, n_steps, path)
+        for init in settings.inits:
+            rows[init].append(found.summary(next(n for n in found.names() if n.endswith(f"init_{init}"))))
+    return {"d_sae": 2 * settings.G, "steps": lengths, "rows": rows}
+
+
+def inputs(settings: Settings) -> dict[str, Any]:
+    """Raises UserError: a family that there is not, or an init that takes a model."""
+    from pipeline.config import UserError, nearest
+    from pipeline.train.methods import METHODS
+
+    for name in settings.families:
+        if name not in METHODS:
+            raise UserError(f"synthetic.families: unknown {name!r}{nearest(name, list(METHODS))}")
+    if "writer" in settings.inits:
+        raise UserError("synthetic.inits: 'writer' is made of the matrix that writes the hook point, and no model does")
+    return {}
+
+
+def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Each in a run folder of its own, where the train and score stages go on from wherever they were."""
+    return {
+        part.__name__: lambda part=part: part(settings, folder / part.__name__)
+        for part in (grid, source, interference, variants, curve, families, inits)
+    }
+
+
+def page(numbers: Mapping[str, Any]) -> Any:
+    from pipeline.toy import synthetic_page
+
+    return synthetic_page.page(numbers)
