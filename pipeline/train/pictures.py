@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
 
 from pipeline.train import logs
 
@@ -31,6 +32,7 @@ def draw_curves(folder: Path, hook_point: str, files: dict[str, Path]) -> None:
     for axis, (metric, label) in zip(axes, _PANELS.items(), strict=True):
         axis.set_title(label, loc="left", fontsize=10)
         axis.set_xlabel("tokens")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_yscale("symlog" if metric == "dead" else "log")
         axis.set_ylim(bottom=0 if metric == "dead" else None)
         axis.grid(alpha=0.25)

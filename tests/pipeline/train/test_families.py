@@ -167,7 +167,7 @@ def test_dead_features_come_back_by_the_auxiliary_loss() -> None:
     x, _ = planted(8192, 16, 64, 3)
     dead = {}
     for aux_k in (0, 8):
-        config = TopKConfig(d_sae=64, k=2, lr=5e-3, aux_k=aux_k, dead_after_tokens=1000)
+        config = TopKConfig(d_sae=64, k=2, lr=5e-3, aux_k=aux_k, dead_after_tokens=1000, init_norm=1.0)
         made = learner(TopK, config, x)
         with torch.no_grad():
             made.model.b_enc[:32] = -4.0
