@@ -1,18 +1,12 @@
 """Pictures of what rotations do to Jacobians. matplotlib is imported late: who only trains does not wait for it."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
 _BEFORE, _AFTER, _RANDOM = "#d55e00", "#0072b2", "#aaaaaa"
-
-
-def draw_rotation(path: Path, title: str, *parts: Any, **more: Any) -> None:
-    """rotation_figure() as a file."""
-    _save(path, rotation_figure(title, *parts, **more))
 
 
 def rotation_figure(
@@ -53,11 +47,6 @@ def rotation_figure(
         _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
         figure.suptitle(title)
         return figure
-
-
-def _save(path: Path, figure: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
 
 
 def _sorted(magnitude: np.ndarray) -> np.ndarray:
@@ -110,11 +99,6 @@ def _by_n_fit(axis: Any, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str
     )
     axis.margins(y=0.25)
     axis.legend(frameon=False, fontsize=8)
-
-
-def draw_agreement(path: Path, agreements: Mapping[str, Mapping[str, Any]]) -> None:
-    """agreement_figure() as a file."""
-    _save(path, agreement_figure(agreements))
 
 
 def agreement_figure(agreements: Mapping[str, Mapping[str, Any]]) -> Any:
