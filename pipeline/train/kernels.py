@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.products import linear
 from pipeline.train.ranks import ALONE, Ranks
 
-# Compressed sparse rows are complete for what is done here, a product with a dense matrix.
+# Compressed sparse rows are complete for what is done here, the products of some pairs of rows.
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")
 
 

@@ -17,6 +17,7 @@ from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
 from pipeline.train import checkpoint, logs
+from pipeline.train.families.base import FamilyConfig
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
 from pipeline.train.ranks import ALONE, Ranks
@@ -39,11 +40,8 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
     plans = plan_dictionaries(recipe, store.d, store.hook_points)
     if config.parallel == "features":
         for p in plans:
-            if (
-                p.method not in _SHARDED
-                or getattr(p.config, "resample_every_tokens", None)
-                or getattr(p.config, "grad_clip", None)
-            ):
+            whole = isinstance(p.config, FamilyConfig) and (p.config.resample_every_tokens or p.config.grad_clip)
+            if p.method not in _SHARDED or whole:
                 raise UserError(
                     f'train.{p.method} at {p.hook_point}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
                     f"resampling and grad_clip"
@@ -51,8 +49,9 @@ def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[Dictio
     if not plans:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
     for p in plans:
-        if getattr(p.config, "init", "") == "data" and p.config.d_sae > store.n_train_rows:  # type: ignore[attr-defined]
-            found = f'init = "data" takes d_sae = {p.config.d_sae} training rows'  # type: ignore[attr-defined]
+        c = p.config
+        if isinstance(c, FamilyConfig) and c.init == "data" and c.d_sae > store.n_train_rows:
+            found = f'init = "data" takes d_sae = {c.d_sae} training rows'
             raise UserError(f"train.{p.method} at {p.hook_point}: {found}, the store has {store.n_train_rows}")
     return [(p, _unit(p, config, run, store)) for p in plans]
 

@@ -115,3 +115,11 @@ def test_what_cannot_be_divided_is_refused(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("unmix: train.gated at blocks.0.hook_resid_post: parallel")
     assert os.listdir(folder) == ["activations.zarr", "two.toml"] or not (folder / "runs").exists()
+
+
+def test_more_data_points_than_rows_to_begin_from_are_refused(folder: Path) -> None:
+    path = str(recipe(folder, {"topk": METHODS["topk"] + "\ninit = 'data'"}))
+    done = unmix("train", path, "--set", "train.topk.d_sae=5000", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert 'init = "data" takes d_sae = 5000 training rows, the store has' in done.stderr
+    assert not (folder / "runs").exists()
