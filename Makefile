@@ -29,6 +29,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m scripts.bench_store
 	$(BIN)/python -m scripts.bench_extract
 	$(BIN)/python -m scripts.bench_train
+	$(BIN)/python -m scripts.bench_rotation
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -27,9 +27,9 @@ class Jacobians(Protocol):
         """What a product takes for each column of each input, with its gradient; a bound, for splitting."""
         ...
 
-    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
+    def product(self, left: Tensor | None, right: Tensor | None, columns: Tensor | None = None) -> Tensor:
         """left (a, d_out), right (d_in, b) → left J right (n_inputs, a, b), or of each input only its columns, (n_inputs, c)
-        indices below b: (n_inputs, a, c). Differentiable by left and right."""
+        indices below b: (n_inputs, a, c). None: the identity. Differentiable by left and right."""
         ...
 
     def squared_norms(self) -> Tensor:
@@ -76,9 +76,15 @@ class Dense:
     def bytes_per_column(self) -> int:
         return 4 * self.J.element_size() * (self.J.shape[1] + self.J.shape[2])
 
-    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
-        right = right if columns is None else right.T[columns].mT
-        return ((self.J @ right).mT @ left.T).mT  # the matrix last: one product for all inputs
+    def product(self, left: Tensor | None, right: Tensor | None, columns: Tensor | None = None) -> Tensor:
+        found = self.J
+        if left is not None and not left.requires_grad:  # first: a gradient by right need not pass through it
+            found, left = (found.mT @ left.T).mT, None  # the matrix last: one product for all inputs
+        if right is not None:
+            found = found @ (right if columns is None else right.T[columns].mT)
+        elif columns is not None:
+            found = found.gather(2, columns[:, None].expand(-1, found.shape[1], -1))
+        return found if left is None else (found.mT @ left.T).mT
 
     def squared_norms(self) -> Tensor:
         return self.J.square().sum((1, 2))
@@ -139,14 +145,15 @@ class OfMLP:
     def bytes_per_column(self) -> int:
         return 5 * self.slope.element_size() * self.slope.shape[1]
 
-    def product(self, left: Tensor, right: Tensor, columns: Tensor | None = None) -> Tensor:
-        A = left @ self.mlp.W_out.T  # (a, d_mlp)
-        B = right.T @ self.W_in  # (b, d_mlp): the columns of W_inᵀ right
+    def product(self, left: Tensor | None, right: Tensor | None, columns: Tensor | None = None) -> Tensor:
+        A = self.mlp.W_out.T if left is None else left @ self.mlp.W_out.T  # (a, d_mlp)
+        B = self.W_in if right is None else right.T @ self.W_in  # (b, d_mlp): the columns of W_inᵀ right
         n = len(self.slope)
         # index_select: the backward pass of B[columns] adds up one row after another, on one core
         inner = B[None] if columns is None else B.index_select(0, columns.flatten()).view(n, -1, B.shape[1])
         if self.x_hat is not None and self.along is not None:
-            share = self.x_hat @ right / self.x_hat.shape[1]  # (n_inputs, b): rightᵀ x̂ / d
+            along = self.x_hat if right is None else self.x_hat @ right
+            share = along / self.x_hat.shape[1]  # (n_inputs, b): rightᵀ x̂ / d
             share = share if columns is None else share.gather(1, columns)
             inner = torch.addcmul(inner, share[..., None], self.along[:, None], value=-1)
         inner = inner * self.slope[:, None]

@@ -14,10 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """of: (x, epsilon) → scalar. separable: a mean of one function of each entry, so that a sample of columns gives it
+    """of: (x, epsilon) → scalar, and its slope, the derivative by x, of x's shape: autograd would take several passes over
+    x for what are a few products. separable: a mean of one function of each entry, so that a sample of columns gives it
     without bias."""
 
     of: Callable[[Tensor, float], Tensor]
+    slope: Callable[[Tensor, float], Tensor]
     separable: bool = True
 
 
@@ -31,20 +33,39 @@ def _hoyer(x: Tensor, epsilon: float) -> Tensor:
     return -((root - flat.abs().sum(1) / flat.norm(dim=1).clamp_min(1e-30)) / (root - 1)).mean()
 
 
+def _hoyer_slope(x: Tensor, epsilon: float) -> Tensor:
+    l1, l2 = x.abs().sum((1, 2), keepdim=True), x.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
+    return (x.sign() - x * (l1 / l2.square())) / (l2 * len(x) * (x[0].numel() ** 0.5 - 1))
+
+
 def _varimax(x: Tensor, epsilon: float) -> Tensor:
     """Minus the mean over coordinates of the variance, over inputs, of their squares (Kaiser 1958, raw varimax)."""
     return -x.square().var(0, correction=0).mean()
 
 
+def _varimax_slope(x: Tensor, epsilon: float) -> Tensor:
+    squares = x.square()
+    return (squares.mean(0) - squares).mul_(x).mul_(4 / x.numel())
+
+
 OBJECTIVES: dict[str, Objective] = {
     # a smooth count of what is not zero
-    "rational": Objective(lambda x, epsilon: (x.abs() / (x.abs() + epsilon)).mean()),
-    "log": Objective(lambda x, epsilon: (x / epsilon).square().log1p().mean()),
-    "l1": Objective(lambda x, epsilon: x.abs().mean()),
+    "rational": Objective(
+        lambda x, epsilon: (x.abs() / (x.abs() + epsilon)).mean(),
+        lambda x, epsilon: x.sign().div_((x.abs() + epsilon).square_()).mul_(epsilon / x.numel()),
+    ),
+    "log": Objective(
+        lambda x, epsilon: (x / epsilon).square().log1p().mean(),
+        lambda x, epsilon: x / x.square().add_(epsilon * epsilon).mul_(x.numel() / 2),
+    ),
+    "l1": Objective(lambda x, epsilon: x.abs().mean(), lambda x, epsilon: x.sign().div_(x.numel())),
     # on activations: quartimax (Neuhaus and Wrigley 1954)
-    "l4": Objective(lambda x, epsilon: -x.square().square().mean()),
-    "hoyer": Objective(_hoyer, separable=False),
-    "varimax": Objective(_varimax, separable=False),
+    "l4": Objective(
+        lambda x, epsilon: -x.square().square().mean(),
+        lambda x, epsilon: x.square().mul_(x).mul_(-4 / x.numel()),
+    ),
+    "hoyer": Objective(_hoyer, _hoyer_slope, separable=False),
+    "varimax": Objective(_varimax, _varimax_slope, separable=False),
 }
 
 

@@ -75,20 +75,28 @@ def gradient(
     values = {name: torch.zeros((), dtype=torch.float64) for name in (objective, watch or objective)}
     sums = {side: torch.zeros_like(R[side], dtype=torch.float64) for side in wrt}
     dtype = J.rows(0, 1).squared_norms().dtype
-    leaves = {side: R[side].to(dtype).requires_grad_(side in wrt) for side in ("in", "out")}
+    leaves = {side: R[side].to(dtype).requires_grad_() for side in wrt}
+    left, right = (leaves[side] if side in wrt else _held(R[side], dtype) for side in ("out", "in"))
     n_columns = d_in if columns is None else columns.shape[1]
     for start, part in split(J, n_columns, _BUDGET):
         share = part.shape[0] / n
         rows = slice(start, start + part.shape[0])
         picked = None if columns is None else columns[rows]
-        G = part.product(leaves["out"], leaves["in"].T, picked) / (scale[rows] if scale.ndim else scale).to(dtype)
-        loss = OBJECTIVES[objective].of(G, epsilon) * share
+        G = part.product(left, None if right is None else right.T, picked)
+        size = (scale[rows] if scale.ndim else scale).to(dtype)
+        x = G.detach() / size
         for name in values:
-            value = loss if name == objective else OBJECTIVES[name].of(G.detach(), epsilon) * share
-            values[name] = values[name].to(G.device) + value.detach().double()
-        for side, found in zip(wrt, torch.autograd.grad(loss, [leaves[side] for side in wrt])):
+            values[name] = values[name].to(x.device) + OBJECTIVES[name].of(x, epsilon).double() * share
+        slope = OBJECTIVES[objective].slope(x, epsilon).mul_(share / size)
+        for side, found in zip(wrt, torch.autograd.grad(G, [leaves[side] for side in wrt], slope)):
             sums[side] += found
     return values, sums
+
+
+def _held(R: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """None for the identity, by which nothing needs to be multiplied."""
+    eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
+    return None if torch.equal(R, eye) else R.to(dtype)
 
 
 def rotate(J: Jacobians, R_in: Tensor, R_out: Tensor) -> Tensor:

@@ -66,6 +66,11 @@ def test_products_parts_and_columns_are_those_of_the_dense_jacobian(mlp: MLP, la
         torch.testing.assert_close(found.product(left, right, picked), reference.product(left, right, picked))
     whole = reference.product(left, right)
     torch.testing.assert_close(found.product(left, right, columns), whole.gather(2, columns[:, None].expand(24, 32, 3)))
+    eye, all_columns = torch.eye(32, dtype=torch.float64), sampled_columns(24, 32, 3, 0)
+    for J in (found, reference):  # None is the identity, with and without a gradient on the other side
+        for a in (left, left.clone().requires_grad_()):
+            torch.testing.assert_close(J.product(a, None, all_columns), J.product(a, eye, all_columns))
+        torch.testing.assert_close(J.product(None, right, columns), J.product(eye, right, columns))
     parts = list(split(found, 7, 5 * 7 * found.bytes_per_column))
     assert [start for start, _ in parts] == [0, 5, 10, 15, 20]
     torch.testing.assert_close(torch.cat([part.product(left, right) for _, part in parts]), whole)

@@ -28,6 +28,10 @@ def test_closed_forms_of_the_sparsest_and_the_densest(name: str, one: float, fla
 def test_derivatives_are_those_of_finite_differences(name: str) -> None:
     x = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: OBJECTIVES[name].of(x, 0.3), x)
+    (derivative,) = torch.autograd.grad(OBJECTIVES[name].of(x, 0.3), x)
+    before = x.detach().clone()
+    torch.testing.assert_close(OBJECTIVES[name].slope(x.detach(), 0.3), derivative)
+    assert torch.equal(before, x)
 
 
 @pytest.mark.parametrize("name", [name for name, o in OBJECTIVES.items() if o.separable])
