@@ -28,12 +28,11 @@ def solve_invertible(
     """
     start = {"in": start_in.double(), "out": start_out.double()}
     free = {side: start[side].clone().requires_grad_() for side in sides}
-    dtype = J.rows(0, 1).squared_norms().dtype
     optimiser = torch.optim.Adam(free.values(), lr=lr, betas=(0.9, 0.99))
     for step in range(n_steps):
         unit = {side: torch.nn.functional.normalize(D) for side, D in free.items()}
         D = {**start, **unit}
-        G = J.product(D["out"].to(dtype), D["in"].T.to(dtype))
+        G = J.product(D["out"].to(J.dtype), D["in"].T.to(J.dtype))
         G = G / G.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
         loss = OBJECTIVES[objective].of(G, epsilon).double()
         for side in sides:

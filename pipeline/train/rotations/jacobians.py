@@ -23,6 +23,9 @@ class Jacobians(Protocol):
         ...
 
     @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
     def bytes_per_column(self) -> int:
         """What a product takes for each column of each input, with its gradient; a bound, for splitting."""
         ...
@@ -42,6 +45,10 @@ class Jacobians(Protocol):
 
     def rows(self, start: int, stop: int) -> Self:
         """Those of the inputs start ≤ i < stop."""
+        ...
+
+    def scaled(self, by: Tensor) -> Self:
+        """Each input's Jacobian times its number in by, (n_inputs,)."""
         ...
 
 
@@ -73,6 +80,10 @@ class Dense:
         return tuple(self.J.shape)  # pyright: ignore[reportReturnType]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.J.dtype
+
+    @property
     def bytes_per_column(self) -> int:
         return 4 * self.J.element_size() * (self.J.shape[1] + self.J.shape[2])
 
@@ -96,6 +107,9 @@ class Dense:
 
     def rows(self, start: int, stop: int) -> "Dense":
         return Dense(self.J[start:stop])
+
+    def scaled(self, by: Tensor) -> "Dense":
+        return Dense(self.J * by[:, None, None].to(self.J.dtype))
 
 
 def of_module(module: Callable[[Tensor], Tensor], x: Tensor) -> Dense:
@@ -140,6 +154,10 @@ class OfMLP:
     @property
     def shape(self) -> tuple[int, int, int]:
         return len(self.slope), self.mlp.W_out.shape[1], len(self.W_in)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.slope.dtype
 
     @property
     def bytes_per_column(self) -> int:
@@ -193,8 +211,14 @@ class OfMLP:
         return JtJ, W_out.T @ inner @ W_out
 
     def rows(self, start: int, stop: int) -> "OfMLP":
-        part = object.__new__(OfMLP)
-        part.mlp, part.W_in = self.mlp, self.W_in
-        pick = (None if t is None else t[start:stop] for t in (self.slope, self.x_hat, self.along))
-        part._set(*pick)  # pyright: ignore[reportArgumentType]
-        return part
+        x_hat, along = (None if t is None else t[start:stop] for t in (self.x_hat, self.along))
+        return self._with(self.slope[start:stop], x_hat, along)
+
+    def scaled(self, by: Tensor) -> "OfMLP":
+        return self._with(self.slope * by[:, None].to(self.slope.dtype), self.x_hat, self.along)
+
+    def _with(self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> "OfMLP":
+        found = object.__new__(OfMLP)
+        found.mlp, found.W_in = self.mlp, self.W_in
+        found._set(slope, x_hat, along)
+        return found

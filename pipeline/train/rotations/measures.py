@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.train.rotations.jacobians import Jacobians, split
 from pipeline.train.rotations.objectives import OBJECTIVES, mass_in_largest
 from pipeline.train.rotations.orthogonal import random_rotation
-from pipeline.train.rotations.solvers import rms
+from pipeline.train.rotations.solvers import equal_inputs
 from stores.manifest import seed_of
 
 _BUDGET = 2**29
@@ -21,10 +21,10 @@ def measure(J: Jacobians, R_in: Tensor, R_out: Tensor, *, epsilon: float = 0.1) 
 
     R_in, R_out: orthogonal, or any matrices with G = R_out J R_inᵀ. All of J's columns are looked at.
     """
-    n, dtype = J.shape[0], J.rows(0, 1).squared_norms().dtype
+    n = J.shape[0]
     totals: dict[str, float] = {}
     for _, part in split(J, R_in.shape[0], _BUDGET):
-        G = part.product(R_out.to(dtype), R_in.T.to(dtype))
+        G = part.product(R_out.to(J.dtype), R_in.T.to(J.dtype))
         G = G / torch.where((size := G.square().mean((1, 2), keepdim=True).sqrt()) > 0, size, 1.0)
         found = {name: float(o.of(G, epsilon)) for name, o in OBJECTIVES.items() if name != "varimax"}
         found["mass_in_1%"] = mass_in_largest(G)
@@ -36,10 +36,10 @@ def measure(J: Jacobians, R_in: Tensor, R_out: Tensor, *, epsilon: float = 0.1) 
 @torch.no_grad()
 def mean_magnitude(J: Jacobians, R_in: Tensor, R_out: Tensor) -> Tensor:
     """(d_out, d_in) mean over inputs of |R_out J R_inᵀ|, each input in units of its root mean square."""
-    n, dtype = J.shape[0], J.rows(0, 1).squared_norms().dtype
+    n = J.shape[0]
     total = torch.zeros(R_out.shape[0], R_in.shape[0], dtype=torch.float64)
     for _, part in split(J, R_in.shape[0], _BUDGET):
-        G = part.product(R_out.to(dtype), R_in.T.to(dtype)) / rms(part, each=True).to(dtype)
+        G = equal_inputs(part).product(R_out.to(J.dtype), R_in.T.to(J.dtype))
         total += G.abs().double().sum(0).cpu() / n
     return total
 

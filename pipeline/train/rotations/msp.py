@@ -25,6 +25,7 @@ class RotationConfig(MethodConfig):
 
     objective: str = Field(default="l4", pattern=f"^({'|'.join(OBJECTIVES)})$")
     epsilon: float = Field(default=0.1, gt=0)
+    epsilon_start: float = Field(default=3.0, gt=0)
     n_iterations: int = Field(default=25, ge=1)
     msp: float = Field(default=0.5, ge=0, le=1)
     retraction: str = Field(default="cayley", pattern=f"^({'|'.join(RETRACTIONS)})$")

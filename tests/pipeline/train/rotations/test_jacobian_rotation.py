@@ -21,6 +21,7 @@ from pipeline.train.rotations.local_interaction_basis import (
 )
 from pipeline.train.rotations.measures import measure
 from pipeline.train.rotations.orthogonal import random_rotation
+from pipeline.train.rotations.solvers import equal_inputs
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from tests.conftest import source_of
@@ -135,7 +136,7 @@ def test_every_start_is_made_from_the_layer(tiny_model: Path, init: str) -> None
     R_in, R_out = learner.solver.R["in"], learner.solver.R["out"]
     mlp = model.mlp(1).to("cpu", torch.float64)
     own = mlp.W_in @ mlp.W_in.T, mlp.W_out.T @ mlp.W_out
-    moments = OfMLP(model.mlp(1), x).second_moments() if init == "eigen" else own
+    moments = equal_inputs(OfMLP(model.mlp(1), x)).second_moments() if init == "eigen" else own
     for R, moment in zip((R_in, R_out), moments):
         assert (R @ R.T - torch.eye(32)).abs().max() < 1e-10
         turned = R @ moment.double() @ R.T
