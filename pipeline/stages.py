@@ -1,7 +1,7 @@
 """The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +114,12 @@ def run_train(run: Run) -> bool:
 
 def run_score(run: Run) -> bool:
     store = run.open_store()
-    own = _subjects(train.plan(run.recipe, run.folder, store))
+    own = []
+    for plan, unit in train.plan(run.recipe, run.folder, store):
+        state = unit.state()
+        if state != "done":
+            raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
+        own += _subjects(plan, unit, store)
     foreign = score.foreign_subjects(run.recipe.score, store)
     names = [(s.hook_point, s.name) for s in own + foreign]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -126,15 +131,10 @@ def run_score(run: Run) -> bool:
     return score.summarize(run.folder, work) or bool(left)
 
 
-def _subjects(work: Iterable[tuple[DictionaryPlan, Unit]]) -> list[score.Subject]:
-    subjects = []
-    for plan, unit in work:
-        state = unit.state()
-        if state != "done":
-            raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
-        settings = plan.config.model_dump()
-        subjects.append(score.Subject(plan.hook_point, plan.name, plan.method, settings, unit.folder))
-    return subjects
+def _subjects(plan: DictionaryPlan, unit: Unit, store: ActivationStore) -> list[score.Subject]:
+    """A trained dictionary, and that of what its layer writes, where there is one and the store has its hook point."""
+    own = score.Subject(plan.hook_point, plan.name, plan.method, plan.config.model_dump(), unit.folder)
+    return [s for s in (own, own.output()) if s and s.hook_point in store.hook_points]
 
 
 STAGES: dict[str, Callable[[Run], bool]] = {"extract": run_extract, "train": run_train, "score": run_score}
@@ -156,11 +156,8 @@ def status(run: Run) -> list[Progress]:
     rows += [_progress(unit, *train.how_far(plan, unit, run.recipe.train)) for plan, unit in work]
     for plan, unit in work:
         if (unit.folder / "manifest.json").exists():
-            subject = score.Subject(plan.hook_point, plan.name, plan.method, {}, unit.folder)
-            rows += [
-                _progress(u, 0, 1, "dictionary", u.folder)
-                for _, u in score.plan(run.recipe.score, run.folder, store, [subject])
-            ]
+            scored = score.plan(run.recipe.score, run.folder, store, _subjects(plan, unit, store))
+            rows += [_progress(u, 0, 1, "dictionary", u.folder) for _, u in scored]
         else:
             rows.append(_ahead(run, "score", plan))
     return rows

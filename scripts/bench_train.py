@@ -69,7 +69,7 @@ def _store(folder: Path) -> ActivationStore:
 
 
 def _source(moments: Moments) -> Source:
-    return Source(HOOK_POINT, moments, lambda n: torch.empty(0).numpy(), lambda: None)  # type: ignore[arg-type,return-value]
+    return Source(HOOK_POINT, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None)  # type: ignore[arg-type,return-value]
 
 
 def _ours(method: str, source: Source, **settings: Any) -> Contestant:

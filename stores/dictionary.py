@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, read_json
 
 # architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
+OUTPUT = (
+    "output"  # a folder within one's folder: the dictionary of what a layer writes, learned with that of what it reads
+)
 ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
 WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
 Provenance = dict[str, Any]

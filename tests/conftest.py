@@ -97,7 +97,11 @@ def source_of(x: torch.Tensor, hook_point: str = "blocks.0.hook_resid_post", wei
     values = x.double().numpy()
     norms = np.linalg.norm(values, axis=1).mean()
     moments = Moments(len(x), values.mean(0), (values**2).mean(0), abs(values).max(0), float(norms), 3.0)
-    return Source(hook_point, moments, lambda n: x[:n].float().numpy(), lambda: weights)
+
+    def rows(n: int) -> np.ndarray:
+        return x[:n].float().numpy()
+
+    return Source(hook_point, moments, rows, lambda n: rows(len(x))[-n:], lambda: weights)
 
 
 def write_shard(writer: StoreWriter, shard: int, tokens: np.ndarray, values: dict[str, np.ndarray], **options) -> None:

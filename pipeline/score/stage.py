@@ -20,12 +20,13 @@ from pipeline.progress import progress
 from pipeline.recipe import Recipe, ScoreConfig, settings_json
 from pipeline.score.downstream import Downstream, ce_score, evaluate
 from pipeline.score.histograms import ActivationHistogram
-from pipeline.score.pairs import Entry, all_pairs
+from pipeline.score.pairs import Entry, all_pairs, compare
 from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
+from pipeline.score.similarity import matched_cosine, random_directions
 from pipeline.units import Unit
 from stores.activations import ActivationStore
-from stores.dictionary import FeatureDictionary, folder_digest
-from stores.manifest import commit_bytes, commit_json, digest, read_json
+from stores.dictionary import OUTPUT, FeatureDictionary, folder_digest
+from stores.manifest import commit_bytes, commit_json, digest, read_json, seed_of
 
 VERSION = 1
 
@@ -49,8 +50,9 @@ DOCUMENTATION = {
     "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed",
     "pairs: random_floor": "the same with b replaced by as many random directions",
     "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
+    "pairs: matched_floor": "the same with a random basis in b's place",
     "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
-    "truth: either is the ground truth of a toy",
+    "truth: either is the ground truth of a toy; next layer: a is what one layer writes, b what the next one reads",
 }
 
 
@@ -66,6 +68,14 @@ class Subject:
 
     def load(self, device: str = "cpu") -> FeatureDictionary:
         return FeatureDictionary.load(self.folder, device)
+
+    def output(self) -> "Subject | None":
+        """The dictionary of what the layer writes that was learned with this one, if there is such."""
+        folder = self.folder / OUTPUT
+        if not folder.exists():
+            return None
+        hook_point = FeatureDictionary.load(folder).hook_point
+        return Subject(hook_point, f"{self.name}-output", self.method, self.settings, folder)
 
 
 def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subject]:
@@ -274,8 +284,33 @@ def summarize(run: Path, work: list[tuple[Subject, Unit]]) -> bool:
         rows += own_rows
         pair_rows += [{"hook_point": hook_point, **scores} for scores, _ in compared]
         pictures.draw(folder / hook_point, hook_point, own_rows, histograms, compared)
+    pair_rows += _next_layers([subject for subject, _ in work])
     commit_json(summary, {"inputs": inputs, "documentation": DOCUMENTATION, "dictionaries": rows, "pairs": pair_rows})
     return True
+
+
+def _next_layers(subjects: list[Subject]) -> list[dict[str, Any]]:
+    """Do the axes in which a layer writes agree with those in which the next one reads, of the same method and settings?"""
+    rows = []
+    for a in subjects:
+        alike = [b for b in subjects if (b.method, b.settings) == (a.method, a.settings) and b.output()]
+        later = [b for b in alike if _layer(b) > _layer(a)]
+        if later and (output := a.output()):
+            b = min(later, key=_layer)
+            written, read = output.load().directions, b.load().directions
+            scores, _ = compare(
+                Entry(output.name, a.method, a.settings, len(written), True, written),
+                Entry(b.name, b.method, b.settings, len(read), True, read),
+            )
+            random = torch.linalg.qr(random_directions(len(read), read.shape[1], seed_of("next layer")))[0]
+            floor = round(matched_cosine(written, random, signed=True), 4)
+            where = f"{output.hook_point} → {b.hook_point}"
+            rows.append({"hook_point": where, "relation": "next layer", **scores, "matched_floor": floor})
+    return rows
+
+
+def _layer(subject: Subject) -> int:
+    return int(subject.hook_point.split(".")[1]) if subject.hook_point.startswith("blocks.") else -1
 
 
 def _entry(subject: Subject, histogram: ActivationHistogram) -> Entry:

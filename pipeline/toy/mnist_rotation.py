@@ -223,7 +223,7 @@ def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
         "The middle layer, rotated on both sides",
         {name: np.array(values) for name, values in found["magnitude"].items()},
         middle,
-        history=(f"mean {objective}, fitted inputs", found["history"]),
+        history=(f"mean {objective}, fitted inputs", list(enumerate(found["history"], 1))),
         by_n_fit=rows,
         objective=objective,
     )

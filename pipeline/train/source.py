@@ -27,13 +27,15 @@ class Weights(Protocol):
 @dataclass(frozen=True)
 class Source:
     """moments: of all training rows. rows(n): (n, d) float32, the first n training rows in the order of learning, or all
-    that there are. weights(): of the model that the store was made from. ranks: who learns together. precision: of the
-    matrix products; "auto" is bfloat16 where the hardware multiplies it.
+    that there are. heldout(n): (n, d) float32 rows that no learning sees, for measures; as many as there are. weights(): of
+    the model that the store was made from. ranks: who learns together. precision: of the matrix products; "auto" is
+    bfloat16 where the hardware multiplies it.
     """
 
     hook_point: str
     moments: Moments
     rows: Callable[[int], np.ndarray]
+    heldout: Callable[[int], np.ndarray]
     weights: Callable[[], Weights]
     ranks: Ranks = ALONE
     precision: str = "auto"

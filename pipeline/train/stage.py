@@ -147,7 +147,8 @@ def source_of_store(
 ) -> Source:
     """What methods can know of a hook point of a store."""
     rows = cache(partial(_rows, config, store, hook_point))
-    return Source(hook_point, store.stats(hook_point), rows, cache(weights), ranks, config.precision)
+    heldout = partial(_heldout, store, hook_point)
+    return Source(hook_point, store.stats(hook_point), rows, heldout, cache(weights), ranks, config.precision)
 
 
 def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
@@ -170,6 +171,15 @@ def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: 
             start = batch.step * size
             found[start : start + size] = batch.x[hook_point].float().numpy()[: n_rows - start]
     return found
+
+
+def _heldout(store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
+    """(n_rows, d) held-out rows, or all there are, as far apart as in 16 times as many of the first ones."""
+    start = store.n_train_rows
+    n_rows = min(n_rows, store.n_rows - start)
+    stop = min(store.n_rows, start + 16 * n_rows)
+    stride = max(1, (stop - start) // max(1, n_rows))
+    return store.rows(hook_point, start, stop)[::stride][:n_rows].astype(np.float32)
 
 
 class _Group:

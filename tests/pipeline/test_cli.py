@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.score.similarity import matched_cosine
 from stores import ActivationStore, FeatureDictionary
 from tests.conftest import kill_when, unmix
 
@@ -158,6 +159,48 @@ def test_killed_at_several_points_it_ends_with_the_same_bytes(recipe: Path, stag
             log = Path(name).parent / "metrics.jsonl"
             if (undisturbed / "train" / log).exists():
                 assert (undisturbed / "train" / log).read_text() == (killed / "train" / log).read_text()
+
+
+def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(recipe: Path) -> None:
+    """The output axes are scored where the store has their hook point, and compared with what the next layer reads."""
+    text = (recipe / "tiny.toml").read_text()
+    head, score = text[: text.index("[train.topk]")], text[text.index("[score]") :]
+    hooks = ["blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_mid"]
+    table = f'[train.jacobian_rotation]\nhook_points = ["{hooks[0]}", "{hooks[2]}"]\nn_inputs = 64\n'
+    (recipe / "tiny.toml").write_text(head.replace(json.dumps([RESID, MLP]), json.dumps(hooks)) + table + score)
+    for name in ("undisturbed", "killed"):
+        unmix("extract", "tiny.toml", "--name", name, cwd=recipe)
+    unmix("train", "tiny.toml", "--name", "undisturbed", cwd=recipe)
+    folders = [recipe / "runs" / name / "train" for name in ("undisturbed", "killed")]
+    for step in (20, 100):
+        saved = f"{hooks[0]}/*/checkpoints/step-*{step}-*.safetensors"
+        assert kill_when(
+            lambda saved=saved: any(folders[1].glob(saved)), "train", "tiny.toml", "--name", "killed", cwd=recipe
+        )
+    unmix("train", "tiny.toml", "--name", "killed", cwd=recipe)
+    whole, killed = weights(folders[0]), weights(folders[1])
+    assert len(whole) == 4
+    assert whole == killed
+    for found in ("jacobian.json", "jacobian.png"):
+        first, second = ([p.read_bytes() for p in sorted(f.rglob(found))] for f in folders)
+        assert len(first) == 2
+        assert first == second
+    measured = json.loads((folders[0] / hooks[0] / "jacobian_rotation-s0" / "jacobian.json").read_text())
+    assert measured["heldout"]["after"]["log"] < measured["heldout"]["before"]["log"]
+
+    unmix("score", "tiny.toml", "--name", "killed", cwd=recipe)
+    scores = json.loads((recipe / "runs" / "killed" / "score" / "scores.json").read_text())
+    name = "jacobian_rotation-s0"
+    rows = [(row["hook_point"], row["name"]) for row in scores["dictionaries"]]
+    assert rows == [(hooks[0], name), (hooks[1], f"{name}-output"), (hooks[2], name)]
+    assert all(row["fvu"] < 1e-6 for row in scores["dictionaries"])
+    (pair,) = (pair for pair in scores["pairs"] if pair["relation"] == "next layer")
+    assert (pair["hook_point"], pair["a"], pair["b"]) == (f"{hooks[1]} → {hooks[2]}", f"{name}-output", name)
+    written = FeatureDictionary.load(folders[1] / hooks[0] / name / "output").directions
+    read = FeatureDictionary.load(folders[1] / hooks[2] / name).directions
+    assert pair["matched_cosine"] == pytest.approx(matched_cosine(written, read, signed=True), abs=1e-4)
+    assert 0 < pair["matched_floor"] < 0.6  # random bases in 32 dimensions
+    assert unmix("status", "tiny.toml", "--name", "killed", cwd=recipe).stdout.count(" done  ") == 1 + 2 + 3
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The rotations of what an MLP reads and what it writes in which its Jacobian is sparse, learned from a store's rows.
 
 A dictionary at blocks.L.hook_resid_mid, from where all follows by the weights: its features are the input axes. The
-output axes are a second dictionary, at blocks.L.hook_mlp_out, saved below the first in the folder `output`.
+output axes are a second dictionary, at blocks.L.hook_mlp_out, saved below the first in the folder `output`. What the
+rotations did to Jacobians at training and held-out rows lies beside it in jacobian.json and jacobian.png.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,13 +15,15 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.mlp import MLP
-from pipeline.train.rotations.jacobians import OfMLP
+from pipeline.train.rotations.findings import jacobians_at, write_findings
 from pipeline.train.rotations.msp import linear
 from pipeline.train.rotations.orthogonal import INITS, initial
 from pipeline.train.rotations.solvers import Solver, SolverConfig, equal_inputs
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary
+from stores.dictionary import OUTPUT, FeatureDictionary
 from stores.manifest import seed_of
+
+_N_ROWS = 4096  # for second moments and for what is found
 
 
 class JacobianRotationConfig(SolverConfig):
@@ -56,19 +61,17 @@ def mlp_of(source: Source) -> tuple[int, MLP]:
     return layer, source.weights().mlp(layer)
 
 
-def jacobians_at(mlp: MLP, x: Tensor, layer_norm: bool) -> OfMLP:
-    """x: (n_inputs, d_model) rows of hook_resid_mid."""
-    return OfMLP(mlp, x if layer_norm else mlp.read(x), layer_norm)
-
-
 class WithOutput(FeatureDictionary):
-    """The dictionary of the input axes, which brings that of the output axes with it when it is saved."""
+    """The dictionary of the input axes, which brings that of the output axes with it when it is saved, and what
+    write_findings says of both."""
 
     output: FeatureDictionary
+    findings: Callable[[Path], None]
 
     def save(self, path: Path | str) -> None:
-        """The output's folder is whole before provenance.json of the input's is there."""
-        self.output.save(Path(path) / "output")
+        """All else is there before provenance.json of the input's is."""
+        self.output.save(Path(path) / OUTPUT)
+        self.findings(Path(path))
         super().save(path)
 
 
@@ -77,7 +80,7 @@ class JacobianRotationLearner:
 
     def __init__(self, config: JacobianRotationConfig, source: Source, device: str) -> None:
         layer, mlp = mlp_of(source)
-        self.config, self.mlp = config, mlp.to(device, torch.float32)
+        self.config, self.mlp, self.source = config, mlp.to(device, torch.float32), source
         self.output_hook_point = f"blocks.{layer}.hook_mlp_out"
         self.mean, self.ranks = torch.from_numpy(source.moments.mean), source.ranks
         R_in, R_out = self._start(source, device)
@@ -92,7 +95,7 @@ class JacobianRotationLearner:
         config, mlp, d = self.config, self.mlp, self.mlp.d_model
         moments: tuple[Tensor, Tensor] | None = None
         if config.init == "eigen":
-            x = torch.from_numpy(source.rows(4096)).to(device)
+            x = torch.from_numpy(source.rows(_N_ROWS)).to(device)
             J = jacobians_at(mlp, x, config.layer_norm)
             moments = (equal_inputs(J) if config.equal_inputs else J).second_moments()
         starts = {}
@@ -125,5 +128,15 @@ class JacobianRotationLearner:
         there = {**provenance, "hook_point": self.output_hook_point}
         found = linear(state["R_in"], self.mean, hook_point, provenance)
         both = WithOutput(found.spec, found.W_enc, found.b_enc, found.W_dec, found.b_dec)
+        rows = {"train": self.source.rows(_N_ROWS), "heldout": self.source.heldout(_N_ROWS)}
+        both.findings = partial(
+            write_findings,
+            hook_point=hook_point,
+            mlp=self.mlp,
+            rows={name: torch.from_numpy(found) for name, found in rows.items() if len(found)},
+            R=self.solver.R,
+            layer_norm=self.config.layer_norm,
+            objective=self.config.objective,
+        )
         both.output = linear(state["R_out"], state["output_sum"] / state["output_n"], self.output_hook_point, there)
         return both

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import MethodConfig
-from pipeline.train.rotations.jacobian_rotation import jacobians_at, layer_of, mlp_of
+from pipeline.train.rotations.findings import jacobians_at
+from pipeline.train.rotations.jacobian_rotation import layer_of, mlp_of
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary, Spec
 

@@ -14,15 +14,17 @@ def rotation_figure(
     magnitude: Mapping[str, np.ndarray],
     measures: Mapping[str, Mapping[str, Any]],
     *,
-    history: tuple[str, Sequence[float]] | None = None,
+    history: tuple[str, Sequence[tuple[int, float]]] = ("", ()),
     by_n_fit: Sequence[Mapping[str, Any]] = (),
+    kurtoses: Mapping[str, Sequence[float]] | None = None,
     objective: str = "log",
 ) -> Any:
     """A matplotlib figure of one layer's Jacobian before and after.
 
     magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
-    "random": one or several} of measure(). history: what was minimised and its value at each step. by_n_fit: rows {"n",
-    "train", "heldout"} of measure(). Rows and columns of the two images are sorted by their largest entries.
+    "random": one or several} of measure(). history: what was minimised, its steps and values. by_n_fit: rows {"n",
+    "train", "heldout"} of measure(); or in their place kurtoses, {name of activations: [before, after]}. Rows and columns
+    of the two images are sorted by their largest entries.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -44,7 +46,10 @@ def rotation_figure(
         curve.legend(frameon=False)
         _mass(bars, measures)
         _history(steps, history)
-        _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
+        if kurtoses is None:
+            _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
+        else:
+            _kurtoses(inputs, kurtoses)
         figure.suptitle(title)
         return figure
 
@@ -71,12 +76,12 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _history(axis: Any, history: tuple[str, Sequence[float]] | None) -> None:
-    if history is None:
+def _history(axis: Any, history: tuple[str, Sequence[tuple[int, float]]]) -> None:
+    what, course = history
+    if not course:
         axis.set_axis_off()
         return
-    what, values = history
-    axis.plot(range(1, len(values) + 1), values, color=_AFTER, lw=1)
+    axis.plot(*zip(*course), color=_AFTER, lw=1)
     axis.set(xlabel="step", ylabel=what, title="sparsity against steps")
 
 
@@ -97,6 +102,18 @@ def _by_n_fit(axis: Any, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str
     axis.set(
         xlabel="inputs that the rotation was fitted to", ylabel=f"measure ({objective})", title="does it generalise?"
     )
+    axis.margins(y=0.25)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _kurtoses(axis: Any, kurtoses: Mapping[str, Sequence[float]]) -> None:
+    for i, (name, colour) in enumerate((("before", _BEFORE), ("after", _AFTER))):
+        places = np.arange(len(kurtoses)) + 0.36 * (i - 0.5)
+        drawn = axis.bar(places, [values[i] for values in kurtoses.values()], 0.34, color=colour, label=name)
+        axis.bar_label(drawn, fmt="%.1f", fontsize=7)
+    axis.axhline(3, color=_RANDOM, lw=1, label="normal distribution")
+    axis.set_xticks(range(len(kurtoses)), list(kurtoses))
+    axis.set(ylabel="kurtosis, mean over axes", title="held-out activations along the axes")
     axis.margins(y=0.25)
     axis.legend(frameon=False, fontsize=8)
 

@@ -221,7 +221,9 @@ def test_l1_shrinks_as_in_the_closed_form() -> None:
     """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
     x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])
     config = ReluL1Config(d_sae=1, l1_coefficient=1.0, l1_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
-    source = Source("", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None)  # scale 1
+    source = Source(
+        "", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None, None
+    )  # scale 1
     made = FamilyLearner(ReluL1, config, source, "cpu")
     made.dtype = torch.float32
     with torch.no_grad():
