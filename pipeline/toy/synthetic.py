@@ -16,12 +16,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from pipeline.extract.language_model import ModelFiles
 from pipeline.recipe import ExtractConfig, Recipe, ScoreConfig, TrainConfig
 from pipeline.score.pairs import MCS_BINS
 from pipeline.score.similarity import mcs, mmcs
 from pipeline.score.stage import read_histogram
 from pipeline.stages import Run, run_score, run_train
-from pipeline.toy import source_autoencoder
+from pipeline.toy import real_activations, source_autoencoder
 from pipeline.toy.synthetic_data import CHUNK, HOOK_POINT, Data, DataConfig, write_ica, write_store, write_truth
 from pipeline.train.initialisation import Init
 from stores.activations import ActivationStore
@@ -33,7 +34,8 @@ class Settings(DataConfig):
     """The grid: d_sae × alpha, α as in the source, of means over d and d_sae; and what is tried beside it.
 
     source_d_sae: sizes of the source's own autoencoder beside it. ratios: G / d of the interference part, at d =
-    interference_d. families: any of train.METHOD. inits: where the directions of a relu_l1 begin.
+    interference_d. families: any of train.METHOD. inits: where the directions of a relu_l1 begin. model, layer, n_real_rows:
+    whose activations the toy's are put beside.
     """
 
     d_sae: tuple[int, ...] = (64, 128, 256, 512)
@@ -48,6 +50,9 @@ class Settings(DataConfig):
     source_d_sae: tuple[int, ...] = (128, 256)
     families: tuple[str, ...] = ("topk", "relu_l1", "jumprelu", "tied")
     inits: tuple[Init, ...] = ("random", "orthogonal", "data", "pca")
+    model: str = "demo"
+    layer: int = Field(default=1, ge=0)
+    n_real_rows: int = Field(default=16_384, ge=512)
 
     @model_validator(mode="after")
     def _complete(self) -> "Settings":
@@ -61,7 +66,7 @@ class Settings(DataConfig):
 QUICK: dict[str, Any] = {
     "n_rows": 5 * CHUNK, "d_sae": (64, 128), "alpha": (0.1, 0.3, 1.0), "n_steps": 300, "curve_steps": (100,),
     "curve_alpha": (0.3, 0.3), "variant_steps": 150, "source_d_sae": (128,), "ratios": (2, 4), "families": ("topk",),
-    "inits": ("random", "orthogonal"),
+    "inits": ("random", "orthogonal"), "n_real_rows": 1024,
 }  # fmt: skip
 
 # Settings that recover the truth at 256 features, measured; l1_coefficient is of scaled activations.
@@ -308,8 +313,13 @@ def inits(settings: Settings, folder: Path) -> dict[str, Any]:
     return {"d_sae": 2 * settings.G, "steps": lengths, "rows": rows}
 
 
+def real(settings: Settings, folder: Path) -> dict[str, Any]:
+    """How the toy's rows are distributed, and a language model's."""
+    return real_activations.compare(_data(settings), settings.model, settings.layer, settings.n_real_rows, folder)
+
+
 def inputs(settings: Settings) -> dict[str, Any]:
-    """Raises UserError: a family that there is not, or an init that takes a model."""
+    """Raises UserError: a family that there is not, an init that takes a model, no such model or layer."""
     from pipeline.config import UserError, nearest
     from pipeline.train.methods import METHODS
 
@@ -318,14 +328,17 @@ def inputs(settings: Settings) -> dict[str, Any]:
             raise UserError(f"synthetic.families: unknown {name!r}{nearest(name, list(METHODS))}")
     if "writer" in settings.inits:
         raise UserError("synthetic.inits: 'writer' is made of the matrix that writes the hook point, and no model does")
-    return {}
+    files = ModelFiles.find(settings.model)
+    for hook_point in real_activations.hook_points(settings.layer):
+        files.d(hook_point)
+    return {"model_digest": files.weights_digest}
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """Each in a run folder of its own, where the train and score stages go on from wherever they were."""
     return {
         part.__name__: lambda part=part: part(settings, folder / part.__name__)
-        for part in (grid, source, interference, variants, curve, families, inits)
+        for part in (grid, source, interference, variants, curve, families, inits, real)
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.score.pairs import MCS_BINS
-from pipeline.toy import pictures
+from pipeline.toy import pictures, real_activations
 from pipeline.toy.page import Page, Section, Table
 
 
@@ -29,6 +29,7 @@ def page(numbers: Mapping[str, Any]) -> Page:
             _variants(numbers["variants"]),
             _families(numbers["families"], grid),
             _inits(numbers["inits"]),
+            _real(numbers["real"]),
         ],
     )
 
@@ -223,4 +224,35 @@ def _inits(found: dict[str, Any]) -> Section:
         "rotations, rows of the data, or principal components. MMCS, truth → it; as many random directions: "
         f"{floor or 0:.2f}.",
         [Table(["init", *columns], rows)],
+    )
+
+
+def _real(found: dict[str, Any]) -> Section:
+    figure, (values, norms, spectrum) = pictures.axes(1, 3, 10, 3.2)
+    names = {"toy": "the toy's rows", **{name: name for name in found["rows"] if name != "toy"}}
+    for (name, row), colour in zip(found["rows"].items(), pictures.COLOURS):
+        values.stairs(row["values"], real_activations.VALUES, color=colour, label=names[name])
+        norms.stairs(row["norms"], real_activations.NORMS, color=colour)
+        spectrum.plot(np.arange(1, row["d"] + 1) / row["d"], row["spectrum"], color=colour)
+    bell = np.exp(-(real_activations.VALUES**2) / 2)
+    values.plot(real_activations.VALUES, bell / bell.sum(), color="#bbbbbb", ls=":", zorder=0, label="normal")
+    values.set(yscale="log", ylim=(1e-6, 1), xlabel="a coordinate, in its standard deviations", ylabel="fraction")
+    norms.set(xlabel="distance from the mean row, in its mean", ylabel="fraction of rows")
+    spectrum.set(xlabel="fraction of principal components", ylabel="share of the variance", ylim=(0, 1.02))
+    figure.legend(*values.get_legend_handles_labels(), frameon=False, fontsize=7, loc="outside lower center", ncols=5)
+    columns = ["kurtosis", "kurtosis_random", "participation", "norm_spread", "cosine"]
+    table = [[names[name], row["d"], *(row[c] for c in columns)] for name, row in found["rows"].items()]
+    heads = ["", "d", "kurtosis", "… along random axes", "participation", "spread of norms", "|cos| of rows"]
+    toy, post = found["rows"]["toy"], list(found["rows"].values())[1]
+    return Section(
+        "How real activations are distributed",
+        f"The toy's rows beside those of the {found['model']} model at three hook points of one layer, "
+        f"{toy['n']:,} rows each. Kurtosis is 3 for a normal distribution; participation is the share of dimensions that carry "
+        "the variance; |cos| is the mean of two rows' |cosine| about the mean, 1 for random directions. The toy's features "
+        f"lie in random directions, so its coordinates look like any others ({toy['kurtosis']:.1f} and "
+        f"{toy['kurtosis_random']:.1f}), while an MLP's neurons are axes of their own ({post['kurtosis']:.1f} and "
+        f"{post['kurtosis_random']:.1f}). Its variance is spread over all dimensions; a model's lies in few. What works on "
+        "the toy has not been tried on either.",
+        [Table(heads, table)],
+        {"real": (figure, "Coordinates, norms and principal components.")},
     )

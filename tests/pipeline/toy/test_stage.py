@@ -60,6 +60,7 @@ def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
     [
         (["tokenz"], "unknown toy 'tokenz', known are: synthetic, superposition, polytopes"),
         (["synthetic", "--set", "synthetic.G=0"], "synthetic.G: .* greater than or equal to 1, got 0"),
+        (["synthetic", "--set", "synthetic.layer=9"], "layer 9 is out of range"),
         (["synthetic", "--set", "synthetic.k=200"], "k = 200 features active of G = 128"),
         (
             ["superposition", "--set", "superposition.p=[0.5, 1.5]"],
