@@ -40,13 +40,14 @@ def write_findings(
     layer_norm: bool,
     objective: str,
 ) -> None:
-    """rows: {"train", "heldout"} (n, d_model) of hook_resid_mid, the second where the store has some: Jacobians at the first
-    N_INPUTS, kurtosis of all. R: {"in", "out"}. The objective's course is taken from the metrics.jsonl in the folder."""
+    """rows: {"train", "heldout"} (n, d_model) of hook_resid_mid, the second where the store has some: Jacobians at
+    N_INPUTS of them, kurtosis of all. R: {"in", "out"}. The objective's course is taken from the folder's metrics.jsonl."""
     from pipeline.train.rotations.pictures import rotation_figure  # imported late: who only trains does not wait for it
 
     mlp = mlp.to("cpu", torch.float32)
     R_in, R_out = R["in"].cpu(), R["out"].cpu()
-    J = {name: jacobians_at(mlp, x[:N_INPUTS], layer_norm) for name, x in rows.items()}
+    apart = {name: x[:: max(1, len(x) // N_INPUTS)][:N_INPUTS] for name, x in rows.items()}
+    J = {name: jacobians_at(mlp, x, layer_norm) for name, x in apart.items()}
     eye = torch.eye(mlp.d_model, dtype=torch.float64)
     where = "heldout" if "heldout" in rows else "train"
     x = rows[where]
@@ -58,7 +59,7 @@ def write_findings(
     }
     log = [(r["step"], r[objective]) for r in records(folder / METRICS) if objective in r]
     figure = rotation_figure(
-        f"The MLP after {hook_point}: its Jacobian at {len(x[:N_INPUTS])} {_NAMES[where]} rows",
+        f"The MLP after {hook_point}: its Jacobian at {len(apart[where])} {_NAMES[where]} rows",
         {
             "before": mean_magnitude(J[where], eye, eye).numpy(),
             "after": mean_magnitude(J[where], R_in, R_out).numpy(),
