@@ -17,24 +17,27 @@ def train(x: Tensor, d_sae: int, alphas: Sequence[float], n_steps: int, seed: in
     """x (n, d) → W_enc (n_alphas, d, d_sae), b_enc (n_alphas, d_sae), W_dec (n_alphas, d_sae, d), unit rows.
 
     c = ReLU(x W_enc + b_enc), x_hat = c W_dec; loss = mean over rows and d of (x - x_hat)² + α mean over rows and d_sae of c.
-    W_dec starts orthogonal, the encoder as torch's Linear does; 256 rows a step, Adam, 1e-3.
+    W_dec starts orthogonal, its rows made unit again after each step; the encoder starts as torch's Linear does; 256 rows a
+    step, Adam, 1e-3.
     """
     d, n = x.shape[1], len(alphas)
     generator = torch.Generator().manual_seed(seed_of("source autoencoder", seed, d_sae))
-    raw = nn.init.orthogonal_(torch.empty(d, d_sae), generator=generator).T.expand(n, -1, -1).clone().requires_grad_()
+    start = nn.init.orthogonal_(torch.empty(d, d_sae), generator=generator).T
+    W_dec = nn.functional.normalize(start, dim=-1).expand(n, -1, -1).clone().requires_grad_()
     W_enc = ((2 * torch.rand(n, d, d_sae, generator=generator) - 1) * d**-0.5).requires_grad_()
     b_enc = ((2 * torch.rand(n, 1, d_sae, generator=generator) - 1) * d**-0.5).requires_grad_()
     alpha = torch.tensor(alphas)
-    optimiser = torch.optim.Adam([raw, W_enc, b_enc], lr=1e-3, fused=True)
+    optimiser = torch.optim.Adam([W_dec, W_enc, b_enc], lr=1e-3, fused=True)
     for _ in range(n_steps):
         batch = x[torch.randint(0, len(x), (256,), generator=generator)]
         c = torch.relu(torch.baddbmm(b_enc, batch.expand(n, -1, -1), W_enc))
-        x_hat = c @ nn.functional.normalize(raw, dim=-1)
-        loss = (batch - x_hat).square().mean((1, 2)) + alpha * c.mean((1, 2))
+        loss = (batch - c @ W_dec).square().mean((1, 2)) + alpha * c.mean((1, 2))
         optimiser.zero_grad()
         loss.sum().backward()
         optimiser.step()
-    return W_enc.detach(), b_enc.detach()[:, 0], nn.functional.normalize(raw.detach(), dim=-1)
+        with torch.no_grad():
+            W_dec.copy_(nn.functional.normalize(W_dec, dim=-1))
+    return W_enc.detach(), b_enc.detach()[:, 0], W_dec.detach()
 
 
 def to_dictionaries(weights: tuple[Tensor, Tensor, Tensor], hook_point: str) -> list[FeatureDictionary]:

@@ -221,7 +221,8 @@ def grid(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def source(settings: Settings, folder: Path) -> dict[str, Any]:
-    """The source's own autoencoder on the grid's data, by the same scores."""
+    """The source's own autoencoder on the grid's data, by the same scores; and silent, the features that are active on none
+    of the first 4,096 held-out rows, for how many are dead depends on how many rows one waits."""
     data, path = _data(settings), folder / "activations.zarr"
     store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
     x, names, folders = None, [], []
@@ -236,6 +237,9 @@ def source(settings: Settings, folder: Path) -> dict[str, Any]:
         names.append([place.name for place in own])
     found = experiment(data, folder, {"random": [{}]}, 1, path, others=folders)
     cells = [[found.summary(name) for name in row] for row in names]
+    held = torch.from_numpy(store.rows(HOOK_POINT, store.n_train_rows, min(store.n_rows, store.n_train_rows + 4096)))
+    for place, cell in zip(folders, [cell for row in cells for cell in row], strict=True):
+        cell["silent"] = int((FeatureDictionary.load(place).encode(held) <= 0).all(0).sum())
     return {"d_sae": list(settings.source_d_sae), "alpha": list(settings.alpha), "cells": cells}
 
 

@@ -100,7 +100,8 @@ def test_known_answers_of_the_grid(tmp_path: Path) -> None:
     assert best == sorted(best)
     assert found["floors"]["pca"]["mmcs"] == pytest.approx(0.38, abs=0.03)
     own = source(settings, tmp_path / "source")["cells"]
-    assert own[0][0]["mmcs"] >= 0.95
-    assert own[1][1]["mmcs"] >= 0.97
-    assert own[0][2]["mmcs"] <= 0.45
-    assert 0 < own[1][1]["dead"] < own[1][2]["dead"]
+    known = [[0.986, 0.879, 0.336], [0.986, 0.994, 0.757]]
+    for row, expected in zip(own, known, strict=True):
+        assert [cell["mmcs"] for cell in row] == pytest.approx(expected, abs=0.05)
+    assert own[1][1]["silent"] == pytest.approx(27, abs=15)
+    assert own[1][2]["silent"] == pytest.approx(129, abs=20)
