@@ -43,8 +43,8 @@ class Settings(Config):
     batch_size: int = Field(default=1024, ge=1)
     importance_p: tuple[Probability, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
     importance_decay: float = Field(default=0.7, gt=0, le=1)
-    importance_steps: int = Field(default=5000, ge=1)
-    importance_seeds: int = Field(default=4, ge=1)
+    importance_steps: int = Field(default=3000, ge=1)
+    importance_seeds: int = Field(default=8, ge=1)
     pentagon_seeds: int = Field(default=10, ge=1)
     pentagon_steps: int = Field(default=5000, ge=1)
     grid: int = Field(default=13, ge=2)  # of the phase diagram, cells a side
@@ -125,7 +125,7 @@ def train(task: Task, n_steps: int, batch_size: int, seed: int, lr: float = 1e-2
         losses.sum().backward()
         optimiser.step()
     with torch.no_grad():
-        losses = torch.stack([task.loss(W, b, task.sample(batch_size, generator)) for _ in range(8)]).mean(0)
+        losses = torch.stack([task.loss(W, b, task.sample(batch_size, generator)) for _ in range(64)]).mean(0)
     return Trained(W.detach(), b.detach(), losses, history)
 
 
@@ -190,15 +190,23 @@ def sticky(settings: Settings) -> dict[str, Any]:
 
 
 def importance(settings: Settings) -> dict[str, Any]:
-    """20 features of falling importance in 5 dimensions: how many are kept as sparsity grows."""
+    """20 features of falling importance in 5 dimensions: how many are kept as sparsity grows.
+
+    close: the same of the instances whose loss is within 5% of the best one's, [least, most]: sparse features have many
+    arrangements that are nearly as good.
+    """
     n, seeds = 20, settings.importance_seeds
     p = torch.tensor(settings.importance_p).repeat_interleave(seeds)[:, None]
     weight = (settings.importance_decay ** torch.arange(n)).expand(len(p), n)
     found = train(Task(n, 5, p, weight), settings.importance_steps, 1024, seed_of("importance"))
     W = found.W[_best(found, seeds)]
+    kept = (found.W.norm(dim=1) > 0.5).sum(1).view(-1, seeds)
+    losses = found.loss.view(-1, seeds)
+    near = losses <= 1.05 * losses.amin(1, keepdim=True)
     return {
         "p": list(settings.importance_p),
         "represented": (W.norm(dim=1) > 0.5).sum(1).tolist(),
+        "close": [[int(k[n].min()), int(k[n].max())] for k, n in zip(kept, near)],
         "norm": _numbers(W.norm(dim=1)),
         "gram": _numbers(W.transpose(1, 2) @ W, 3),
     }
@@ -382,7 +390,15 @@ def _importance_section(found: dict[str, Any]) -> Any:
         "Twenty features of falling importance in five dimensions",
         "Importance falls as 0.7^i. Dense features: the five most important have a dimension each, as in PCA. Sparse ones: "
         "more are kept, at the price of interference (colours off the diagonal).",
-        [Table(["p", "features with norm > 1/2"], [[f"{p:g}", k] for p, k in zip(found["p"], found["represented"])])],
+        [
+            Table(
+                ["p", "features with norm > 1/2", "of those within 5% of its loss"],
+                [
+                    [f"{p:g}", k, f"{least} to {most}" if least < most else str(most)]
+                    for p, k, (least, most) in zip(found["p"], found["represented"], found["close"], strict=True)
+                ],
+            )
+        ],
         {"importance": (figure, "WᵀW and the norms of the features, from dense to sparse.")},
     )
 
