@@ -1,0 +1,133 @@
+"""The page of the digits net's rotations: what one sees through them, and what they miss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.toy.page import Page, Section, Table
+from pipeline.train.rotations.pictures import agreement_figure, rotation_figure
+
+
+def page(numbers: Mapping[str, Any]) -> Page:
+    found = numbers["rotation"]
+    c, widths, accuracies = found["config"], found["widths"], found["accuracy"]
+    return Page(
+        "Rotations that make a small net's layers local",
+        f"A net of three layers ({' → '.join(map(str, widths))}, {c['activation']}) reads digits, {accuracies['test']:.1%} "
+        "of the held-out ones rightly. Its neurons need not be the axes of what it computes. Here each layer's activations "
+        "are rotated so that each output axis depends on few input axes: Rₗ Jₗ Rₗ₋₁ᵀ, the layer's Jacobian in the new "
+        "axes, is to have as many entries near 0 as it can, on average over inputs. Source: Baker 2022.\n\n"
+        "Nothing else changes: with all rotations spliced in, no logit of a held-out input differs by more than "
+        f"{found['unchanged']:.0e} (the largest is {found['largest_logit']:.0f}). Pixels keep their own axes, then R₁, R₂, "
+        f"R₃ follow, each fitted to {max(c['n_fit'])} training inputs.",
+        [
+            _middle_section(found, numbers["by_n_fit"]["rows"]),
+            _maps_section(found, numbers["starts"]),
+            _layers_section(found),
+            _agreement_section(numbers["agreements"]),
+        ],
+    )
+
+
+_SHOWN = ("log", "l1", "hoyer", "mass_in_1%")
+_COLUMNS = ("log(1 + (J/ε)²)", "|J|", "Hoyer", "J² in the largest 1%")
+
+
+def _values(measures: Any) -> list[float]:
+    """Of one measure(), or the mean of several."""
+    several = measures if isinstance(measures, list) else [measures]
+    return [float(np.mean([m[name] for m in several])) for name in _SHOWN]
+
+
+def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
+    middle, c = found["layers"][1], found["config"]
+    objective = c["objective"]
+    names = {"before": "neurons", "after": "rotated", "random": "random rotations"}
+    table = [[label, *_values(middle["heldout"][name])] for name, label in names.items()]
+    fitted = [
+        [str(row["n"]), row["train"][objective], row["heldout"][objective], row["heldout"]["mass_in_1%"]]
+        for row in rows
+    ]
+    figure = rotation_figure(
+        "The middle layer, rotated on both sides",
+        {name: np.array(values) for name, values in found["magnitude"].items()},
+        middle,
+        history=(f"mean {objective}, fitted inputs", list(enumerate(found["history"], 1))),
+        by_n_fit=rows,
+        objective=objective,
+    )
+    return Section(
+        "The middle layer",
+        f"Means over {c['n_heldout']} inputs that neither training nor fit has seen, each input's Jacobian in "
+        "units of its root mean square, ε = 0.1. Lower is sparser but for the last column; -1 is Hoyer's sparsest. A random "
+        "rotation says what no axes at all look like. Neurons are sparser than that, for where a ReLU is off a row is 0.\n\n"
+        f"Does one rotation serve many inputs? A fit to {rows[0]['n']} is sparser there ({fitted[0][1]:.2f}) than on "
+        f"others ({fitted[0][2]:.2f}); by {rows[-1]['n']} the two have come to {fitted[-1][1]:.2f} and {fitted[-1][2]:.2f}.",
+        [
+            Table(["held-out inputs", *_COLUMNS], table),
+            Table(
+                ["fitted to", f"{objective} on these", "on held-out inputs", "J² in the largest 1%, held-out"], fitted
+            ),
+        ],
+        {
+            "middle": (
+                figure,
+                f"Above: the mean |Jacobian| on held-out inputs, and its entries by size. Below, steps: {c['n_iterations']} "
+                "that raise ΣJ⁴ (MSP), a bend, then Adam on the measure itself.",
+            )
+        },
+    )
+
+
+def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
+    inverse, middle = found["invertible"], found["layers"][1]["heldout"]
+    objective = found["config"]["objective"]
+    ends = [m[objective] for m in (middle["after"], *starts.values())]
+    rows = [
+        ["rotation, from the identity", *_values(middle["after"])],
+        *([f"rotation, from {init}", *_values(values)] for init, values in starts.items()),
+        ["any invertible map", *_values(inverse["heldout"])],
+    ]
+    return Section(
+        "Other starts, and maps that are no rotations",
+        "The fit of R₂ from other starts: at random, the QR or singular vectors of the weights, the eigenvectors of the mean "
+        f"JJᵀ. They end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}.\n\n"
+        "In the last line R₂ may be any invertible matrix with rows of unit length, kept apart by a penalty on "
+        f"log(1/|det|). What it gains over a rotation, at a condition number of {inverse['condition']:.1f}, is what "
+        "orthogonality costs.",
+        [Table(["R₂ on held-out inputs", *_COLUMNS], rows)],
+    )
+
+
+def _layers_section(found: dict[str, Any]) -> Section:
+    names, objective = ("pixels → hidden 1", "hidden 1 → hidden 2", "hidden 2 → logits"), found["config"]["objective"]
+    layers = []
+    for name, layer in zip(names, found["layers"], strict=True):
+        random = float(np.mean([m[objective] for m in layer["heldout"]["random"]]))
+        layers.append([name, layer["heldout"]["before"][objective], layer["heldout"]["after"][objective], random])
+    last = found["last"]
+    return Section(
+        "All layers",
+        f"The mean of {objective} on held-out inputs. R₃ turns the logits, which have axes of their own: it agrees with the "
+        f"identity by {last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by "
+        f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone; the "
+        "kurtosis of the activations along the new axes says whether these look more like features (3: like a normal "
+        "distribution).",
+        [
+            Table(["layer", "neurons", "rotated", "random rotations"], layers),
+            Table(["kurtosis", "neurons", "rotated"], [[name, *values] for name, values in found["kurtosis"].items()]),
+        ],
+    )
+
+
+def _agreement_section(found: dict[str, Any]) -> Section:
+    rows = [[name, v["output_input"], float(np.mean(v["random"])), max(v["random"])] for name, v in found.items()]
+    return Section(
+        "Does one layer write in the basis in which the next one reads?",
+        "Each layer is rotated for itself, both of its sides at once (pixels and logits stay). If there were one basis of "
+        "hidden features, the output axes of a layer and the input axes of the next would be the same up to order and signs: "
+        "a mean |cosine| of 1.",
+        [Table(["mean |cosine|, matched", "output and next input", "random bases", "… largest"], rows)],
+        {"agreement": (agreement_figure(found), "One mark each for 20 pairs of random bases.")},
+    )
