@@ -78,7 +78,7 @@ def gradient(
     n, _, d_in = J.shape
     values = [torch.zeros((), dtype=torch.float64, device=scale.device) for _ in watch]
     sums = {side: torch.zeros_like(R[side], dtype=torch.float64) for side in wrt}
-    leaves = {side: R[side].to(J.dtype).requires_grad_() for side in wrt}
+    leaves = {side: R[side].to(J.dtype, copy=True).requires_grad_() for side in wrt}
     left, right = (leaves[side] if side in wrt else _held(R[side], J.dtype) for side in ("out", "in"))
     n_columns = d_in if columns is None else columns.shape[1]
     for start, part in split(J, n_columns, _BUDGET):

@@ -63,6 +63,14 @@ def test_any_solver_ends_with_rotations_that_keep_the_norm(side, retraction: str
     assert values[-1] < values[4] < values[0]
 
 
+def test_jacobians_of_double_precision_leave_the_rotations_without_a_gradient() -> None:
+    J, _, _ = planted(8, 10, 0)
+    solver = Solver(SolverConfig(), random_rotation(8, 1), random_rotation(8, 2))
+    for step in range(4):
+        solver.step(Dense(J.J.double()), step, 4)
+    assert not any(tensor.requires_grad for tensor in solver.state.values())
+
+
 def test_epsilon_falls_from_its_start_and_the_value_told_is_of_the_last() -> None:
     """The first step goes down the objective with epsilon_start; what it reports is with epsilon."""
     J, _, _ = planted(8, 10, 0)
