@@ -6,49 +6,35 @@
 Source: Black et al. 2022, "Interpreting Neural Networks through the Polytope Lens".
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Config, UserError
+from pipeline.config import UserError
 from pipeline.extract.language_model import ModelFiles
-from pipeline.recipe import ExtractConfig, PositionsConfig, Recipe, TextConfig, TrainConfig
-from pipeline.score.downstream import evaluate
-from pipeline.stages import Run, run_extract
+from pipeline.toy.polytopes_language import LanguageSettings, language
+from pipeline.train.rotations.jacobians import gelu_slope
 from stores.activations import ActivationStore
-from stores.description import Description
 from stores.manifest import seed_of
 from stores.writer import StoreWriter
 
-SKIP_FIRST, N_POSITIONS = 100, 6  # as in the source: 6 of 1,024 tokens a sequence, none of the first 100
 
-
-class Settings(Config):
-    """widths: of the digits net's hidden layers. store: activations to be clustered, of hook_point; by default the toy
-    extracts them from model. factors: that activations are scaled by. min_cluster_size, min_samples: HDBSCAN's."""
+class Settings(LanguageSettings):
+    """widths: of the digits net's hidden layers."""
 
     widths: tuple[int, ...] = (64, 64, 64)
     train_steps: int = Field(default=600, ge=1)
     n_paths: int = Field(default=300, ge=1)
     path_points: int = Field(default=400, ge=2)
     slice_side: int = Field(default=200, ge=2)
-    model: str = "demo"
-    store: str | None = None
-    hook_point: str = "blocks.1.mlp.hook_post"
-    n_sequences: int = Field(default=500, ge=2)
-    min_cluster_size: int = Field(default=8, ge=2)
-    min_samples: int = Field(default=2, ge=1)
-    factors: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
-    validity_sequences: int = Field(default=4, ge=1)
 
 
 QUICK: dict[str, Any] = {
@@ -93,17 +79,11 @@ def soft_code(h: Tensor) -> Tensor:
     return 0.5 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (h + 0.044715 * h**3)))
 
 
-def gelu_slope(h: Tensor) -> Tensor:
-    """gelu'(h) = q + h q': what a small change of h is multiplied by; it leaves [0, 1]."""
-    t = 2 * soft_code(h) - 1
-    return 0.5 * (1 + t) + 0.5 * h * (1 - t**2) * (2 / torch.pi) ** 0.5 * (1 + 3 * 0.044715 * h**2)
-
-
 def digits() -> tuple[Tensor, Tensor]:
     """scikit-learn's 1,797 digits: x (n, 64) in [0, 1] and labels, shuffled."""
     from sklearn.datasets import load_digits
 
-    found = cast(Any, load_digits())
+    found: Any = load_digits()
     order = np.random.default_rng(seed_of("digits")).permutation(len(found.target))
     x, y = found.data[order], found.target[order]
     return torch.from_numpy(x).float() / 16, torch.from_numpy(y).long()
@@ -234,113 +214,6 @@ def gelu(settings: Settings) -> dict[str, Any]:
             "slope_error": float((own - slope).abs().max()),
             "slope_range": [float(own.min()), float(own.max())],
         }
-
-
-def sampled(description: Description) -> list[int]:
-    """Places in the store's positions: N_POSITIONS of each sequence, evenly spaced, none of the first SKIP_FIRST; of
-    those that there are, if there are fewer."""
-    places = [i for i, position in enumerate(description.positions) if position >= SKIP_FIRST]
-    places = places if len(places) >= N_POSITIONS else list(range(description.n_positions))
-    return sorted({places[i] for i in np.linspace(0, len(places) - 1, min(N_POSITIONS, len(places))).astype(int)})
-
-
-def open_store(settings: Settings, folder: Path) -> ActivationStore:
-    """settings.store, or one extracted into the folder: from each sequence the source's six positions."""
-    if settings.store:
-        return ActivationStore.open(settings.store)
-    context = min(1024, ModelFiles.find(settings.model).n_positions)
-    recipe = Recipe(
-        name="polytopes",
-        extract=ExtractConfig(
-            model=settings.model,
-            hook_points=(settings.hook_point,),
-            context=context,
-            n_rows=settings.n_sequences * N_POSITIONS,
-            positions=PositionsConfig(skip_first=min(SKIP_FIRST, context - N_POSITIONS), n_per_sequence=N_POSITIONS),
-            text=TextConfig(split="all"),
-            chunk_rows=300,
-            dtype="float32",
-        ),
-        train=TrainConfig(n_tokens=1),
-    )
-    run_extract(Run(recipe, folder, "cpu"))
-    return ActivationStore.open(folder / "extract" / "activations.zarr")
-
-
-def language(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Clusters of a language model's activations, and what scaling its layers does to its output."""
-    store = open_store(settings, folder)
-    return {"clusters": clusters(settings, store), "validity": validity(settings, store)}
-
-
-def clusters(settings: Settings, store: ActivationStore) -> dict[str, Any]:
-    """HDBSCAN of the activations at six positions of each sequence."""
-    from sklearn.cluster import HDBSCAN
-
-    description, places = store.description, sampled(store.description)
-    n = min(settings.n_sequences, description.n_sequences)
-    rows = store.rows(settings.hook_point, 0, n * description.n_positions).astype(np.float32)
-    x = rows.reshape(n, description.n_positions, -1)[:, places].reshape(n * len(places), -1)
-    found = HDBSCAN(
-        min_cluster_size=settings.min_cluster_size, min_samples=settings.min_samples, copy=cast(Any, True)
-    ).fit(x)
-    labels = found.labels_
-    sizes = Counter(labels[labels >= 0].tolist())
-    within, between = _distances(x, labels)
-    tokens = store.tokens(0, n)
-    texts = None if description.model == "none" else ModelFiles.of_store(description).tokenizer
-    shown = []
-    for label, size in sizes.most_common(12):
-        members = np.nonzero(labels == label)[0]
-        where = [(i // len(places), description.positions[places[i % len(places)]]) for i in members]
-        current = Counter(int(tokens[s, p]) for s, p in where)
-        token, count = current.most_common(1)[0]
-        examples = [tokens[s, max(0, p - 7) : p + 1].tolist() for s, p in where[:3]]
-        decode = (lambda ids: texts.decode(ids, skip_special_tokens=False)) if texts else str
-        shown.append([size, decode([token]), count / size, [decode(e) for e in examples]])
-    return {
-        "hook_point": settings.hook_point,
-        "positions": [description.positions[p] for p in places],
-        "n_rows": len(x),
-        "n_clusters": len(sizes),
-        "noise": float((labels < 0).mean()),
-        "within": within,
-        "between": between,
-        "largest": shown,
-        "sizes": sorted(sizes.values(), reverse=True),
-        "settings": {"min_cluster_size": settings.min_cluster_size, "min_samples": settings.min_samples},
-    }
-
-
-def _distances(x: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean distance of clustered rows to their own cluster's mean, and to that of the nearest other cluster."""
-    names = sorted(set(labels.tolist()) - {-1})
-    if len(names) < 2:
-        return None, None
-    centres = np.stack([x[labels == label].mean(0) for label in names])
-    own = x[labels >= 0]
-    distance = np.stack([np.linalg.norm(own - centre, axis=1) for centre in centres], axis=1)
-    place = np.searchsorted(names, labels[labels >= 0])
-    mine = distance[np.arange(len(own)), place].copy()
-    distance[np.arange(len(own)), place] = np.inf
-    return float(mine.mean()), float(distance.min(1).mean())
-
-
-def validity(settings: Settings, store: ActivationStore) -> dict[str, Any] | None:
-    """KL of the model's output when the activations of a layer are scaled; None when no model made the store."""
-    description = store.description
-    if description.model == "none":
-        return None
-    model = ModelFiles.of_store(description).load(description.weight_processing)
-    tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
-    positions = tuple(range(1, description.context))
-    edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}
-    rows = {}
-    for layer in range(model.files.n_layers):
-        for site in ("hook_resid_post", "mlp.hook_post"):
-            found = evaluate(model, tokens, f"blocks.{layer}.{site}", positions, edits)
-            rows[f"blocks.{layer}.{site}"] = [found[name].kl for name in edits]
-    return {"model": description.model, "factors": list(settings.factors), "kl": rows, "n_tokens": int(tokens.size)}
 
 
 def inputs(settings: Settings) -> dict[str, Any]:

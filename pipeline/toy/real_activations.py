@@ -25,19 +25,20 @@ def hook_points(layer: int) -> tuple[str, ...]:
     return tuple(f"blocks.{layer}.{site}" for site in SITES)
 
 
+def extracted(name: str, config: ExtractConfig, folder: Path) -> ActivationStore:
+    """A store of a model's activations, by the ordinary extract stage in the folder."""
+    run_extract(Run(Recipe(name=name, extract=config, train=TrainConfig(n_tokens=1)), folder, "cpu"))
+    return ActivationStore.open(folder / "extract" / "activations.zarr")
+
+
 def rows_of_model(model: str, layer: int, n_rows: int, folder: Path) -> dict[str, Tensor]:
     """{hook point: (n, d) float32}, n_rows or a few more: of the standard library's text, BOS left out."""
     context = min(_CONTEXT, ModelFiles.find(model).n_positions)
-    recipe = Recipe(
-        name="real",
-        extract=ExtractConfig(
-            model=model, hook_points=hook_points(layer), context=context, n_rows=n_rows, dtype="float32",
-            positions=PositionsConfig(skip_first=1), text=TextConfig(split="all"),
-        ),
-        train=TrainConfig(n_tokens=1),
+    config = ExtractConfig(
+        model=model, hook_points=hook_points(layer), context=context, n_rows=n_rows, dtype="float32",
+        positions=PositionsConfig(skip_first=1), text=TextConfig(split="all"),
     )  # fmt: skip
-    run_extract(Run(recipe, folder, "cpu"))
-    store = ActivationStore.open(folder / "extract" / "activations.zarr")
+    store = extracted("real", config, folder)
     return {h: torch.from_numpy(store.rows(h, 0, store.n_rows)) for h in store.hook_points}
 
 
