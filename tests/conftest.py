@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,26 +149,19 @@ def unmix(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complete
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-def kill_when(condition: Callable[[], bool], *arguments: str, cwd: Path, timeout_s: float = 120) -> bool:
-    """Start the command and SIGKILL it as soon as the condition holds. Returns whether it was still running."""
-    process = start(*arguments, cwd=cwd)
-    end = time.time() + timeout_s
-    while process.poll() is None and not condition():
-        assert time.time() < end, f"{arguments} did not get there in {timeout_s} s"
-        time.sleep(0.002)
-    running = process.poll() is None
-    if running:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    return running
-
-
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start the command in a process of its own, and do not wait for it."""
+def start(*arguments: str, cwd: Path, dies_at: tuple[str, int] | None = None) -> subprocess.Popen[bytes]:
+    """Start the command in a process of its own, and do not wait for it. dies_at: what makes it SIGKILL itself, see
+    tests/dying.py."""
+    command = ["-m", "pipeline"] if dies_at is None else ["-m", "tests.dying", dies_at[0], str(dies_at[1])]
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments],
+        [sys.executable, *command, *arguments],
         cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+
+
+def kill_at(pattern: str, n: int, *arguments: str, cwd: Path) -> None:
+    """Run the command, which is killed as the n-th file that matches is about to get its name."""
+    assert start(*arguments, cwd=cwd, dies_at=(pattern, n)).wait() == -signal.SIGKILL
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.score.similarity import matched_cosine
 from stores import ActivationStore, FeatureDictionary
-from tests.conftest import kill_when, unmix
+from tests.conftest import kill_at, unmix
 
 RESID, MLP = "blocks.1.hook_resid_post", "blocks.0.mlp.hook_post"
 
@@ -127,23 +127,14 @@ def test_killed_at_several_points_it_ends_with_the_same_bytes(recipe: Path, stag
         unmix("extract", "tiny.toml", *kept, "--name", "killed", cwd=recipe)
     unmix(stage, "tiny.toml", *kept, "--name", "undisturbed", cwd=recipe)
 
-    if stage == "extract":
-        commits = killed / "extract" / "activations.zarr" / "commits"
-        points = [
-            lambda: (killed / "extract" / "plan.json").exists(),
-            lambda: len(list(commits.glob("*.json"))) >= 2,
-            lambda: len(list(commits.glob("*.npz"))) >= 5,
-        ]
-    else:
-        saved = killed / "train" / RESID
-
-        def newest() -> int:
-            return max((int(p.stem.split("-")[1]) for p in saved.glob("*/checkpoints/step-*.safetensors")), default=0)
-
-        points = [lambda: newest() >= 20, lambda: newest() >= 40, lambda: newest() >= 80]
-    n_killed = sum(kill_when(point, stage, "tiny.toml", *kept, "--name", "killed", cwd=recipe) for point in points)
-    assert n_killed >= 2, "the processes ended before they could be killed"
+    points = {
+        "extract": [("*/commits/*.json", 1), ("*/commits/*.npz", 3), (f"*/{RESID}/c/*", 5)],
+        "train": [("*/checkpoints/step-*", n) for n in (2, 7, 3)],
+    }
+    for pattern, n in points[stage]:
+        kill_at(pattern, n, stage, "tiny.toml", *kept, "--name", "killed", cwd=recipe)
     if stage == "train":  # and the disk has lost the end of one dictionary's newest checkpoint
+        saved = killed / "train" / RESID
         newest_file = max(saved.glob("*/checkpoints/step-*"), key=lambda path: path.name)
         newest_file.write_bytes(newest_file.read_bytes()[:-1])
     last = unmix(stage, "tiny.toml", *kept, "--name", "killed", cwd=recipe)
@@ -172,11 +163,8 @@ def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(re
         unmix("extract", "tiny.toml", "--name", name, cwd=recipe)
     unmix("train", "tiny.toml", "--name", "undisturbed", cwd=recipe)
     folders = [recipe / "runs" / name / "train" for name in ("undisturbed", "killed")]
-    for step in (20, 100):
-        saved = f"{hooks[0]}/*/checkpoints/step-*{step}-*.safetensors"
-        assert kill_when(
-            lambda saved=saved: any(folders[1].glob(saved)), "train", "tiny.toml", "--name", "killed", cwd=recipe
-        )
+    for n in (2, 5):
+        kill_at(f"*/{hooks[0]}/*/checkpoints/step-*", n, "train", "tiny.toml", "--name", "killed", cwd=recipe)
     unmix("train", "tiny.toml", "--name", "killed", cwd=recipe)
     whole, killed = weights(folders[0]), weights(folders[1])
     assert len(whole) == 4

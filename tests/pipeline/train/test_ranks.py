@@ -39,10 +39,12 @@ def recipe(folder: Path, methods: dict[str, str], train: str = "") -> Path:
     return path
 
 
-def torchrun(folder: Path, *arguments: str, n: int = 2) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+def torchrun(
+    folder: Path, *arguments: str, n: int = 2, module: tuple[str, ...] = ("pipeline",)
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), "-m", *module]
     return subprocess.run(
-        [*command, "-m", "pipeline", "train", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
+        [*command, "train", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
     )
 
 
@@ -90,20 +92,10 @@ def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: 
     methods = {m: METHODS[m] for m in ("topk", "batch_topk")}
     path = str(recipe(folder, methods, f'parallel = "{parallel}"'))
     unmix("train", path, "--name", "one", cwd=folder)
-    (folder / "killed.py").write_text(
-        "import os, signal, pipeline.train.checkpoint as c\n"
-        "write = c.write\n"
-        "def dying(folder, step, state):\n"
-        "    if step == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    write(folder, step, state)\n"
-        "c.write = dying\n"
-        "from pipeline.cli import main\nmain()\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "killed.py"]
-    done = subprocess.run(
-        [*command, "train", path, "--name", "two"], cwd=folder, env=environment(), capture_output=True
-    )
+    dying = ("tests.dying", "*/topk-*/checkpoints/step-*", "2")
+    done = torchrun(folder, path, "--name", "two", module=dying)
     assert done.returncode != 0
+    assert len(list((folder / "runs/two/train" / HOOK).glob("topk-*/checkpoints/step-*"))) == 1
     assert not learned(folder, "two")
     unmix("train", path, "--name", "two", cwd=folder)
     assert_alike(learned(folder, "one"), learned(folder, "two"))

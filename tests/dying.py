@@ -1,0 +1,32 @@
+"""unmix in a process that kills itself: python -m tests.dying PATTERN N ARGUMENTS…
+
+SIGKILL comes as the N-th file whose path matches PATTERN (fnmatch) is about to get its name, by a rename or a link: all
+of its bytes are written, and nothing vouches for them. What is left behind never depends on how busy the machine is.
+"""
+
+import os
+import signal
+import sys
+from fnmatch import fnmatch
+from typing import Any
+
+
+def main() -> None:
+    pattern, left = sys.argv[1], int(sys.argv[2])
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in ("os.rename", "os.link") and fnmatch(str(arguments[1]), pattern):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    sys.argv = ["unmix", *sys.argv[3:]]
+    from pipeline.cli import main as unmix
+
+    unmix()
+
+
+if __name__ == "__main__":
+    main()
