@@ -9,16 +9,21 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter
 
 from pipeline.train import logs
+from pipeline.train.rotations.findings import draw_by_n_fit
 
 _PANELS = {"fvu": "FVU", "l0": "L0", "dead": "dead features"}
 
 
-def draw_curves(folder: Path, hook_point: str, files: dict[str, Path]) -> None:
-    """folder/curves.png: reconstruction, sparsity and dead features against tokens, a line for each dictionary.
+def draw(folder: Path, hook_point: str) -> None:
+    """What the dictionaries at a hook point, those in the folder, show together; nothing where they show nothing."""
+    _draw_curves(folder, hook_point)
+    draw_by_n_fit(folder, hook_point)
 
-    files: metrics.jsonl of each; what has none of these metrics is left out.
-    """
-    curves = {name: list(logs.records(file)) for name, file in files.items()}
+
+def _draw_curves(folder: Path, hook_point: str) -> None:
+    """folder/curves.png: reconstruction, sparsity and dead features against tokens, a line for each dictionary that
+    has them in its metrics.jsonl."""
+    curves = {path.parent.name: list(logs.records(path)) for path in sorted(folder.glob(f"*/{logs.METRICS}"))}
     curves = {name: rows for name, rows in curves.items() if rows and "fvu" in rows[-1]}
     if not curves:
         return

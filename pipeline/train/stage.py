@@ -109,12 +109,9 @@ def execute(
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
             diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
         if ranks.rank == 0 and items:
-            from pipeline.train.pictures import draw_curves  # imported late: it takes a second
+            from pipeline.train.pictures import draw  # imported late: it takes a second
 
-            folder = next(iter(items.values()))[1].folder.parent
-            draw_curves(
-                folder, hook_point, {path.parent.name: path for path in sorted(folder.glob(f"*/{logs.METRICS}"))}
-            )
+            draw(next(iter(items.values()))[1].folder.parent, hook_point)
     if diverged:
         raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
 

@@ -1,6 +1,7 @@
 """What a Jacobian rotation did, written beside its dictionary: jacobian.json and jacobian.png."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from pipeline.train.logs import METRICS, records
 from pipeline.train.rotations.jacobians import OfMLP
 from pipeline.train.rotations.measures import compare, mean_magnitude
 from pipeline.train.rotations.objectives import kurtosis
-from stores.manifest import commit_bytes, commit_json
+from stores.manifest import commit_bytes, commit_json, read_json
 
 N_INPUTS = 128  # of each kind: a product of GPT-2 small's shape with all columns takes 3.6 GFLOP an input
 
+FINDINGS = "jacobian.json"
 _NAMES = {"train": "training", "heldout": "held-out"}
 DOCUMENTATION = {
     "train, heldout": f"the Jacobians at {N_INPUTS} rows, each in units of its root mean square",
     "before, after, random": "in the model's own coordinates, rotated, and under as many random rotations as listed",
     "rational, log, l1, l4, hoyer": "the objectives, epsilon 0.1; lower is sparser",
     "mass_in_1%": "share of the squared Jacobian in the largest 1% of an input's entries",
+    "objective, n_fit": "what was minimised, and at how many rows",
     "kurtosis": "of activations at held-out rows along the axes, mean over axes; 3 for normal ones; [before, after]",
 }
 
@@ -36,12 +39,14 @@ def write_findings(
     hook_point: str,
     mlp: MLP,
     rows: dict[str, Tensor],
+    n_fit: int,
     R: dict[str, Tensor],
     layer_norm: bool,
     objective: str,
 ) -> None:
     """rows: {"train", "heldout"} (n, d_model) of hook_resid_mid, the second where the store has some: Jacobians at
-    N_INPUTS of them, kurtosis of all. R: {"in", "out"}. The objective's course is taken from the folder's metrics.jsonl."""
+    N_INPUTS of them, kurtosis of all. n_fit: rows that R was learned from. R: {"in", "out"}. The objective's course is
+    taken from the folder's metrics.jsonl."""
     from pipeline.train.rotations.pictures import rotation_figure  # imported late: who only trains does not wait for it
 
     mlp = mlp.to("cpu", torch.float32)
@@ -53,6 +58,7 @@ def write_findings(
     x = rows[where]
     y = mlp(x)
     found: dict[str, Any] = {name: compare(part, R_in, R_out) for name, part in J.items()}
+    found |= {"objective": objective, "n_fit": n_fit}
     found["kurtosis"] = {
         "input": [kurtosis(x), kurtosis(x @ R_in.T.float())],
         "output": [kurtosis(y), kurtosis(y @ R_out.T.float())],
@@ -69,7 +75,26 @@ def write_findings(
         kurtoses=found["kurtosis"],
         objective=objective,
     )
+    _save(figure, folder / "jacobian.png")
+    commit_json(folder / FINDINGS, {"documentation": DOCUMENTATION, **found})
+
+
+def draw_by_n_fit(folder: Path, hook_point: str) -> None:
+    """folder/by_n_fit.png, of the rotations in the folder that differ in n_fit alone, if there are some with a held-out
+    part: does what a few inputs teach serve others?"""
+    from pipeline.train.rotations.pictures import n_fit_figure
+
+    found = {path.parent.name: read_json(path) for path in sorted(folder.glob(f"*/{FINDINGS}"))}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, measured in found.items():
+        if "heldout" in measured:
+            groups.setdefault(re.sub(r"-n_fit_\d+", "", name), []).append(measured)
+    groups = {name: sorted(group, key=lambda m: m["n_fit"]) for name, group in groups.items() if len(group) > 1}
+    if groups:
+        _save(n_fit_figure(f"Rotations of the MLP after {hook_point}", groups), folder / "by_n_fit.png")
+
+
+def _save(figure: Any, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    commit_bytes(folder / "jacobian.png", picture.getvalue())
-    commit_json(folder / "jacobian.json", {"documentation": DOCUMENTATION, **found})
+    commit_bytes(path, picture.getvalue())

@@ -47,7 +47,7 @@ def rotation_figure(
         _mass(bars, measures)
         _history(steps, history)
         if kurtoses is None:
-            _by_n_fit(inputs, by_n_fit, measures["heldout"], objective)
+            _by_n_fit(inputs, {"": by_n_fit}, measures["heldout"], objective)
         else:
             _kurtoses(inputs, kurtoses)
         figure.suptitle(title)
@@ -85,22 +85,50 @@ def _history(axis: Any, history: tuple[str, Sequence[tuple[int, float]]]) -> Non
     axis.set(xlabel="step", ylabel=what, title="sparsity against steps")
 
 
-def _by_n_fit(axis: Any, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str, Any], objective: str) -> None:
-    if not rows:
+def n_fit_figure(title: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """groups: by name, what write_findings found for rotations of one layer that differ in n_fit."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    first = next(iter(groups.values()))[0]
+    rows = {
+        name: [{"n": m["n_fit"], **{where: m[where]["after"] for where in ("train", "heldout")}} for m in group]
+        for name, group in groups.items()
+    }
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+        objective, mass = figure.subplots(1, 2)
+        _by_n_fit(objective, rows, first["heldout"], first["objective"])
+        _by_n_fit(mass, rows, first["heldout"], "mass_in_1%")
+        mass.get_legend().remove()
+        objective.set(title="lower is sparser", ylabel=f"mean {first['objective']}")
+        mass.set(title="higher is sparser", ylabel="share of Σ J² in the largest 1% of entries")
+        figure.suptitle(title)
+        return figure
+
+
+def _by_n_fit(
+    axis: Any, groups: Mapping[str, Sequence[Mapping[str, Any]]], heldout: Mapping[str, Any], measure: str
+) -> None:
+    """groups: by name, rows {"n", "train", "heldout"} of measure(). heldout: of the layer, whatever was fitted."""
+    counts = sorted({row["n"] for rows in groups.values() for row in rows})
+    if not counts:
         axis.set_axis_off()
         return
-    n = [row["n"] for row in rows]
-    for where, style, label in (("train", "--", "on those inputs"), ("heldout", "-", "on held-out inputs")):
-        axis.plot(n, [row[where][objective] for row in rows], style, marker=".", color=_AFTER, label=label)
-    axis.axhline(heldout["before"][objective], color=_BEFORE, lw=1, label="before")
+    for (name, rows), colour in zip(groups.items(), (_AFTER, "#009e73", "#cc79a7", "#e69f00", "#56b4e9") * len(groups)):
+        n = [row["n"] for row in rows]
+        before = f"{name}, " if len(groups) > 1 else ""
+        for where, style, label in (("train", "--", "on those inputs"), ("heldout", "-", "on held-out inputs")):
+            axis.plot(n, [row[where][measure] for row in rows], style, marker=".", color=colour, label=before + label)
+    axis.axhline(heldout["before"][measure], color=_BEFORE, lw=1, label="before")
     axis.axhline(
-        np.mean([m[objective] for m in _as_list(heldout["random"])]), color=_RANDOM, lw=1, label="random rotations"
+        np.mean([m[measure] for m in _as_list(heldout["random"])]), color=_RANDOM, lw=1, label="random rotations"
     )
     axis.set_xscale("log")
-    axis.set_xticks(n, [str(m) for m in n])
+    axis.set_xticks(counts, [f"{m:,}" for m in counts])
     axis.minorticks_off()
     axis.set(
-        xlabel="inputs that the rotation was fitted to", ylabel=f"measure ({objective})", title="does it generalise?"
+        xlabel="inputs that the rotation was fitted to", ylabel=f"measure ({measure})", title="does it generalise?"
     )
     axis.margins(y=0.25)
     axis.legend(frameon=False, fontsize=8)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import UserError
 from pipeline.recipe import TrainConfig
 from pipeline.train import logs
-from pipeline.train.pictures import draw_curves
+from pipeline.train.pictures import draw
 from pipeline.units import Unit
 
 
@@ -65,11 +65,12 @@ def test_what_is_not_installed_is_said(monkeypatch) -> None:
 
 
 def test_curves_of_those_that_have_any(tmp_path: Path) -> None:
-    files = {}
-    for name, record in {"topk": {"fvu": 0.5, "l0": 3.0, "dead": 1.0}, "rotation": {"l4": 2.0}}.items():
-        files[name] = tmp_path / f"{name}.jsonl"
-        files[name].write_text("".join(json.dumps({"step": s, "tokens": s, **record}) + "\n" for s in (1, 2)))
-    draw_curves(tmp_path, "h", {"rotation": files["rotation"]})
-    assert not (tmp_path / "curves.png").exists()
-    draw_curves(tmp_path, "h", files)
+    records = {"rotation": {"l4": 2.0}, "topk": {"fvu": 0.5, "l0": 3.0, "dead": 1.0}}
+    for name, record in records.items():
+        assert not (tmp_path / "curves.png").exists()
+        (tmp_path / name).mkdir()
+        (tmp_path / name / logs.METRICS).write_text(
+            "".join(json.dumps({"step": s, "tokens": s, **record}) + "\n" for s in (1, 2))
+        )
+        draw(tmp_path, "h")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ import torch
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.score.downstream import evaluate
 from pipeline.score.similarity import matched_cosine
+from pipeline.train.rotations.findings import draw_by_n_fit
 from pipeline.train.rotations.ica import ICAConfig, ica
 from pipeline.train.rotations.jacobian_rotation import JacobianRotationConfig, JacobianRotationLearner
 from pipeline.train.rotations.jacobians import OfMLP
@@ -24,6 +25,7 @@ from pipeline.train.rotations.orthogonal import random_rotation
 from pipeline.train.rotations.solvers import equal_inputs
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
+from stores.manifest import read_json
 from tests.conftest import source_of
 
 AT, THERE = "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
@@ -79,10 +81,10 @@ def test_both_dictionaries_are_saved_and_lose_nothing(tiny_model: Path, tmp_path
     torch.testing.assert_close(FeatureDictionary.load(tmp_path / "output").b_dec, y[:800].mean(0), atol=0.05, rtol=0.05)
 
 
-@pytest.mark.parametrize("stop", [7, 15, 22])
-def test_resuming_gives_the_same_bits(tiny_model: Path, stop: int) -> None:
+@pytest.mark.parametrize(("stop", "n_fit"), [(7, 0), (15, 0), (22, 0), (22, 150)])
+def test_resuming_gives_the_same_bits(tiny_model: Path, stop: int, n_fit: int) -> None:
     _, x, _, _ = captured(tiny_model)
-    batches, whole = x.split(100), learned(tiny_model)
+    batches, whole = x.split(100), learned(tiny_model, n_fit=n_fit)
     half, rest = (JacobianRotationLearner(whole.config, source(tiny_model), "cpu") for _ in range(2))
     for step in range(stop):
         half.step(batches[step % 8], step, 30)
@@ -142,6 +144,19 @@ def test_every_start_is_made_from_the_layer(tiny_model: Path, init: str) -> None
         turned = R @ moment.double() @ R.T
         off = (turned - turned.diagonal().diag()).abs().max() / turned.abs().max()
         assert (off < 1e-4) == (init in ("svd", "eigen"))
+
+
+def test_a_rotation_fitted_to_few_inputs_serves_those_alone(tiny_model: Path, tmp_path: Path) -> None:
+    for n_fit in (1, 8, 400):
+        learner = learned(tiny_model, n_fit=n_fit, init="random")
+        learner.to_dictionary(AT, {}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
+        draw_by_n_fit(tmp_path, AT)
+        assert (tmp_path / "by_n_fit.png").exists() == (n_fit > 1)
+    found = [read_json(tmp_path / f"jacobian_rotation-s0-n_fit_{n}" / "jacobian.json") for n in (1, 8, 400)]
+    assert [f["n_fit"] for f in found] == [1, 8, 400]
+    fitted, heldout = ([f[where]["after"]["log"] for f in found] for where in ("train", "heldout"))
+    assert fitted[0] < fitted[1] < fitted[2]
+    assert heldout[0] > heldout[1] > heldout[2]
 
 
 @pytest.mark.parametrize("hook_point", ["blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"])
