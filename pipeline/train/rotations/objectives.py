@@ -55,13 +55,13 @@ OBJECTIVES: dict[str, Objective] = {
         lambda x, epsilon: x.sign().div_((x.abs() + epsilon).square_()).mul_(epsilon / x.numel()),
     ),
     "log": Objective(
-        lambda x, epsilon: (x / epsilon).square().log1p().mean(),
+        lambda x, epsilon: (x / epsilon).square_().log1p_().mean(),
         lambda x, epsilon: x / x.square().add_(epsilon * epsilon).mul_(x.numel() / 2),
     ),
     "l1": Objective(lambda x, epsilon: x.abs().mean(), lambda x, epsilon: x.sign().div_(x.numel())),
     # on activations: quartimax (Neuhaus and Wrigley 1954)
     "l4": Objective(
-        lambda x, epsilon: -x.square().square().mean(),
+        lambda x, epsilon: -x.square().square_().mean(),
         lambda x, epsilon: x.square().mul_(x).mul_(-4 / x.numel()),
     ),
     "hoyer": Objective(_hoyer, _hoyer_slope, separable=False),

@@ -85,7 +85,7 @@ def gradient(
         share = part.shape[0] / n
         picked = None if columns is None else columns[start : start + part.shape[0]]
         G = part.product(left, None if right is None else right.T, picked)
-        x = G.detach() / scale.to(J.dtype)
+        x = G.detach().div_(scale.to(J.dtype))  # in place: what is large is written once
         for value, (name, at) in zip(values, watch):
             value += OBJECTIVES[name].of(x, at).double() * share
         slope = OBJECTIVES[objective].slope(x, epsilon).mul_(share / scale)

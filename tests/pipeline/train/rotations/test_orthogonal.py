@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -55,6 +57,19 @@ def test_starts_are_made_from_what_they_say() -> None:
 def test_a_start_that_lacks_its_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="'svd'"):
         initial("svd", D)
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e2, 9e3, 1.1e4, 1e8])
+def test_polar_is_that_of_the_singular_value_decomposition(condition: float) -> None:
+    U, V = random_rotation(D, 0), random_rotation(D, 1)
+    found = polar(U @ torch.logspace(0, -math.log10(condition), D, dtype=torch.float64).diag() @ V)
+    assert (found @ found.T - torch.eye(D)).abs().max() < 1e-14 * D
+    assert (found - U @ V).abs().max() < 1e-14 * condition
+
+
+def test_polar_of_a_singular_matrix_is_orthogonal() -> None:
+    found = polar(drawn(D, 2) @ drawn(2, D))
+    assert (found @ found.T - torch.eye(D)).abs().max() < 1e-14 * D
 
 
 def test_polar_is_the_nearest_orthogonal_matrix() -> None:
