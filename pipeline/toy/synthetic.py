@@ -6,28 +6,22 @@ Source: Sharkey, Braun, Millidge 2022, "Taking features out of superposition wit
 answer its discussion: more features a dimension, features put into superposition by a trained model, undertraining.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from pipeline.extract.language_model import ModelFiles
-from pipeline.recipe import ExtractConfig, Recipe, ScoreConfig, TrainConfig
 from pipeline.score.pairs import MCS_BINS
 from pipeline.score.similarity import mcs, mmcs
-from pipeline.score.stage import read_histogram
-from pipeline.stages import Run, run_score, run_train
 from pipeline.toy import real_activations, source_autoencoder
-from pipeline.toy.synthetic_data import CHUNK, HOOK_POINT, Data, DataConfig, write_ica, write_store, write_truth
+from pipeline.toy.synthetic_data import CHUNK, HOOK_POINT, Data, DataConfig
+from pipeline.toy.synthetic_experiment import experiment, stored
 from pipeline.train.initialisation import Init
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
-from stores.manifest import read_json
 
 
 class Settings(DataConfig):
@@ -82,80 +76,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A run folder in which the ordinary train and score stages have worked on a toy's store."""
-
-    recipe: Recipe
-    folder: Path
-
-    @cached_property
-    def scores(self) -> dict[str, Any]:
-        return read_json(self.folder / "score" / "scores.json")
-
-    def names(self) -> list[str]:
-        return [row["name"] for row in self.scores["dictionaries"] if row["method"] != "truth"]
-
-    def row(self, name: str) -> dict[str, Any]:
-        return next(row for row in self.scores["dictionaries"] if row["name"] == name)
-
-    def mmcs(self, name: str) -> tuple[float, float]:
-        """Of the truth in the dictionary, and of the dictionary in the truth, as the score stage has them."""
-        pairs = {(p["a"], p["b"]): p["mmcs"] for p in self.scores["pairs"]}
-        return pairs["truth", name], pairs[name, "truth"]
-
-    def floor(self, name: str) -> float:
-        """MMCS of the truth in as many random directions."""
-        return next(p["random_floor"] for p in self.scores["pairs"] if (p["a"], p["b"]) == ("truth", name))
-
-    def live(self, name: str) -> Tensor:
-        """Directions of a trained dictionary's features that are not dead."""
-        density = read_histogram(self.folder / "score" / HOOK_POINT / name).density
-        return FeatureDictionary.load(self.folder / "train" / HOOK_POINT / name).directions[density > 0]
-
-    def summary(self, name: str) -> dict[str, Any]:
-        row = self.row(name)
-        there, back = self.mmcs(name) if row["dead"] < row["d_sae"] else (0.0, 0.0)
-        return {"mmcs": there, "mmcs_back": back, "floor": self.floor(name) if there else None} | {
-            key: row[key] for key in ("d_sae", "dead", "l0", "fvu")
-        }
-
-
-def experiment(
-    data: Data,
-    folder: Path,
-    methods: dict[str, list[dict[str, Any]]],
-    n_steps: int,
-    store: Path | None = None,
-    floors: bool = False,
-    others: Sequence[Path] = (),
-) -> Experiment:
-    """Store, truth, train, score: all of them go on where they were stopped. floors: PCA, ICA and random beside; others:
-    folders of other dictionaries to be scored."""
-    path = store or folder / "activations.zarr"
-    if not (path / "manifest.json").exists():
-        write_store(data, path)
-    truth, others = folder / "truth", list(others)
-    if not (truth / "provenance.json").exists():
-        write_truth(data, truth)
-    if floors:
-        methods = {**methods, "pca": [{"n_rows": 20_000}], "random": [{}]}
-        others.append(folder / "ica")
-        if not (others[-1] / "provenance.json").exists():
-            write_ica(data, others[-1])
-    recipe = Recipe(
-        name=folder.name,
-        extract=ExtractConfig(hook_points=(HOOK_POINT,), n_rows=data.config.n_rows),  # not used: the store is there
-        train=TrainConfig(batch_size=256, n_tokens=256 * n_steps, methods=methods),
-        score=ScoreConfig(dictionaries=(str(truth), *map(str, others)), at_l0=(max(1, round(data.config.k)),)),
-        store=str(path),
-    )
-    run = Run(recipe, folder, "cpu")
-    run_train(run)
-    run_score(run)
-    return Experiment(recipe, folder)
-
-
 def l1_coefficient(alpha: float, d_sae: int, store: ActivationStore) -> float:
     """α, of means over d and d_sae on activations as they are → relu_l1's λ, of sums on scaled ones: α s d / d_sae."""
     return float(f"{alpha * store.stats(HOOK_POINT).scale * store.d(HOOK_POINT) / d_sae:.4g}")
@@ -184,7 +104,7 @@ def grid(settings: Settings, folder: Path) -> dict[str, Any]:
     """d_sae × α: MMCS with the truth and with the next larger dictionary, dead features, FVU, histograms of MCS."""
     data = _data(settings)
     path = folder / "activations.zarr"
-    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    store = stored(data, path)
     methods, names = _grid_methods(settings, store)
     found = experiment(data, folder, methods, settings.n_steps, path, floors=True)
     cells = [[found.summary(name) for name in row] for row in names]
@@ -224,7 +144,7 @@ def source(settings: Settings, folder: Path) -> dict[str, Any]:
     """The source's own autoencoder on the grid's data, by the same scores; and silent, the features that are active on none
     of the first 4,096 held-out rows, for how many are dead depends on how many rows one waits."""
     data, path = _data(settings), folder / "activations.zarr"
-    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    store = stored(data, path)
     x, names, folders = None, [], []
     for d_sae in settings.source_d_sae:
         own = [folder / "source" / f"source-d{d_sae}-alpha_{alpha:g}" for alpha in settings.alpha]
@@ -246,7 +166,7 @@ def source(settings: Settings, folder: Path) -> dict[str, Any]:
 def curve(settings: Settings, folder: Path) -> dict[str, Any]:
     """MMCS against the length of training, each length a run of its own, for every size at its best α."""
     data, path = _data(settings), folder / "activations.zarr"
-    store = ActivationStore.open(path) if (path / "manifest.json").exists() else write_store(data, path)
+    store = stored(data, path)
     weights = [l1_coefficient(a, d, store) for a, d in zip(settings.curve_alpha, settings.d_sae)]
     tables = [
         {"d_sae": d, "l1_coefficient": w, "lr": settings.lr} for d, w in zip(settings.d_sae, weights, strict=True)

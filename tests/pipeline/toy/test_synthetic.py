@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.score.similarity import mmcs
-from pipeline.toy.synthetic import FAMILIES, QUICK, Experiment, Settings, experiment, grid, inits, source
+from pipeline.toy.synthetic import FAMILIES, QUICK, Settings, grid, inits, source
 from pipeline.toy.synthetic_data import HOOK_POINT, Data, DataConfig
+from pipeline.toy.synthetic_experiment import Experiment, experiment
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.methods import METHODS
 from stores.manifest import read_json
