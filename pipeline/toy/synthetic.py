@@ -6,7 +6,7 @@ Source: Sharkey, Braun, Millidge 2022, "Taking features out of superposition wit
 answer its discussion: more features a dimension, features put into superposition by a trained model, undertraining.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,27 @@ from pipeline.extract.language_model import ModelFiles
 from pipeline.score.pairs import MCS_BINS
 from pipeline.score.similarity import mcs, mmcs
 from pipeline.toy import real_activations, source_autoencoder
-from pipeline.toy.synthetic_data import CHUNK, HOOK_POINT, Data, DataConfig
+from pipeline.toy.synthetic_data import CHUNK, HOOK_POINT, Correlation, Data, DataConfig
 from pipeline.toy.synthetic_experiment import experiment, stored
 from pipeline.train.initialisation import Init
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
 
 
+class OriginalConfig(DataConfig):
+    """The data as the source has them."""
+
+    d: int = Field(default=256, ge=1)
+    G: int = Field(default=512, ge=1)
+    correlation: Correlation = "batch"
+    n_rows: int = Field(default=140_000, ge=4 * CHUNK)
+
+
 class Settings(DataConfig):
     """The grid: d_sae × alpha, α as in the source, of means over d and d_sae; and what is tried beside it.
 
-    source_d_sae: sizes of the source's own autoencoder beside it. ratios: G / d of the interference part, at d =
+    source_d_sae: sizes of the source's own autoencoder beside it. original: data of the source's own size and kind, on which
+    that autoencoder is trained with original_d_sae and original_alpha. ratios: G / d of the interference part, at d =
     interference_d. families: any of train.METHOD. inits: where the directions of a relu_l1 begin. model, layer, n_real_rows:
     whose activations the toy's are put beside.
     """
@@ -42,6 +52,9 @@ class Settings(DataConfig):
     ratios: tuple[int, ...] = (2, 4, 8, 16)
     interference_d: int = Field(default=32, ge=1)
     source_d_sae: tuple[int, ...] = (128, 256)
+    original: OriginalConfig = OriginalConfig()
+    original_d_sae: tuple[int, ...] = (512, 1024)
+    original_alpha: tuple[float, ...] = (0.3, 1.0)
     families: tuple[str, ...] = ("topk", "relu_l1", "jumprelu", "tied")
     inits: tuple[Init, ...] = ("random", "orthogonal", "data", "pca")
     model: str = "demo"
@@ -59,7 +72,8 @@ class Settings(DataConfig):
 
 QUICK: dict[str, Any] = {
     "n_rows": 5 * CHUNK, "d_sae": (64, 128), "alpha": (0.1, 0.3, 1.0), "n_steps": 300, "curve_steps": (100,),
-    "curve_alpha": (0.3, 0.3), "variant_steps": 150, "source_d_sae": (128,), "ratios": (2, 4), "families": ("topk",),
+    "curve_alpha": (0.3, 0.3), "variant_steps": 150, "source_d_sae": (128,), "original_d_sae": (128,),
+    "original": {"d": 64, "G": 128, "n_rows": 5 * CHUNK}, "ratios": (2, 4), "families": ("topk",),
     "inits": ("random", "orthogonal"), "n_real_rows": 1024,
 }  # fmt: skip
 
@@ -143,24 +157,35 @@ def grid(settings: Settings, folder: Path) -> dict[str, Any]:
 def source(settings: Settings, folder: Path) -> dict[str, Any]:
     """The source's own autoencoder on the grid's data, by the same scores; and silent, the features that are active on none
     of the first 4,096 held-out rows, for how many are dead depends on how many rows one waits."""
-    data, path = _data(settings), folder / "activations.zarr"
+    return _source(_data(settings), settings.source_d_sae, settings.alpha, settings.n_steps, folder)
+
+
+def original(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The same at the source's own size, where its rows are correlated by batch."""
+    found = _source(Data(settings.original), settings.original_d_sae, settings.original_alpha, settings.n_steps, folder)
+    return {**found, "data": settings.original.model_dump(), "n_steps": settings.n_steps}
+
+
+def _source(data: Data, d_saes: Sequence[int], alphas: Sequence[float], n_steps: int, folder: Path) -> dict[str, Any]:
+    path = folder / "activations.zarr"
     store = stored(data, path)
     x, names, folders = None, [], []
-    for d_sae in settings.source_d_sae:
-        own = [folder / "source" / f"source-d{d_sae}-alpha_{alpha:g}" for alpha in settings.alpha]
+    for d_sae in d_saes:
+        own = [folder / "source" / f"source-d{d_sae}-alpha_{alpha:g}" for alpha in alphas]
         if not all((place / "provenance.json").exists() for place in own):
             x = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_train_rows)) if x is None else x
-            weights = source_autoencoder.train(x, d_sae, settings.alpha, settings.n_steps)
+            weights = source_autoencoder.train(x, d_sae, alphas, n_steps)
             for place, dictionary in zip(own, source_autoencoder.to_dictionaries(weights, HOOK_POINT), strict=True):
                 dictionary.save(place)
         folders += own
         names.append([place.name for place in own])
-    found = experiment(data, folder, {"random": [{}]}, 1, path, others=folders)
+    found = experiment(data, folder, {"random": [{}], "pca": [{"n_rows": 20_000}]}, 1, path, others=folders)
     cells = [[found.summary(name) for name in row] for row in names]
     held = torch.from_numpy(store.rows(HOOK_POINT, store.n_train_rows, min(store.n_rows, store.n_train_rows + 4096)))
     for place, cell in zip(folders, [cell for row in cells for cell in row], strict=True):
         cell["silent"] = int((FeatureDictionary.load(place).encode(held) <= 0).all(0).sum())
-    return {"d_sae": list(settings.source_d_sae), "alpha": list(settings.alpha), "cells": cells}
+    floors = {name: found.summary(name) for name in ("pca", "random-s0")}
+    return {"d_sae": list(d_saes), "alpha": list(alphas), "cells": cells, "floors": floors}
 
 
 def curve(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -262,7 +287,7 @@ def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, 
     """Each in a run folder of its own, where the train and score stages go on from wherever they were."""
     return {
         part.__name__: lambda part=part: part(settings, folder / part.__name__)
-        for part in (grid, source, interference, variants, curve, families, inits, real)
+        for part in (grid, original, source, interference, variants, curve, families, inits, real)
     }
 
 
