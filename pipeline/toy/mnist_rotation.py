@@ -14,23 +14,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config import UserError
-from pipeline.toy.mnist_mlp import (
-    Images,
-    MnistMlpConfig,
-    Net,
-    accuracy,
-    layer_jacobians,
-    load_images,
-    rotated_forward,
-    train_net,
-)
+from pipeline.toy.images import Images, load_images
+from pipeline.toy.mnist_mlp import MnistMlpConfig, Net, accuracy, layer_jacobians, rotated_forward, train_net
 from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.measures import agreement, agreement_null, compare, mean_magnitude, measure
 from pipeline.train.rotations.objectives import kurtosis
 from pipeline.train.rotations.orthogonal import initial
 from pipeline.train.rotations.solvers import Side, SolverConfig, chain, solve
-from stores.manifest import bytes_digest
 
 Settings = MnistMlpConfig
 QUICK: dict[str, Any] = {
@@ -166,7 +157,7 @@ def inputs(settings: MnistMlpConfig) -> dict[str, Any]:
             f"mnist-rotation: n_fit = {n} and n_heldout = {settings.n_heldout}, but {settings.data} has "
             f"{len(images.train_x)} inputs to fit to and {len(images.test_x)} held out: ask for fewer"
         )
-    return {"images": bytes_digest(b"".join(t.numpy().tobytes() for t in vars(images).values()))}
+    return {"images": images.digest}
 
 
 def parts(settings: MnistMlpConfig, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.config import UserError
 from pipeline.extract.language_model import ModelFiles
+from pipeline.toy.images import load_images
 from pipeline.toy.polytopes_language import LanguageSettings, language
 from pipeline.train.rotations.jacobians import gelu_slope
 from stores.activations import ActivationStore
@@ -28,8 +29,9 @@ from stores.writer import StoreWriter
 
 
 class Settings(LanguageSettings):
-    """widths: of the digits net's hidden layers."""
+    """images: see load_images. widths: of the hidden layers of the net that reads them."""
 
+    images: str = "digits"
     widths: tuple[int, ...] = (64, 64, 64)
     train_steps: int = Field(default=600, ge=1)
     n_paths: int = Field(default=300, ge=1)
@@ -41,6 +43,9 @@ QUICK: dict[str, Any] = {
     "train_steps": 150, "n_paths": 30, "path_points": 100, "slice_side": 60, "n_sequences": 60, "validity_sequences": 1,
     "factors": (0.5, 1.0, 2.0),
 }  # fmt: skip
+
+
+_N_UNSEEN = 500
 
 
 @dataclass(frozen=True)
@@ -79,33 +84,30 @@ def soft_code(h: Tensor) -> Tensor:
     return 0.5 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (h + 0.044715 * h**3)))
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 digits: x (n, 64) in [0, 1] and labels, shuffled."""
-    from sklearn.datasets import load_digits
-
-    found: Any = load_digits()
-    order = np.random.default_rng(seed_of("digits")).permutation(len(found.target))
-    x, y = found.data[order], found.target[order]
-    return torch.from_numpy(x).float() / 16, torch.from_numpy(y).long()
-
-
 def trained_net(settings: Settings, bias: bool = True) -> tuple[ReLUNet, float]:
-    """A net that reads digits, and its accuracy on the 360 it has not seen."""
-    x, y = digits()
+    """A net that reads digits, and its accuracy on those it has not seen."""
+    images = load_images(settings.images)
+    x, y = images.train_x, images.train_y
     generator = torch.Generator().manual_seed(seed_of("digits net"))
-    widths = (64, *settings.widths, 10)
+    widths = (x.shape[1], *settings.widths, 10)
     weights = [(torch.randn(b, a, generator=generator) * (2 / a) ** 0.5).requires_grad_() for a, b in pairwise(widths)]
     biases = [torch.zeros(b, requires_grad=bias) for b in widths[1:]]
     net = ReLUNet(weights, biases)
     optimiser = torch.optim.Adam([p for p in (*weights, *biases) if p.requires_grad], lr=1e-3, fused=True)
     for _ in range(settings.train_steps):
-        batch = torch.randint(0, len(x) - 360, (256,), generator=generator)
+        batch = torch.randint(0, len(x), (256,), generator=generator)
         loss = nn.functional.cross_entropy(net(x[batch]), y[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     net = ReLUNet([W.detach() for W in weights], [b.detach() for b in biases])
-    return net, float((net(x[-360:]).argmax(1) == y[-360:]).double().mean())
+    return net, float((net(images.test_x).argmax(1) == images.test_y).double().mean())
+
+
+def _unseen(settings: Settings) -> tuple[Tensor, Tensor]:
+    """(n, d) and labels, of digits that the net was not trained on."""
+    images = load_images(settings.images)
+    return images.test_x[:_N_UNSEEN], images.test_y[:_N_UNSEEN]
 
 
 def flips(net: ReLUNet, start: Tensor, stop: Tensor, n_points: int) -> Tensor:
@@ -117,15 +119,15 @@ def flips(net: ReLUNet, start: Tensor, stop: Tensor, n_points: int) -> Tensor:
 
 
 def codes(settings: Settings) -> dict[str, Any]:
-    """The affine map of every test digit's polytope, and a plane cut through three digits."""
+    """The affine maps of test digits' polytopes, and a plane cut through three digits."""
     net, accuracy = trained_net(settings)
-    x, y = digits()
-    out, code = net.run(x[-360:])
+    x, y = _unseen(settings)
+    out, code = net.run(x)
     off = 0.0
-    for row, value, s in zip(x[-360:], out, code, strict=True):
+    for row, value, s in zip(x, out, code, strict=True):
         A, c = net.affine(s)
         off = max(off, float((A @ row + c - value).abs().max()))
-    a, b, c = (x[-360:][y[-360:] == digit][0] for digit in (0, 1, 7))
+    a, b, c = (x[y == digit][0] for digit in (0, 1, 7))
     side = settings.slice_side
     u, v = torch.meshgrid(torch.linspace(-0.3, 1.3, side), torch.linspace(-0.3, 1.3, side), indexing="xy")
     plane = a + u.flatten()[:, None] * (b - a) + v.flatten()[:, None] * (c - a)
@@ -147,7 +149,7 @@ def codes(settings: Settings) -> dict[str, Any]:
 def density(settings: Settings) -> dict[str, Any]:
     """Boundaries crossed a unit of length: between digits of one class, of two classes, and outwards from the mean."""
     net, _ = trained_net(settings)
-    x, y = digits()
+    x, y = _unseen(settings)
     rng = np.random.default_rng(seed_of("paths"))
     found: dict[str, Any] = {}
     for name in ("within a class", "between classes"):
@@ -184,8 +186,7 @@ def scaling(settings: Settings) -> dict[str, Any]:
     rows = {}
     for name, bias in (("with biases", True), ("without biases", False)):
         net, accuracy = trained_net(settings, bias)
-        x, y = digits()
-        x, y = x[-360:], y[-360:]
+        x, y = _unseen(settings)
         clean, code = net.run(x)
         log_p = clean.log_softmax(1)
         curve = []
@@ -217,11 +218,16 @@ def gelu(settings: Settings) -> dict[str, Any]:
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
-    """Raises UserError: no such store, or one without the hook point; no such model, or a model without it."""
+    """Raises UserError: no such images; no such store, or one without the hook point; no such model, or a model without
+    it."""
+    _, labels = _unseen(settings)
+    if missing := set(range(10)) - set(labels.tolist()):
+        raise UserError(f"polytopes.images: among the first {len(labels)} test images none shows {min(missing)}")
+    images = {"images": load_images(settings.images).digest}
     if settings.store is None:
         files = ModelFiles.find(settings.model)
         files.d(settings.hook_point)
-        return {"model_digest": files.weights_digest}
+        return {**images, "model_digest": files.weights_digest}
     if not StoreWriter.exists(settings.store):
         raise UserError(f"polytopes.store: no activation store at {settings.store}")
     store = ActivationStore.open(settings.store)
@@ -230,7 +236,7 @@ def inputs(settings: Settings) -> dict[str, Any]:
             f"polytopes.hook_point: {settings.hook_point!r} is not in the store {settings.store}, which has "
             f"{', '.join(store.hook_points)}: set polytopes.hook_point to one of them"
         )
-    return {"store_digest": store.digest}
+    return {**images, "store_digest": store.digest}
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:

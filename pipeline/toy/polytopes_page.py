@@ -75,7 +75,7 @@ def _density(found: dict[str, Any]) -> Section:
     right.set(xlabel="distance from the mean digit", title="outwards from the mean", ylim=(0, None))
     return Section(
         "Where the boundaries lie",
-        "Boundaries crossed on straight paths. They are denser between digits of two classes than within one, all along "
+        "Boundaries crossed on straight paths. They are denser between digits of two classes than within one, almost all along "
         "the path. Outwards they thin out beyond the data: all of them pass near it, and far away the network is a few "
         "large cones.",
         figures={

@@ -88,6 +88,7 @@ def test_a_store_without_the_hook_point_is_refused(tmp_path: Path) -> None:
         ),
         ({"store": str(tmp_path / "none.zarr")}, "no activation store at"),
         ({"hook_point": "blocks.9.mlp.hook_post"}, "out of range"),
+        ({"images": str(tmp_path)}, "has no file train-images"),
     ):
         with pytest.raises(UserError, match=message):
             inputs(Settings(**settings))
