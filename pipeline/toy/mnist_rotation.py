@@ -124,7 +124,8 @@ def by_n_fit(config: MnistMlpConfig) -> dict[str, Any]:
 
 
 def starts(config: MnistMlpConfig) -> dict[str, Any]:
-    """Held-out measures of the middle layer's output rotation, from each of STARTS."""
+    """Held-out measures of the middle layer's output rotation, from each of STARTS; and "beside", from the identity without
+    leaving it first: no MSP, and no larger epsilon before the one that is meant."""
     setting, found = Setting(config), {}
     below = setting.chained(setting.fit[:1])[1]
     moment = setting.fit[1].second_moments()[1]
@@ -132,12 +133,17 @@ def starts(config: MnistMlpConfig) -> dict[str, Any]:
         start = initial(init, config.width, config.seed, weights=lambda: setting.net.W[1], moment=lambda: moment)
         _, middle, _ = setting.solved(setting.fit[1], "out", below, start)
         found[init] = measure(setting.held[1], below, middle)
-    return found
+    beside = setting.solver.model_copy(
+        update={"side": "out", "epsilon_start": setting.solver.epsilon, "n_iterations": 0}
+    )
+    _, middle, _ = solve(setting.fit[1], beside, below, _eye(config.width), config.n_polish)
+    return {**found, "beside": measure(setting.held[1], below, middle)}
 
 
 def agreements(config: MnistMlpConfig) -> dict[str, Any]:
     """Each layer rotated for itself, both sides free but pixels and logits: does the basis in which one writes agree with
-    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}."""
+    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}; own: each layer's held-out measures.
+    """
     setting = Setting(config)
     sides: list[Side] = ["out", "both", "in"]
     own = [
@@ -145,7 +151,12 @@ def agreements(config: MnistMlpConfig) -> dict[str, Any]:
         for J, side in zip(setting.fit, sides, strict=True)
     ]
     null = agreement_null(config.width)
-    return {f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": null} for i in range(2)}
+    return {
+        "hidden": {
+            f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": null} for i in range(2)
+        },
+        "own": [measure(J, *R) for J, R in zip(setting.held, own, strict=True)],
+    }
 
 
 def inputs(settings: MnistMlpConfig) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def page(numbers: Mapping[str, Any]) -> Page:
         [
             _middle_section(found, numbers["by_n_fit"]["rows"]),
             _maps_section(found, numbers["starts"]),
-            _layers_section(found),
-            _agreement_section(numbers["agreements"]),
+            _layers_section(found, numbers["agreements"]["own"]),
+            _agreement_section(numbers["agreements"]["hidden"]),
         ],
     )
 
@@ -83,16 +83,22 @@ def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Sectio
 def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
     inverse, middle = found["invertible"], found["layers"][1]["heldout"]
     objective = found["config"]["objective"]
+    starts, beside = {k: v for k, v in starts.items() if k != "beside"}, starts["beside"]
     ends = [m[objective] for m in (middle["after"], *starts.values())]
     rows = [
+        ["neurons", *_values(middle["before"])],
         ["rotation, from the identity", *_values(middle["after"])],
         *([f"rotation, from {init}", *_values(values)] for init, values in starts.items()),
+        ["rotation, beside the identity", *_values(beside)],
         ["any invertible map", *_values(inverse["heldout"])],
     ]
     return Section(
         "Other starts, and maps that are no rotations",
         "The fit of R₂ from other starts: at random, the QR or singular vectors of the weights, the eigenvectors of the mean "
-        f"JJᵀ. They end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}.\n\n"
+        f"JJᵀ. They end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}. All of these "
+        "leave their start behind first, by MSP and a large ε. Beside the identity there is another kind of minimum, found by "
+        f"descending straight from it ({beside[objective]:.2f}): it keeps the exact zeros that neurons have where a ReLU is "
+        "off, and gathers less of J² in few entries.\n\n"
         "In the last line R₂ may be any invertible matrix with rows of unit length, kept apart by a penalty on "
         f"log(1/|det|). What it gains over a rotation, at a condition number of {inverse['condition']:.1f}, is what "
         "orthogonality costs.",
@@ -100,22 +106,24 @@ def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
     )
 
 
-def _layers_section(found: dict[str, Any]) -> Section:
+def _layers_section(found: dict[str, Any], own: list[dict[str, Any]]) -> Section:
     names, objective = ("pixels → hidden 1", "hidden 1 → hidden 2", "hidden 2 → logits"), found["config"]["objective"]
     layers = []
-    for name, layer in zip(names, found["layers"], strict=True):
-        random = float(np.mean([m[objective] for m in layer["heldout"]["random"]]))
-        layers.append([name, layer["heldout"]["before"][objective], layer["heldout"]["after"][objective], random])
+    for name, layer, alone in zip(names, found["layers"], own, strict=True):
+        held = layer["heldout"]
+        random = float(np.mean([m[objective] for m in held["random"]]))
+        layers.append([name, held["before"][objective], held["after"][objective], alone[objective], random])
     last = found["last"]
     return Section(
         "All layers",
         f"The mean of {objective} on held-out inputs. R₃ turns the logits, which have axes of their own: it agrees with the "
         f"identity by {last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by "
-        f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone; the "
+        f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone: rotated "
+        "for itself, both of its sides free but pixels and logits, a layer may be far sparser than in its turn. The "
         "kurtosis of the activations along the new axes says whether these look more like features (3: like a normal "
         "distribution).",
         [
-            Table(["layer", "neurons", "rotated", "random rotations"], layers),
+            Table(["layer", "neurons", "rotated in turn", "rotated for itself", "random rotations"], layers),
             Table(["kurtosis", "neurons", "rotated"], [[name, *values] for name, values in found["kurtosis"].items()]),
         ],
     )

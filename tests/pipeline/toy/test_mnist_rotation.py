@@ -51,7 +51,7 @@ def test_parts_that_are_measured_apart_have_the_same_rotation(numbers: dict[str,
 
 def test_every_start_and_any_invertible_map_is_sparser_than_neurons(numbers: dict[str, Any]) -> None:
     before = numbers["rotation"]["layers"][1]["heldout"]["before"]["log"]
-    assert set(numbers["starts"]) == set(toy.STARTS)
+    assert set(numbers["starts"]) == {*toy.STARTS, "beside"}
     assert all(found["log"] < before for found in numbers["starts"].values())
     inverse = numbers["rotation"]["invertible"]
     assert inverse["heldout"]["log"] < before
@@ -60,9 +60,17 @@ def test_every_start_and_any_invertible_map_is_sparser_than_neurons(numbers: dic
 
 def test_agreements_are_of_bases(numbers: dict[str, Any]) -> None:
     assert 0 < numbers["rotation"]["last"]["identity"] <= 1 + 1e-9
-    for found in numbers["agreements"].values():
+    for found in numbers["agreements"]["hidden"].values():
         assert 0 < min(found["random"]) <= max(found["random"]) < 1
         assert min(found["random"]) < found["output_input"] <= 1
+
+
+def test_a_layer_rotated_for_itself_is_sparser_than_in_its_turn(numbers: dict[str, Any]) -> None:
+    """But for the first: its input are pixels in both."""
+    chained = [layer["heldout"]["after"] for layer in numbers["rotation"]["layers"]]
+    own = numbers["agreements"]["own"]
+    assert own[0] == chained[0]
+    assert all(alone["log"] < 0.8 * turn["log"] for alone, turn in zip(own[1:], chained[1:], strict=True))
 
 
 def test_the_picture_is_of_held_out_inputs(numbers: dict[str, Any]) -> None:
@@ -86,7 +94,7 @@ def test_the_page_has_the_numbers_and_the_pictures(numbers: dict[str, Any], tmp_
         f"{found['layers'][1]['heldout']['after']['log']:.3f}",
         f"{found['invertible']['condition']:.1f}",
         f"{found['kurtosis']['hidden 2'][1]:.3f}",
-        f"{numbers['agreements']['hidden 1']['output_input']:.3f}",
+        f"{numbers['agreements']['hidden']['hidden 1']['output_input']:.3f}",
     ):
         assert shown in html
     assert {"middle.png", "agreement.png"} < {p.name for p in tmp_path.iterdir()}
