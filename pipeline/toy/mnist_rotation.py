@@ -18,7 +18,7 @@ from pipeline.toy.images import Images, load_images
 from pipeline.toy.mnist_mlp import MnistMlpConfig, Net, accuracy, layer_jacobians, rotated_forward, train_net
 from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense
-from pipeline.train.rotations.measures import agreement, agreement_null, compare, mean_magnitude, measure
+from pipeline.train.rotations.measures import agreement, agreement_null, compare, mean_magnitude, mean_svd, measure
 from pipeline.train.rotations.objectives import kurtosis
 from pipeline.train.rotations.orthogonal import initial
 from pipeline.train.rotations.solvers import Side, SolverConfig, chain, solve
@@ -142,8 +142,8 @@ def starts(config: MnistMlpConfig) -> dict[str, Any]:
 
 def agreements(config: MnistMlpConfig) -> dict[str, Any]:
     """Each layer rotated for itself, both sides free but pixels and logits: does the basis in which one writes agree with
-    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}; own: each layer's held-out measures.
-    """
+    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}; own: each layer's held-out measures;
+    mean_svd: the middle layer's, by the singular vectors of its mean Jacobian, and its linear share."""
     setting = Setting(config)
     sides: list[Side] = ["out", "both", "in"]
     own = [
@@ -151,11 +151,13 @@ def agreements(config: MnistMlpConfig) -> dict[str, Any]:
         for J, side in zip(setting.fit, sides, strict=True)
     ]
     null = agreement_null(config.width)
+    *by_mean, linear = mean_svd(setting.fit[1])
     return {
         "hidden": {
             f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": null} for i in range(2)
         },
         "own": [measure(J, *R) for J, R in zip(setting.held, own, strict=True)],
+        "mean_svd": {**measure(setting.held[1], *by_mean), "linear": linear},
     }
 
 

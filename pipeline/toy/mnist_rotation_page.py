@@ -24,7 +24,7 @@ def page(numbers: Mapping[str, Any]) -> Page:
         [
             _middle_section(found, numbers["by_n_fit"]["rows"]),
             _maps_section(found, numbers["starts"]),
-            _layers_section(found, numbers["agreements"]["own"]),
+            _layers_section(found, numbers["agreements"]),
             _agreement_section(numbers["agreements"]["hidden"]),
         ],
     )
@@ -106,9 +106,10 @@ def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
     )
 
 
-def _layers_section(found: dict[str, Any], own: list[dict[str, Any]]) -> Section:
+def _layers_section(found: dict[str, Any], agreements: dict[str, Any]) -> Section:
     names, objective = ("pixels → hidden 1", "hidden 1 → hidden 2", "hidden 2 → logits"), found["config"]["objective"]
     layers = []
+    own, mean = agreements["own"], agreements["mean_svd"]
     for name, layer, alone in zip(names, found["layers"], own, strict=True):
         held = layer["heldout"]
         random = float(np.mean([m[objective] for m in held["random"]]))
@@ -119,7 +120,10 @@ def _layers_section(found: dict[str, Any], own: list[dict[str, Any]]) -> Section
         f"The mean of {objective} on held-out inputs. R₃ turns the logits, which have axes of their own: it agrees with the "
         f"identity by {last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by "
         f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone: rotated "
-        "for itself, both of its sides free but pixels and logits, a layer may be far sparser than in its turn. The "
+        "for itself, both of its sides free but pixels and logits, a layer may be far sparser than in its turn. How much of "
+        f"that is linear? The mean Jacobian has {mean['linear']:.0%} of the middle layer's mean J², and its singular vectors "
+        f"alone reach {mean[objective]:.2f} there ({mean['mass_in_1%']:.2f} of J² in the largest 1%; rotated for itself "
+        f"{own[1]['mass_in_1%']:.2f}). The "
         "kurtosis of the activations along the new axes says whether these look more like features (3: like a normal "
         "distribution).",
         [

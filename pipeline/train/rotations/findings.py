@@ -11,17 +11,20 @@ from torch import Tensor
 from pipeline.mlp import MLP
 from pipeline.train.logs import METRICS, records
 from pipeline.train.rotations.jacobians import OfMLP
-from pipeline.train.rotations.measures import compare, mean_magnitude
+from pipeline.train.rotations.measures import compare, mean_magnitude, mean_svd, measure
 from pipeline.train.rotations.objectives import kurtosis
 from stores.manifest import commit_bytes, commit_json, read_json
 
 N_INPUTS = 128  # of each kind: a product of GPT-2 small's shape with all columns takes 3.6 GFLOP an input
 
 FINDINGS = "jacobian.json"
+
 _NAMES = {"train": "training", "heldout": "held-out"}
 DOCUMENTATION = {
     "train, heldout": f"the Jacobians at {N_INPUTS} rows, each in units of its root mean square",
     "before, after, random": "in the model's own coordinates, rotated, and under as many random rotations as listed",
+    "mean_svd": "rotated by the singular vectors of the mean Jacobian at training rows: all that a linear layer would need",
+    "linear": "|E J|² / E|J|² at training rows: 1 for a linear layer",
     "rational, log, l1, l4, hoyer": "the objectives, epsilon 0.1; lower is sparser",
     "mass_in_1%": "share of the squared Jacobian in the largest 1% of an input's entries",
     "objective, n_fit": "what was minimised, and at how many rows",
@@ -58,6 +61,10 @@ def write_findings(
     x = rows[where]
     y = mlp(x)
     found: dict[str, Any] = {name: compare(part, R_in, R_out) for name, part in J.items()}
+    *by_mean, found["linear"] = mean_svd(jacobians_at(mlp, rows["train"], layer_norm))
+    if not any(torch.equal(side, eye) for side in (R_in, R_out)):
+        for name, part in J.items():
+            found[name]["mean_svd"] = measure(part, *by_mean)
     found |= {"objective": objective, "n_fit": n_fit}
     found["kurtosis"] = {
         "input": [kurtosis(x), kurtosis(x @ R_in.T.float())],

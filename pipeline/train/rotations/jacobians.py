@@ -39,6 +39,10 @@ class Jacobians(Protocol):
         """(n_inputs,) |J|_F²: exact."""
         ...
 
+    def mean(self) -> Tensor:
+        """E[J] (d_out, d_in) over the inputs: exact."""
+        ...
+
     def second_moments(self) -> tuple[Tensor, Tensor]:
         """E[JᵀJ] (d_in, d_in) and E[JJᵀ] (d_out, d_out) over the inputs: exact."""
         ...
@@ -99,6 +103,9 @@ class Dense:
 
     def squared_norms(self) -> Tensor:
         return self.J.square().sum((1, 2))
+
+    def mean(self) -> Tensor:
+        return self.J.mean(0)
 
     def second_moments(self) -> tuple[Tensor, Tensor]:
         n = len(self.J)
@@ -184,6 +191,12 @@ class OfMLP:
             v = self.slope * self.along
             found = found - self._lost() * ((v @ out) * v).sum(1)
         return found
+
+    def mean(self) -> Tensor:
+        inner = self.slope.mean(0)[:, None] * self.W_in.T
+        if self.x_hat is not None and self.along is not None:
+            inner = inner - (self.slope * self.along).T @ self.x_hat / self.x_hat.numel()
+        return self.mlp.W_out.T @ inner
 
     def _lost(self) -> Tensor:
         """(n_inputs,) c with P² = (I - 11ᵀ/d - c x̂x̂ᵀ) for P = I - 11ᵀ/d - x̂x̂ᵀ/d: c = (2 - |x̂|²/d) / d."""

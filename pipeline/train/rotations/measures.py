@@ -56,6 +56,15 @@ def random_null(J: Jacobians, n_draws: int, *, sides: tuple[bool, bool] = (True,
     return found
 
 
+def mean_svd(J: Jacobians) -> tuple[Tensor, Tensor, float]:
+    """R_in, R_out of the singular vectors of the mean Jacobian, all that a linear layer would need to be diagonal; and how
+    linear it is, |E J|² / E|J|². Each input's Jacobian in units of its root mean square."""
+    J = equal_inputs(J)
+    mean = J.mean().double()
+    U, _, Vh = torch.linalg.svd(mean)
+    return Vh, U.T, float(mean.square().sum() / J.squared_norms().double().mean())
+
+
 def compare(J: Jacobians, R_in: Tensor, R_out: Tensor, n_random: int = 3) -> dict[str, Any]:
     """measure() "before" and "after", and "random": as often for random rotations on those sides that are not the identity."""
     eye = [torch.eye(d, dtype=torch.float64) for d in (J.shape[2], J.shape[1])]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
-_BEFORE, _AFTER, _RANDOM = "#d55e00", "#0072b2", "#aaaaaa"
+_BEFORE, _AFTER, _RANDOM, _MEAN = "#d55e00", "#0072b2", "#aaaaaa", "#56b4e9"
 
 
 def rotation_figure(
@@ -22,9 +22,9 @@ def rotation_figure(
     """A matplotlib figure of one layer's Jacobian before and after.
 
     magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
-    "random": one or several} of measure(). history: what was minimised, its steps and values. by_n_fit: rows {"n",
-    "train", "heldout"} of measure(); or in their place kurtoses, {name of activations: [before, after]}. Rows and columns
-    of the two images are sorted by their largest entries.
+    "random": one or several, and maybe "mean_svd"} of measure(). history: what was minimised, its steps and values.
+    by_n_fit: rows {"n", "train", "heldout"} of measure(); or in their place kurtoses, {name of activations: [before,
+    after]}. Rows and columns of the two images are sorted by their largest entries.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -61,15 +61,30 @@ def _sorted(magnitude: np.ndarray) -> np.ndarray:
 
 def _mass(axis: Any, measures: Mapping[str, Mapping[str, Any]]) -> None:
     groups = list(measures)
-    for i, (name, colour) in enumerate((("random", _RANDOM), ("before", _BEFORE), ("after", _AFTER))):
+    kinds = {
+        "random": ("random rotations", _RANDOM),
+        "before": ("before", _BEFORE),
+        "mean_svd": ("mean's singular vectors", _MEAN),
+        "after": ("after", _AFTER),
+    }
+    kinds = {name: shown for name, shown in kinds.items() if all(name in m for m in measures.values())}
+    width = 0.81 / len(kinds)
+    for i, (name, (label, colour)) in enumerate(kinds.items()):
         values = [np.mean([m["mass_in_1%"] for m in _as_list(measures[g][name])]) for g in groups]
-        places = np.arange(len(groups)) + 0.27 * (i - 1)
-        drawn = axis.bar(places, values, 0.25, color=colour, label=name if name != "random" else "random rotations")
+        places = np.arange(len(groups)) + width * (i - (len(kinds) - 1) / 2)
+        drawn = axis.bar(places, values, 0.93 * width, color=colour, label=label)
         axis.bar_label(drawn, fmt="%.2f", fontsize=7)
     axis.set_xticks(range(len(groups)), ["fitted inputs" if g == "train" else "held-out inputs" for g in groups])
     axis.set(ylabel="share of Σ J²", title="in the largest 1% of entries")
     axis.margins(y=0.25)
-    axis.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", columnspacing=1, handlelength=1)
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=len(kinds) // 2 + len(kinds) % 2,
+        loc="upper left",
+        columnspacing=1,
+        handlelength=1,
+    )
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -141,7 +156,7 @@ def _kurtoses(axis: Any, kurtoses: Mapping[str, Sequence[float]]) -> None:
         axis.bar_label(drawn, fmt="%.1f", fontsize=7)
     axis.axhline(3, color=_RANDOM, lw=1, label="normal distribution")
     axis.set_xticks(range(len(kurtoses)), list(kurtoses))
-    axis.set(ylabel="kurtosis, mean over axes", title="held-out activations along the axes")
+    axis.set(ylabel="kurtosis, mean over axes", title="activations along the axes")
     axis.margins(y=0.25)
     axis.legend(frameon=False, fontsize=8)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.mlp import MLP
 from pipeline.score.downstream import evaluate
 from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.findings import draw_by_n_fit
@@ -20,9 +21,9 @@ from pipeline.train.rotations.local_interaction_basis import (
     interaction_basis,
     local_interaction_basis,
 )
-from pipeline.train.rotations.measures import measure
+from pipeline.train.rotations.measures import mean_svd, measure
 from pipeline.train.rotations.orthogonal import random_rotation
-from pipeline.train.rotations.solvers import equal_inputs
+from pipeline.train.rotations.solvers import equal_inputs, rotate
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import read_json
@@ -144,6 +145,22 @@ def test_every_start_is_made_from_the_layer(tiny_model: Path, init: str) -> None
         turned = R @ moment.double() @ R.T
         off = (turned - turned.diagonal().diag()).abs().max() / turned.abs().max()
         assert (off < 1e-4) == (init in ("svd", "eigen"))
+
+
+def test_a_linear_layer_is_told_from_one_that_is_not(tiny_model: Path) -> None:
+    """Where the slope of GELU is that at 0, the mean Jacobian is all there is, and its singular vectors do all."""
+    model, x, _, _ = captured(tiny_model)
+    mlp = model.mlp(1)
+    small = MLP(mlp.W_in * 1e-3, mlp.b_in * 0, mlp.W_out, mlp.b_out, mlp.gain, mlp.offset)
+    found = {name: mean_svd(OfMLP(of, of.read(x), False)) for name, of in (("linear", small), ("own", mlp))}
+    assert found["linear"][2] > 0.999
+    assert found["own"][2] < 0.9
+    for name, of in (("linear", small), ("own", mlp)):
+        R_in, R_out, _ = found[name]
+        assert (R_in @ R_in.T - torch.eye(32)).abs().max() < 1e-10
+        G = rotate(OfMLP(of, of.read(x[:50]), False), R_in, R_out)
+        on_diagonal = float(G.diagonal(dim1=1, dim2=2).square().sum() / G.square().sum())
+        assert (on_diagonal > 0.999) == (name == "linear")
 
 
 def test_a_rotation_fitted_to_few_inputs_serves_those_alone(tiny_model: Path, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_moments_and_norms_are_those_of_the_dense_jacobians(mlp: MLP, layer_norm
     J = reference.J
     torch.testing.assert_close(found.squared_norms(), J.square().sum((1, 2)))
     for kind in (found, reference):
+        torch.testing.assert_close(kind.mean(), J.mean(0))
         JtJ, JJt = kind.second_moments()
         torch.testing.assert_close(JtJ, (J.mT @ J).mean(0))
         torch.testing.assert_close(JJt, (J @ J.mT).mean(0))
