@@ -26,7 +26,7 @@ from pipeline.recipe import set_value, settings_json
 from pipeline.units import Unit, pending
 from stores.manifest import commit_json, read_json
 
-VERSION = 2
+VERSION = 3
 
 # name → what it shows. A line here and a module that is a Toy, of the name with _ for -, make one more. The longest come
 # first: they are started first.

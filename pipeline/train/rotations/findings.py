@@ -60,7 +60,7 @@ def write_findings(
     where = "heldout" if "heldout" in rows else "train"
     x = rows[where]
     y = mlp(x)
-    found: dict[str, Any] = {name: compare(part, R_in, R_out) for name, part in J.items()}
+    found: dict[str, Any] = {name: compare(part, R_in, R_out, n_random=1) for name, part in J.items()}
     *by_mean, found["linear"] = mean_svd(jacobians_at(mlp, rows["train"], layer_norm))
     if not any(torch.equal(side, eye) for side in (R_in, R_out)):
         for name, part in J.items():
