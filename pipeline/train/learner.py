@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import normalize
 
 from pipeline.train.families.base import Family, FamilyConfig
-from pipeline.train.kernels import fast_dtype
+from pipeline.train.kernels import product_dtype
 from pipeline.train.ranks import ALONE
 from pipeline.train.schedules import crossed, lr_factor
 from pipeline.train.source import Source
@@ -25,7 +25,7 @@ class FamilyLearner:
 
     def __init__(self, family: type[Family], config: FamilyConfig, source: Source, device: str) -> None:
         self.config = config
-        self.dtype = fast_dtype(device) if source.precision == "auto" else getattr(torch, source.precision)
+        self.dtype = product_dtype(source.precision, device)
         self.model = family(config, source, self.dtype).to(device)
         self.lr = config.lr or self.model.default_lr(config.d_sae)
         self.optimiser = _adam(self.model.parameters())

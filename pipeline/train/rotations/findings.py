@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.mlp import MLP
 from pipeline.train.logs import METRICS, records
-from pipeline.train.rotations.jacobians import OfMLP
+from pipeline.train.rotations.jacobians import OfMLP, Weights
 from pipeline.train.rotations.measures import compare, mean_magnitude, mean_svd, measure
 from pipeline.train.rotations.objectives import kurtosis
 from stores.manifest import commit_bytes, commit_json, read_json
@@ -32,9 +32,9 @@ DOCUMENTATION = {
 }
 
 
-def jacobians_at(mlp: MLP, x: Tensor, layer_norm: bool) -> OfMLP:
-    """x: (n_inputs, d_model) rows of hook_resid_mid. See OfMLP for layer_norm."""
-    return OfMLP(mlp, x if layer_norm else mlp.read(x), layer_norm)
+def jacobians_at(mlp: MLP, x: Tensor, layer_norm: bool, weights: Weights | None = None) -> OfMLP:
+    """x: (n_inputs, d_model) rows of hook_resid_mid. See OfMLP for layer_norm and weights."""
+    return OfMLP(mlp, x if layer_norm else mlp.read(x), layer_norm, weights)
 
 
 def write_findings(

@@ -15,7 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.mlp import MLP
+from pipeline.train.kernels import product_dtype
 from pipeline.train.rotations.findings import jacobians_at, write_findings
+from pipeline.train.rotations.jacobians import Weights
 from pipeline.train.rotations.msp import linear
 from pipeline.train.rotations.orthogonal import INITS, initial
 from pipeline.train.rotations.solvers import Solver, SolverConfig, equal_inputs
@@ -84,12 +86,14 @@ class JacobianRotationLearner:
     def __init__(self, config: JacobianRotationConfig, source: Source, device: str) -> None:
         layer, mlp = mlp_of(source)
         self.config, self.mlp, self.source = config, mlp.to(device, torch.float32), source
+        self.weights = Weights.of(self.mlp, config.layer_norm)
         self.output_hook_point = f"blocks.{layer}.hook_mlp_out"
         self.mean, self.ranks = torch.from_numpy(source.moments.mean), source.ranks
         self.fitted = torch.from_numpy(source.rows(config.n_fit or _N_ROWS))  # those alone, or the first of all
         R_in, R_out = self._start(device)
         fields = set(SolverConfig.model_fields)
-        self.solver = Solver(SolverConfig(**config.model_dump(include=fields)), R_in, R_out)
+        solver_config = SolverConfig(**config.model_dump(include=fields))
+        self.solver = Solver(solver_config, R_in, R_out, product_dtype(source.precision, device))
         self.solver.state |= {
             "output_sum": torch.zeros(mlp.d_model, dtype=torch.float64, device=device),
             "output_n": torch.zeros((), dtype=torch.float64, device=device),
@@ -117,7 +121,8 @@ class JacobianRotationLearner:
         x = self._inputs(x, step).to(torch.float32)
         self.solver.state["output_sum"] += self.mlp(x).double().sum(0)
         self.solver.state["output_n"] += len(x)
-        return self.solver.step(jacobians_at(self.mlp, x, self.config.layer_norm), step, n_steps)
+        J = jacobians_at(self.mlp, x, self.config.layer_norm, self.weights)
+        return self.solver.step(J, step, n_steps)
 
     def _inputs(self, x: Tensor, step: int) -> Tensor:
         """(at most n_inputs, d_model): of this batch, or drawn from the rows fitted to."""

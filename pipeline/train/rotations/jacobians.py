@@ -6,6 +6,8 @@ the columns that are asked for: J of GPT-2 small's MLP has 590,000 entries for e
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -53,6 +55,10 @@ class Jacobians(Protocol):
 
     def scaled(self, by: Tensor) -> Self:
         """Each input's Jacobian times its number in by, (n_inputs,)."""
+        ...
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same, with products in another dtype."""
         ...
 
 
@@ -118,6 +124,9 @@ class Dense:
     def scaled(self, by: Tensor) -> "Dense":
         return Dense(self.J * by[:, None, None].to(self.J.dtype))
 
+    def to(self, dtype: torch.dtype) -> "Dense":
+        return Dense(self.J.to(dtype))
+
 
 def of_module(module: Callable[[Tensor], Tensor], x: Tensor) -> Dense:
     """Jacobians of any function of one row, (d_in) → (d_out), at the rows of x (n_inputs, d_in): torch.func."""
@@ -134,33 +143,57 @@ def gelu_slope(h: Tensor) -> Tensor:
     return 0.5 * (1 + t) + 0.5 * h * (1 - t * t) * root * (1 + 3 * 0.044715 * h * h)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What Jacobians of an MLP at any input have in common. W_in (d_model, d_mlp), with the layer norm's gain in it and without
+    its mean over d_model where the layer norm's derivative is part of J; W_out (d_mlp, d_model)."""
+
+    W_in: Tensor
+    W_out: Tensor
+
+    @classmethod
+    def of(cls, mlp: MLP, layer_norm: bool) -> "Weights":
+        W = mlp.gain[:, None] * mlp.W_in if layer_norm else mlp.W_in
+        return cls(W - W.mean(0) if layer_norm else W, mlp.W_out)  # (I - 11ᵀ/d) W
+
+    @cached_property
+    def out(self) -> Tensor:
+        """W_out W_outᵀ (d_mlp, d_mlp)."""
+        return self.W_out @ self.W_out.T
+
+    @cached_property
+    def both(self) -> Tensor:
+        """(W_out W_outᵀ) ∘ (W_inᵀ W_in): |J|² = g'ᵀ both g'."""
+        return self.out * (self.W_in.T @ self.W_in)
+
+
 class OfMLP:
     """Jacobians of a GPT-2 MLP at x (n_inputs, d_model), from its weights, without autograd and without forming them.
 
     layer_norm: x lies on the residual stream, and the layer norm's derivative is part of J:
         J = W_outᵀ diag(g') W_inᵀ (1/σ)(I - 11ᵀ/d - x̂x̂ᵀ/d), the gain folded into W_in, g' the slope at x̂ W_in + b_in.
-    Otherwise x is u, what the MLP reads, and J = W_outᵀ diag(g') W_inᵀ.
+    Otherwise x is u, what the MLP reads, and J = W_outᵀ diag(g') W_inᵀ. weights: those of the same MLP and layer_norm, if
+    they are there already.
     """
 
-    def __init__(self, mlp: MLP, x: Tensor, layer_norm: bool = True) -> None:
-        self.mlp = mlp
+    def __init__(self, mlp: MLP, x: Tensor, layer_norm: bool = True, weights: Weights | None = None) -> None:
+        weights = weights or Weights.of(mlp, layer_norm)
         if layer_norm:
-            W, b = mlp.gain[:, None] * mlp.W_in, mlp.b_in + mlp.offset @ mlp.W_in
             x_hat, sigma = mlp.normalise(x)
-            self.W_in = W - W.mean(0)  # (I - 11ᵀ/d) W
-            along = x_hat @ W  # x̂ W_in, (n_inputs, d_mlp)
-            self._set(gelu_slope(along + b) / sigma, x_hat, along)
+            along = x_hat @ weights.W_in  # x̂ W_in, (n_inputs, d_mlp): x̂ has no mean
+            pre = along + mlp.b_in + mlp.offset @ mlp.W_in
+            self._set(weights, gelu_slope(pre) / sigma, x_hat, along)
         else:
-            self.W_in = mlp.W_in
-            self._set(gelu_slope(x @ mlp.W_in + mlp.b_in), None, None)
+            self._set(weights, gelu_slope(x @ mlp.W_in + mlp.b_in), None, None)
 
-    def _set(self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> None:
+    def _set(self, weights: Weights, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> None:
         """slope: g' / σ, (n_inputs, d_mlp)."""
-        self.slope, self.x_hat, self.along = slope, x_hat, along
+        self.weights, self.slope, self.x_hat, self.along = weights, slope, x_hat, along
+        self.W_in, self.W_out = weights.W_in, weights.W_out
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return len(self.slope), self.mlp.W_out.shape[1], len(self.W_in)
+        return len(self.slope), self.W_out.shape[1], len(self.W_in)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -171,7 +204,7 @@ class OfMLP:
         return 5 * self.slope.element_size() * self.slope.shape[1]
 
     def product(self, left: Tensor | None, right: Tensor | None, columns: Tensor | None = None) -> Tensor:
-        A = self.mlp.W_out.T if left is None else left @ self.mlp.W_out.T  # (a, d_mlp)
+        A = self.W_out.T if left is None else left @ self.W_out.T  # (a, d_mlp)
         B = self.W_in if right is None else right.T @ self.W_in  # (b, d_mlp): the columns of W_inᵀ right
         n = len(self.slope)
         # index_select: the backward pass of B[columns] adds up one row after another, on one core
@@ -185,18 +218,17 @@ class OfMLP:
         return (inner @ A.T).mT
 
     def squared_norms(self) -> Tensor:
-        out, inner = self.mlp.W_out @ self.mlp.W_out.T, self.W_in.T @ self.W_in
-        found = ((self.slope @ (out * inner)) * self.slope).sum(1)
+        found = ((self.slope @ self.weights.both) * self.slope).sum(1)
         if self.x_hat is not None and self.along is not None:
             v = self.slope * self.along
-            found = found - self._lost() * ((v @ out) * v).sum(1)
+            found = found - self._lost() * ((v @ self.weights.out) * v).sum(1)
         return found
 
     def mean(self) -> Tensor:
         inner = self.slope.mean(0)[:, None] * self.W_in.T
         if self.x_hat is not None and self.along is not None:
             inner = inner - (self.slope * self.along).T @ self.x_hat / self.x_hat.numel()
-        return self.mlp.W_out.T @ inner
+        return self.W_out.T @ inner
 
     def _lost(self) -> Tensor:
         """(n_inputs,) c with P² = (I - 11ᵀ/d - c x̂x̂ᵀ) for P = I - 11ᵀ/d - x̂x̂ᵀ/d: c = (2 - |x̂|²/d) / d."""
@@ -207,8 +239,8 @@ class OfMLP:
     def second_moments(self) -> tuple[Tensor, Tensor]:
         """With C = E[g'g'ᵀ]: E[JᵀJ] = W_in ((W_out W_outᵀ) ∘ C) W_inᵀ, E[JJᵀ] = W_outᵀ ((W_inᵀ W_in) ∘ C) W_out; with the
         layer norm, less what its x̂x̂ᵀ takes away, which is a sum of outer products of rows."""
-        n, W_out = len(self.slope), self.mlp.W_out
-        out, inner = W_out @ W_out.T, self.W_in.T @ self.W_in
+        n, W_out, out = len(self.slope), self.W_out, self.weights.out
+        inner = self.W_in.T @ self.W_in
         C = self.slope.T @ self.slope / n
         JtJ = self.W_in @ (out * C) @ self.W_in.T
         if self.x_hat is not None and self.along is not None:
@@ -230,8 +262,13 @@ class OfMLP:
     def scaled(self, by: Tensor) -> "OfMLP":
         return self._with(self.slope * by[:, None].to(self.slope.dtype), self.x_hat, self.along)
 
-    def _with(self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> "OfMLP":
+    def to(self, dtype: torch.dtype) -> "OfMLP":
+        x_hat, along = (None if t is None else t.to(dtype) for t in (self.x_hat, self.along))
+        return self._with(self.slope.to(dtype), x_hat, along, Weights(self.W_in.to(dtype), self.W_out.to(dtype)))
+
+    def _with(
+        self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None, weights: Weights | None = None
+    ) -> "OfMLP":
         found = object.__new__(OfMLP)
-        found.mlp, found.W_in = self.mlp, self.W_in
-        found._set(slope, x_hat, along)
+        found._set(weights or self.weights, slope, x_hat, along)
         return found

@@ -70,7 +70,8 @@ def gradient(
     *,
     watch: Sequence[tuple[str, float]] = (),
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Euclidean gradients, by the sides in wrt, of the objective of R_out J R_inᵀ / scale, mean over inputs, float64.
+    """Euclidean gradients, by the sides in wrt, of the objective of R_out J R_inᵀ / scale, mean over inputs, float64. The
+    products are in J's dtype, the objective at least in float32.
 
     R: {"in": (d_in, d_in), "out": (d_out, d_out)}. scale: one number. columns: (n_inputs, c), or None for all. watch:
     (objective, epsilon) pairs whose values are wanted besides. Memory: _BUDGET.
@@ -85,11 +86,12 @@ def gradient(
         share = part.shape[0] / n
         picked = None if columns is None else columns[start : start + part.shape[0]]
         G = part.product(left, None if right is None else right.T, picked)
-        x = G.detach().div_(scale.to(J.dtype))  # in place: what is large is written once
+        x = G.detach().to(torch.promote_types(J.dtype, torch.float32))
+        x = x.div_(scale.to(x.dtype))  # in place: what is large is written once
         for value, (name, at) in zip(values, watch):
             value += OBJECTIVES[name].of(x, at).double() * share
         slope = OBJECTIVES[objective].slope(x, epsilon).mul_(share / scale)
-        for side, found in zip(wrt, torch.autograd.grad(G, [leaves[side] for side in wrt], slope)):
+        for side, found in zip(wrt, torch.autograd.grad(G, [leaves[side] for side in wrt], slope.to(J.dtype))):
             sums[side] += found
     return sums, values
 
@@ -119,10 +121,11 @@ def equal_inputs(J: Jacobians) -> Jacobians:
 
 
 class Solver:
-    """One step a batch. State: a dict of tensors, float64, from which it goes on with the same bits."""
+    """One step a batch. State: a dict of tensors, float64, from which it goes on with the same bits. dtype: of the polish's
+    products, J's own by default; MSP has no later steps that would average its rounding away."""
 
-    def __init__(self, config: SolverConfig, R_in: Tensor, R_out: Tensor) -> None:
-        self.config = config
+    def __init__(self, config: SolverConfig, R_in: Tensor, R_out: Tensor, dtype: torch.dtype | None = None) -> None:
+        self.config, self.dtype = config, dtype
         self.sides: tuple[str, ...] = ("out", "in") if config.side == "both" else (config.side,)
         self.state = {"R_in": R_in.double().clone(), "R_out": R_out.double().clone()}
         self.state["scale"] = torch.ones((), dtype=torch.float64, device=R_in.device)
@@ -171,7 +174,7 @@ class Solver:
         config = self.config
         epsilon = config.epsilon_start * (config.epsilon / config.epsilon_start) ** (step / n_steps)
         watch = [(config.objective, config.epsilon)]
-        scale = self.state["scale"]
+        J, scale = J.to(self.dtype or J.dtype), self.state["scale"]
         sums, (value,) = gradient(J, self.R, config.objective, epsilon, scale, self.sides, columns, watch=watch)
         beta, gamma = _BETAS
         for side in self.sides:

@@ -7,7 +7,7 @@ import torch
 from pipeline.config import UserError
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.mlp import MLP
-from pipeline.train.rotations.jacobians import Dense, OfMLP, of_module, sampled_columns, split
+from pipeline.train.rotations.jacobians import Dense, OfMLP, Weights, of_module, sampled_columns, split
 from pipeline.train.rotations.orthogonal import random_rotation
 from stores.manifest import read_json
 
@@ -86,6 +86,24 @@ def test_moments_and_norms_are_those_of_the_dense_jacobians(mlp: MLP, layer_norm
         JtJ, JJt = kind.second_moments()
         torch.testing.assert_close(JtJ, (J.mT @ J).mean(0))
         torch.testing.assert_close(JJt, (J @ J.mT).mean(0))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_weights_kept_from_other_inputs_and_products_in_another_dtype_change_nothing(
+    mlp: MLP, layer_norm: bool
+) -> None:
+    weights = Weights.of(mlp, layer_norm)
+    OfMLP(mlp, rows(5), layer_norm, weights).squared_norms()  # its products of weights are kept
+    found, kept = OfMLP(mlp, rows(), layer_norm), OfMLP(mlp, rows(), layer_norm, weights)
+    assert torch.equal(found.squared_norms(), kept.squared_norms())
+    left, right = random_rotation(32, 0).float(), random_rotation(32, 1).float()
+    exact = found.product(left, right)
+    assert torch.equal(exact, kept.product(left, right))
+    for J in (kept, Dense(found.product(None, None))):
+        half = J.to(torch.bfloat16)
+        assert half.dtype == torch.bfloat16
+        rough = half.product(left.bfloat16(), right.bfloat16()).float()
+        assert 0 < float((rough - exact).norm() / exact.norm()) < 0.01
 
 
 def test_a_sample_of_inputs_has_the_closed_forms_moments_without_bias(mlp: MLP) -> None:

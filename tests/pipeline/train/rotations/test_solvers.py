@@ -34,6 +34,19 @@ def test_planted_sparse_jacobians_are_recovered(seed: int, both: bool) -> None:
     assert recovered(32, 64, seed, 40, 40, both) > 0.98
 
 
+def test_a_polish_of_half_precision_products_ends_as_sparse() -> None:
+    J, R_in, R_out = planted(32, 64, 0)
+    ends = []
+    for dtype in (torch.float32, torch.bfloat16):
+        solver = Solver(SolverConfig(side="in", msp=0.3), random_rotation(32, 0), R_out, dtype)
+        values = [float(solver.step(J, step, 120)["log"]) for step in range(120)]
+        assert agreement(solver.R["in"], R_in) > 0.98
+        assert (solver.R["in"] @ solver.R["in"].T - torch.eye(32)).abs().max() < 1e-10
+        ends.append(values[-1])
+    assert ends[0] != ends[1]
+    assert ends[1] == pytest.approx(ends[0], rel=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("seed", range(5))
