@@ -106,6 +106,8 @@ def n_fit_figure(title: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) 
     from matplotlib.figure import Figure
 
     first = next(iter(groups.values()))[0]
+    measured = first["heldout"]
+    shown = first["objective"] if first["objective"] in measured["before"] else "log"
     rows = {
         name: [{"n": m["n_fit"], **{where: m[where]["after"] for where in ("train", "heldout")}} for m in group]
         for name, group in groups.items()
@@ -113,10 +115,10 @@ def n_fit_figure(title: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) 
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.5, 3.6), layout="constrained")
         objective, mass = figure.subplots(1, 2)
-        _by_n_fit(objective, rows, first["heldout"], first["objective"])
-        _by_n_fit(mass, rows, first["heldout"], "mass_in_1%")
+        _by_n_fit(objective, rows, measured, shown)
+        _by_n_fit(mass, rows, measured, "mass_in_1%")
         mass.get_legend().remove()
-        objective.set(title="lower is sparser", ylabel=f"mean {first['objective']}")
+        objective.set(title="lower is sparser", ylabel=f"mean {shown}")
         mass.set(title="higher is sparser", ylabel="share of Σ J² in the largest 1% of entries")
         figure.suptitle(title)
         return figure

@@ -176,6 +176,15 @@ def test_a_rotation_fitted_to_few_inputs_serves_those_alone(tiny_model: Path, tm
     assert heldout[0] > heldout[1] > heldout[2]
 
 
+def test_the_picture_by_n_fit_of_an_objective_that_is_not_a_mean_over_inputs(tiny_model: Path, tmp_path: Path) -> None:
+    """Varimax has no place among the measures: log is shown."""
+    for n_fit in (8, 64):
+        learner = learned(tiny_model, 3, n_fit=n_fit, objective="varimax", columns=0)
+        learner.to_dictionary(AT, {}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
+    draw_by_n_fit(tmp_path, AT)
+    assert (tmp_path / "by_n_fit.png").exists()
+
+
 @pytest.mark.parametrize("hook_point", ["blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"])
 def test_a_hook_point_that_is_not_before_an_mlp_is_refused(hook_point: str) -> None:
     for config in (JacobianRotationConfig(), LocalInteractionBasisConfig()):
