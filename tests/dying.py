@@ -1,7 +1,8 @@
 """unmix in a process that kills itself: python -m tests.dying PATTERN N ARGUMENTS…
 
 SIGKILL comes as the N-th file whose path matches PATTERN (fnmatch) is about to get its name, by a rename or a link: all
-of its bytes are written, and nothing vouches for them. What is left behind never depends on how busy the machine is.
+of its bytes are written, and nothing vouches for them; or as the N-th such key of a remote store is about to be put. What
+is left behind never depends on how busy the machine is.
 """
 
 import os
@@ -10,17 +11,24 @@ import sys
 from fnmatch import fnmatch
 from typing import Any
 
+from stores.place import Remote
+
 
 def main() -> None:
     pattern, left = sys.argv[1], int(sys.argv[2])
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if event in ("os.rename", "os.link") and fnmatch(str(arguments[1]), pattern):
+        if event in ("os.rename", "os.link", "put") and fnmatch(str(arguments[1]), pattern):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    def put(place: Remote, key: str, *args: Any, **options: Any) -> bool:
+        sys.audit("put", None, place / key)
+        return put_there(place, key, *args, **options)
+
+    put_there, Remote.put = Remote.put, put
     sys.addaudithook(watch)
     sys.argv = ["unmix", *sys.argv[3:]]
     from pipeline.cli import main as unmix
