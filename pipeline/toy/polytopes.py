@@ -220,10 +220,10 @@ def gelu(settings: Settings) -> dict[str, Any]:
 def inputs(settings: Settings) -> dict[str, Any]:
     """Raises UserError: no such images; no such store, or one without the hook point; no such model, or a model without
     it."""
-    _, labels = _unseen(settings)
-    if missing := set(range(10)) - set(labels.tolist()):
-        raise UserError(f"polytopes.images: among the first {len(labels)} test images none shows {min(missing)}")
-    images = {"images": load_images(settings.images).digest}
+    found = load_images(settings.images)
+    if missing := set(range(10)) - set(found.test_y[:_N_UNSEEN].tolist()):
+        raise UserError(f"polytopes.images: among the first {_N_UNSEEN} test images none shows {min(missing)}")
+    images = {"images": found.digest}
     if settings.store is None:
         files = ModelFiles.find(settings.model)
         files.d(settings.hook_point)
