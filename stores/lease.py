@@ -1,0 +1,169 @@
+"""Leases: one process at a time works on a thing, wherever the processes run, as long as they see the same files.
+
+    leases/alive/<process>.json         how often the process has said that it lives; removed when it ends
+    leases/held/<key>/00000003.json     which process has the lease; the file with the highest number counts
+
+Taking a lease creates the file with the next number, which one process alone can do. A lease is free when it was given back,
+or its process is gone: it said so, it ran on this machine and is not running any more, or it has not said that it lives
+for LEASE_S seconds of the watching process's own clock. No two clocks are ever compared.
+
+A process that was stopped for long can lose a lease without noticing at once. So a lease saves work, and correctness does
+not hang on it: what is written under it is a function of its settings, and appears whole or not at all.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stores.place import Place
+
+BEAT_S = 5.0
+LEASE_S = 30.0
+_ROOT = "leases"
+
+
+class Leases:
+    """This process's leases in one place. A context manager: at its end all are given back."""
+
+    def __init__(self, place: Place, *, beat_s: float = BEAT_S, lease_s: float = LEASE_S) -> None:
+        self.place, self.beat_s, self.lease_s = place, beat_s, lease_s
+        self.process = uuid.uuid4().hex
+        self._held: dict[str, int] = {}  # key → number of our file
+        self._watched: dict[str, tuple[bytes, float]] = {}  # process → (its last word, when it was new to us)
+        self._beats = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def acquire(self, key: str) -> bool:
+        """Take the lease on a key, unless a living process has it. key: one path component. Returns at once."""
+        if key in self._held and self.holds(key):
+            return True
+        newest = self._newest(key)
+        if newest and not self._free(self._read(key, newest)):
+            return False
+        self._live()
+        word = json.dumps({"process": self.process, **_here()}).encode()
+        if not self.place.put(self._file(key, newest + 1), word, exclusive=True):
+            return False
+        numbers = self._numbers(key)
+        if (
+            max(numbers, default=0) > newest + 1
+        ):  # others took it and gave it back since we looked, and swept that number
+            self.place.remove(self._file(key, newest + 1))
+            return False
+        self._held[key] = newest + 1
+        for number in numbers:
+            if number <= newest:
+                self.place.remove(self._file(key, number))
+        return True
+
+    def holds(self, key: str) -> bool:
+        """Whether the lease is still ours: another process may have taken it over while this one was stopped."""
+        return key in self._held and self._newest(key) == self._held[key]
+
+    def release(self, key: str) -> None:
+        """Give a lease back. The file with the highest number stays, so that numbers only rise."""
+        if self.holds(key):
+            with contextlib.suppress(OSError):  # a full disk: then it is free when this process is gone
+                self.place.put(self._file(key, self._held[key]), json.dumps({"process": None}).encode())
+        self._held.pop(key, None)
+
+    def close(self) -> None:
+        """Give all leases back and fall silent."""
+        for key in list(self._held):
+            self.release(key)
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            with contextlib.suppress(OSError):
+                self.place.remove(self._alive(self.process))
+
+    def _live(self) -> None:
+        if self._thread is None:
+            self._beat()  # before the first lease: a lease of a process that never said that it lives is free
+            self._thread = threading.Thread(target=self._keep_beating, daemon=True)
+            self._thread.start()
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(self.beat_s):
+            with contextlib.suppress(OSError):  # a full disk, a file server that is away: the next one may come through
+                self._beat()
+
+    def _beat(self) -> None:
+        self._beats += 1
+        self.place.put(self._alive(self.process), json.dumps({"beats": self._beats}).encode())
+
+    def _free(self, holder: dict[str, Any] | None) -> bool:
+        """Whether the process that a lease names is gone. holder: None, when the file was removed by a newer holder."""
+        if holder is None:
+            return False
+        process = holder.get("process")
+        if not isinstance(process, str):
+            return True
+        if holder.get("machine") == _here()["machine"] and _start_of(holder.get("pid")) != holder.get("started"):
+            return True
+        try:
+            word = self.place.read(self._alive(process))
+        except FileNotFoundError:
+            return True
+        now = time.monotonic()
+        last, since = self._watched.get(process, (b"", now))
+        if word != last:
+            self._watched[process] = (word, now)
+            return False
+        return now - since > self.lease_s
+
+    def _read(self, key: str, number: int) -> dict[str, Any] | None:
+        try:
+            holder = json.loads(self.place.read(self._file(key, number)))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # damaged: nobody can be asked
+            return {}
+        return holder if isinstance(holder, dict) else {}
+
+    def _numbers(self, key: str) -> list[int]:
+        names = self.place.names(f"{_ROOT}/held/{key}")
+        return [int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit()]
+
+    def _newest(self, key: str) -> int:
+        return max(self._numbers(key), default=0)
+
+    def _file(self, key: str, number: int) -> str:
+        return f"{_ROOT}/held/{key}/{number:08d}.json"
+
+    def _alive(self, process: str) -> str:
+        return f"{_ROOT}/alive/{process}.json"
+
+
+def _here() -> dict[str, Any]:
+    """What names this process on this machine: a process number alone is used again, and containers have their own."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux: then only silence tells that a process is gone
+        machine = f"{platform.node()} {uuid.uuid4().hex}"
+    return {"machine": machine, "host": platform.node(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+
+
+def _start_of(pid: Any) -> str | None:
+    """When a process of this machine began, in ticks since boot; None: there is no such process, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]

@@ -1,0 +1,138 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from stores.lease import Leases
+from stores.place import Folder, Place, place_at
+from tests.conftest import environment
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from stores.lease import Leases
+from stores.place import Folder
+leases = Leases(Folder(Path(sys.argv[1])))
+print(leases.acquire("u"), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return Folder(tmp_path)
+    return place_at(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
+
+
+def test_one_holder_at_a_time_and_the_next_one_after_it_gave_back(place: Place) -> None:
+    with Leases(place) as a, Leases(place) as b:
+        assert a.acquire("u")
+        assert a.acquire("u")
+        assert not b.acquire("u")
+        assert b.acquire("v")
+        a.release("u")
+        assert b.acquire("u")
+        assert b.holds("u")
+        assert not a.holds("u")
+
+
+def test_at_its_end_a_process_gives_all_back(place: Place) -> None:
+    with Leases(place) as a:
+        a.acquire("u")
+    with Leases(place) as b:
+        assert b.acquire("u")
+
+
+def test_who_is_silent_for_long_enough_of_the_watchers_clock_has_lost_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("stores.lease.time.monotonic", lambda: now)
+    with Leases(place, beat_s=1e9) as silent, Leases(place) as b:
+        assert silent.acquire("u")
+        monkeypatch.setattr("stores.lease._here", lambda: {"machine": "another"})
+        assert not b.acquire("u")  # the first look begins the count, whatever the file's own time says
+        now = 29.0
+        assert not b.acquire("u")
+        silent._beat()
+        now = 58.0
+        assert not b.acquire("u")
+        now = 89.0
+        assert b.acquire("u")
+        assert not silent.holds("u")
+        silent.release("u")  # of no effect: it is not its own any more
+        assert b.holds("u")
+
+
+def test_a_killed_holder_on_this_machine_is_gone_at_once(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    with Leases(Folder(tmp_path)) as leases:
+        assert not leases.acquire("u")
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        assert leases.acquire("u")
+
+
+def test_a_damaged_lease_is_free(tmp_path: Path) -> None:
+    with Leases(Folder(tmp_path)) as a, Leases(Folder(tmp_path)) as b:
+        assert a.acquire("u")
+        (tmp_path / "leases" / "held" / "u" / "00000001.json").write_text("[")
+        assert b.acquire("u")
+        assert not a.holds("u")
+
+
+def test_a_number_that_was_swept_and_taken_again_gives_no_lease(tmp_path: Path) -> None:
+    """b looked before others took the lease, gave it back, and the third of them swept the second's file."""
+    with Leases(Folder(tmp_path)) as a, Leases(Folder(tmp_path)) as b, Leases(Folder(tmp_path)) as c:
+        assert a.acquire("u")
+        a.release("u")
+        look, b._newest = b._newest, lambda key: 1  # what b saw then
+        for other in (a, c):
+            assert other.acquire("u")
+            if other is a:
+                a.release("u")
+        assert not b.acquire("u")
+        b._newest = look
+        assert c.holds("u")
+        assert not b.holds("u")
+
+
+def race(folder: Path, i: int, start) -> None:
+    """Enter a room that has place for one, forty times."""
+    with Leases(Folder(folder)) as leases:
+        for turn in range(40):
+            start.wait()
+            if leases.acquire(f"u{turn}"):
+                (folder / f"{turn}-{i}").touch()
+            start.wait()
+
+
+def test_of_four_that_begin_at_once_one_wins_in_each_of_forty_rounds(tmp_path: Path) -> None:
+    context = get_context("spawn")
+    start = context.Barrier(4)
+    processes = [context.Process(target=race, args=(tmp_path, i, start)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    for turn in range(40):
+        assert len(list(tmp_path.glob(f"{turn}-*"))) == 1
+
+
+def test_a_lease_says_who_holds_it(tmp_path: Path) -> None:
+    with Leases(Folder(tmp_path)) as a:
+        a.acquire("u")
+        word = json.loads((tmp_path / "leases" / "held" / "u" / "00000001.json").read_text())
+        assert word["pid"] == os.getpid()
+        assert word["host"]
