@@ -1,7 +1,7 @@
 """The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.train import stage as train
 from pipeline.train.ranks import Ranks
-from pipeline.units import Unit, pending
+from pipeline.units import Claims, Unit, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter
@@ -90,26 +90,44 @@ def run_extract(run: Run) -> bool:
     path = extract.store_path(run.recipe, run.folder)
     if not pending([unit], run.replace) and extract.done(path):
         return False
-    extract.execute(run.recipe, unit, path, run.device, run.worker)
+    with Claims(run.folder) as claims:
+        extract.execute(run.recipe, unit, path, run.device, run.worker, claims, run.replace)
     return True
 
 
 def run_train(run: Run) -> bool:
     store = run.open_store()
     work = train.plan(run.recipe, run.folder, store)
-    units = [unit for _, unit in work]
     ranks = Ranks.join(run.recipe.train.parallel, run.device)
-    names = ranks.decided(lambda: {(unit.folder, unit.name) for unit in pending(units, run.replace)})
-    left = [unit for unit in units if (unit.folder, unit.name) in names]
-    if ranks.rank == 0:
-        train.sweep([unit for unit in units if unit not in left])
     description = store.description
 
     def weights() -> LanguageModel:
         return ModelFiles.of_store(description).load(description.weight_processing)
 
-    train.execute(run.recipe, store, [(p, u) for p, u in work if u in left], weights, run.device, ranks)
-    return bool(left)
+    did, diverged = False, []
+    with Claims(run.folder) as claims:
+        rounds = claims.rounds(_by_hook_point(work), run.replace)  # the first rank's; the others follow it
+        while (folders := ranks.decided(lambda: _folders(next(rounds, None)))) is not None:
+            did = did or bool(folders)
+            mine = [(plan, unit) for plan, unit in work if unit.folder in folders]
+            diverged += train.execute(run.recipe, store, mine, weights, run.device, claims, ranks)
+    if ranks.rank == 0:
+        train.sweep([unit for _, unit in work])
+    if diverged:
+        raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
+    return did
+
+
+def _folders(units: list[Unit] | None) -> set[Path] | None:
+    return units if units is None else {unit.folder for unit in units}
+
+
+def _by_hook_point(work: Sequence[tuple[DictionaryPlan | score.Subject, Unit]]) -> list[list[Unit]]:
+    """Units that are worked on together: those that read the same rows."""
+    groups: dict[str, list[Unit]] = {}
+    for what, unit in work:
+        groups.setdefault(what.hook_point, []).append(unit)
+    return list(groups.values())
 
 
 def run_score(run: Run) -> bool:
@@ -126,9 +144,12 @@ def run_score(run: Run) -> bool:
         raise UserError(f"score.dictionaries: two dictionaries are called {sorted(twice)[0][1]}: rename a folder")
     subjects = sorted(own + foreign, key=lambda s: store.hook_points.index(s.hook_point))
     work = score.plan(run.recipe.score, run.folder, store, subjects)
-    left = pending([unit for _, unit in work], run.replace)
-    score.execute(run.recipe, store, [(s, u) for s, u in work if u in left], run.device)
-    return score.summarize(run.folder, work) or bool(left)
+    did = False
+    with Claims(run.folder) as claims:
+        for units in claims.rounds(_by_hook_point(work), run.replace):
+            did = did or bool(units)
+            score.execute(run.recipe, store, [(s, u) for s, u in work if u in units], run.device)
+    return score.summarize(run.folder, work) or did
 
 
 def _subjects(plan: DictionaryPlan, unit: Unit, store: ActivationStore) -> list[score.Subject]:

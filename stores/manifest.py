@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _ORPHAN_AGE_S = 600
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
 
 
 def digest(value: Any) -> str:
@@ -88,6 +90,11 @@ def commit_json(path: Path, value: Any, *, exclusive: bool = False) -> bool:
 def json_bytes(value: Any) -> bytes:
     """Indented, one final newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file's name is one that commit_bytes writes under before the file gets its own."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def sweep_partial(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +17,7 @@ from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
-from pipeline.units import Unit
+from pipeline.units import Claims, Unit
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import Description, StoreError, describe_nonfinite
@@ -95,10 +95,16 @@ class Worker:
         return cls(int(match[1]), int(match[2]))
 
 
-def execute(recipe: Recipe, unit: Unit, path: Path | str, device: str, worker: Worker) -> None:
+def execute(
+    recipe: Recipe, unit: Unit, path: Path | str, device: str, worker: Worker, claims: Claims, replace: bool
+) -> None:
     """Fill this worker's share of the store; whoever finds all shards there closes it."""
     started = time.time()
-    store = _extract(recipe.extract, unit, device, worker, path)
+
+    def begin() -> None:
+        claims.begin_together(unit, len(committed_shards(place_at(path))) if unit.resumes() else 0, replace=replace)
+
+    store = _extract(recipe.extract, unit, device, worker, path, begin)
     if store is None:
         return
     if store.nonfinite:
@@ -113,12 +119,12 @@ def execute(recipe: Recipe, unit: Unit, path: Path | str, device: str, worker: W
 
 
 def _extract(
-    config: ExtractConfig, unit: Unit, device: str, worker: Worker, path: Path | str
+    config: ExtractConfig, unit: Unit, device: str, worker: Worker, path: Path | str, begin: Callable[[], None]
 ) -> ActivationStore | None:
     """The finished store; None while shards are left to other workers."""
     files = ModelFiles.find(config.model, config.revision)
     description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
-    unit.begin(done=len(committed_shards(place_at(path))) if unit.resumes() else 0)
+    begin()
     writer = StoreWriter.create(path, description)
     missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
     if missing:

@@ -121,7 +121,7 @@ def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[
 
 
 def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str) -> None:
-    """Score the dictionaries that are not scored, those of one hook point on one read of the rows and texts."""
+    """Score dictionaries, those of one hook point on one read of the rows and texts. work: with units that were begun."""
     if not work:
         return
     # Rows that no language model made, as those of a toy, have no cross-entropy.
@@ -130,8 +130,6 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
         model = ModelFiles.of_store(store.description).load(store.description.weight_processing, device)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
-        for _, unit in items:
-            unit.begin()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
         measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, device)
         losses = _losses(recipe.score, store, hook_point, dictionaries, model) if model else {}

@@ -23,7 +23,7 @@ import torch
 from pipeline.config import Config, UserError, validated
 from pipeline.progress import progress
 from pipeline.recipe import set_value, settings_json
-from pipeline.units import Unit, pending
+from pipeline.units import Claims, Unit
 from stores.manifest import commit_json, read_json
 
 VERSION = 3
@@ -86,10 +86,13 @@ def run(names: Sequence[str], runs: Path, sets: Sequence[str] = (), quick: bool 
     for name, settings in settings_of(names, sets, quick).items():
         inputs = module(name).inputs(settings)
         work.append((settings, Unit("toy", name, folder / name, VERSION, settings_json(settings), inputs)))
-    left = pending([unit for _, unit in work], replace)
-    _execute([(settings, unit) for settings, unit in work if unit in left])
+    did = False
+    with Claims(folder) as claims:
+        for units in claims.rounds([[unit for _, unit in work]], replace):
+            did = did or bool(units)
+            _execute([(settings, unit) for settings, unit in work if unit in units])
     _index(folder)
-    return bool(left)
+    return did
 
 
 def _execute(work: list[tuple[Config, Unit]]) -> None:
@@ -100,7 +103,6 @@ def _execute(work: list[tuple[Config, Unit]]) -> None:
     started = time.time()
     tasks: list[tuple[Config, Unit, str]] = []
     for settings, unit in work:
-        unit.begin()
         missing = [part for part in _parts(settings, unit) if not (unit.folder / f"{part}.json").exists()]
         tasks += [(settings, unit, part) for part in missing]
         if not missing:

@@ -54,18 +54,18 @@ def last(file: Path) -> dict[str, Any]:
 
 
 class _Lines:
+    """The file is another one from each start on: a process that lost the unit while it stood still writes to the old."""
+
     def __init__(self, file: Path, after_step: int) -> None:
-        self.file = file
-        if file.exists():
-            kept = [json.dumps(record) + "\n" for record in records(file) if record["step"] <= after_step]
-            commit_bytes(file, "".join(kept).encode())
+        kept = [json.dumps(record) + "\n" for record in records(file) if record["step"] <= after_step]
+        commit_bytes(file, "".join(kept).encode())
+        self.file = file.open("a", encoding="utf-8", buffering=1)
 
     def write(self, record: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self.file.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
-        """Nothing is open."""
+        self.file.close()
 
 
 class _TensorBoard:

@@ -22,7 +22,7 @@ from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
-from pipeline.units import Unit
+from pipeline.units import Claims, Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 
@@ -86,13 +86,14 @@ def execute(
     work: list[tuple[DictionaryPlan, Unit]],
     weights: Callable[[], Weights],
     device: str,
+    claims: Claims,
     ranks: Ranks = ALONE,
-) -> None:
-    """Make the dictionaries that are not there, those of one hook point on one read of the store.
+) -> list[str]:
+    """Make dictionaries, those of one hook point on one read of the store.
 
-    weights: of the model that the store was made from, for those who ask. ranks: the processes that call this together;
-    the first of them writes.
-    Raises RuntimeError, when all others are done: some diverged.
+    work: with units that were begun. weights: of the model that the store was made from, for those who ask. claims: whose
+    the units are. ranks: the processes that call this together; the first of them writes.
+    Returns a line for each that diverged.
     """
     diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
@@ -102,18 +103,14 @@ def execute(
             if ranks.rank == 0:
                 _fit(recipe, store, source, plan, unit, device)
             del items[plan.name]
-        if ranks.rank == 0:
-            for _, unit in items.values():
-                unit.begin()
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
-            diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device).run(start)
+            diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device, claims).run(start)
         if ranks.rank == 0 and items:
             from pipeline.train.pictures import draw  # imported late: it takes a second
 
             draw(next(iter(items.values()))[1].folder.parent, hook_point)
-    if diverged:
-        raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
+    return diverged
 
 
 def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit) -> dict[str, Any]:
@@ -134,7 +131,6 @@ def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, un
 def _fit(recipe: Recipe, store: ActivationStore, source: Source, plan: DictionaryPlan, unit: Unit, device: str) -> None:
     fit, started = METHODS[plan.method].fit, time.time()
     assert fit is not None
-    unit.begin()
     fit(plan.config, source, _provenance(recipe, store, plan, unit)).save(unit.folder)
     unit.finish(device, time.time() - started)
 
@@ -189,8 +185,9 @@ class _Group:
         source: Source,
         items: dict[str, tuple[DictionaryPlan, Unit]],
         device: str,
+        claims: Claims,
     ) -> None:
-        self.recipe, self.store, self.items, self.device = recipe, store, items, device
+        self.recipe, self.store, self.items, self.device, self.claims = recipe, store, items, device, claims
         self.ranks, self.first = source.ranks, source.ranks.rank == 0
         self.hook_point = source.hook_point
         self.learners: dict[str, Learner] = {}  # those that have not diverged
@@ -228,7 +225,7 @@ class _Group:
             rank=self.ranks.rank if self.ranks.splits_rows else 0,
             world_size=self.ranks.size if self.ranks.splits_rows else 1,
         )
-        saved_at = time.time()
+        saved_at = time.monotonic()
         tokens_per_step = config.batch_size * len(self.learners)
         with progress(
             total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
@@ -241,14 +238,15 @@ class _Group:
                 if report.step % _LOG_EVERY == 0 or last:
                     self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
                     self._log(report.step, report.metrics)
-                    due = self.ranks.agreed(due or time.time() - saved_at > config.checkpoint_every_s)
+                    due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
                 if due and not last:
                     self._save(report.step)
-                    saved_at = time.time()
+                    saved_at = time.monotonic()
                 if not self.learners:
                     break
         for log in [log for own in self.logs.values() for log in own]:
             log.close()
+        self._leave_lost()
         self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
         for name, learner in self.learners.items():
             plan, unit = self.items[name]
@@ -270,7 +268,14 @@ class _Group:
             self.diverged.append(f"{name} at {self.hook_point} diverged before step {step}, {kept}")
             tqdm.write(self.diverged[-1])
 
+    def _leave_lost(self) -> None:
+        """Leave those to their new owners that another process took over while this one stood still."""
+        for name in self.ranks.decided(lambda: [n for n in self.learners if not self.claims.holds(self.items[n][1])]):
+            del self.learners[name]
+            tqdm.write(f"{name} at {self.hook_point} is left to the process that took it over")
+
     def _save(self, step: int) -> None:
+        self._leave_lost()
         states = {name: learner.state() for name, learner in self.learners.items()}
         self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
         if not self.first:

@@ -1,9 +1,10 @@
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import UserError
-from pipeline.units import Unit, pending
+from pipeline.units import Claims, Unit, pending
 
 
 def unit(folder: Path, k: int = 32, store: str = "aa" * 32) -> Unit:
@@ -41,18 +42,126 @@ def test_a_refusal_changes_nothing_and_replace_removes_only_what_conflicts(tmp_p
     assert old.state() == "done"
     assert pending(wanted, replace=True) == wanted[1:]
     assert old.state() == "done"  # nothing is removed before it begins
-    wanted[1].begin()
+    wanted[1].begin(replace=True)
     assert wanted[1].state() == "started"
     assert kept.state() == "done"
+    wanted[1].finish("cpu", 1.0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "old"]
 
 
-def test_beginning_removes_what_lies_there_without_a_plan_and_keeps_what_it_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_without_a_plan_is_refused_and_kept(tmp_path: Path, replace: bool) -> None:
     one = unit(tmp_path / "u")
-    (one.folder / "checkpoints").mkdir(parents=True)
-    (one.folder / "checkpoints" / "step-000000007.safetensors").write_bytes(b"of other settings")
+    kept = one.folder / "checkpoints" / "step-000000007.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"of nobody knows what")
+    with pytest.raises(UserError, match="u holds checkpoints and no plan.json"):
+        pending([one], replace)
+    with pytest.raises(UserError, match="holds checkpoints and no plan.json"):
+        one.begin(replace=replace)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]
+
+
+@pytest.mark.parametrize("plan", ["", "[]", "{}", '{"key": 1, "settings": 2, "inputs": {}}'])
+def test_a_damaged_plan_is_named_and_nothing_is_removed(tmp_path: Path, plan: str) -> None:
+    one = unit(tmp_path / "u")
+    one.folder.mkdir()
+    (one.folder / "plan.json").write_text(plan)
+    with pytest.raises(UserError, match=r"plan.json is damaged, .* move the folder away, or use --name"):
+        pending([one], replace=True)
+    assert (one.folder / "plan.json").read_text() == plan
+
+
+def test_what_is_resumed_is_kept_and_a_process_that_died_before_its_plan_is_no_stranger(tmp_path: Path) -> None:
+    one = unit(tmp_path / "u")
+    one.folder.mkdir()
+    (one.folder / f".plan.json.{'a' * 32}.partial").write_bytes(b"{")
     one.begin()
-    assert not (one.folder / "checkpoints").exists()
     (one.folder / "checkpoints").mkdir()
     one.begin(done=7)
     assert (one.folder / "checkpoints").exists()
+
+
+def test_what_is_replaced_lies_aside_until_its_successor_is_whole(tmp_path: Path) -> None:
+    old = unit(tmp_path / "u")
+    old.begin()
+    (old.folder / "weights").write_bytes(b"old")
+    mine = tmp_path / ".u.notes.replaced"
+    mine.mkdir()
+    new = unit(tmp_path / "u", k=64)
+    new.begin(replace=True)
+    assert [p.read_bytes() for p in tmp_path.glob(".u.*.replaced/weights")] == [b"old"]
+    unit(tmp_path / "u", k=64).begin()  # the first process died, another goes on
+    new.finish("cpu", 1.0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".u.notes.replaced", "u"]
+
+
+def test_what_a_replacement_left_is_swept_later_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit(tmp_path / "u").begin()
+    new = unit(tmp_path / "u", k=64)
+    new.begin(replace=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Unit, "sweep", lambda self: None)  # killed after its manifest
+        new.finish("cpu", 1.0)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert pending([new], replace=False) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["u"]
+
+
+def test_a_link_in_a_units_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "u").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="another file in its place"):
+        unit(tmp_path / "run" / "u").begin()
+
+
+def test_a_claimed_unit_is_nobody_elses_until_it_is_given_back(tmp_path: Path) -> None:
+    units = [unit(tmp_path / name) for name in "ab"]
+    with Claims(tmp_path) as one, Claims(tmp_path) as two:
+        assert one.claim(units[:1]) == units[:1]
+        assert two.claim(units) == units[1:]
+        one.give_back(units[0])
+        assert two.claim(units[:1]) == units[:1]
+        units[0].finish("cpu", 1.0)
+        two.give_back(units[0])
+        assert one.claim(units) == []
+
+
+def test_rounds_wait_for_others_and_take_over_what_they_leave(tmp_path: Path) -> None:
+    units = [unit(tmp_path / name) for name in "abc"]
+    with Claims(tmp_path) as one, Claims(tmp_path) as two:
+        assert one.claim(units[:2]) == units[:2]
+        rounds = two.rounds([units[:2], units[2:]])
+        assert next(rounds) == units[2:]  # other work first
+        units[2].finish("cpu", 1.0)
+        assert next(rounds) == []
+        units[0].finish("cpu", 1.0)
+        one.give_back(units[0])
+        one.give_back(units[1])  # diverged, or the process is gone
+        assert next(rounds) == units[1:2]
+        assert list(rounds) == []  # it came once; who could not finish it says so
+
+
+def begin_at_once(folder: Path, i: int, start) -> None:
+    for turn in range(40):
+        start.wait()
+        with Claims(folder) as claims:
+            for mine in claims.rounds([[unit(folder / f"{turn}" / name) for name in "ab"]]):
+                for one in mine:
+                    with (one.folder / "made").open("x") as file:  # by one process alone
+                        file.write(f"{i}")
+                    one.finish("cpu", 0.0)
+
+
+def test_forty_starts_of_four_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+    context = get_context("spawn")
+    start = context.Barrier(4)
+    processes = [context.Process(target=begin_at_once, args=(tmp_path, i, start)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    units = [unit(tmp_path / f"{turn}" / name) for turn in range(40) for name in "ab"]
+    assert all(one.state() == "done" and (one.folder / "made").exists() for one in units)
