@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.claims import Claims
 from pipeline.config import UserError
 from pipeline.extract import stage as extract
 from pipeline.extract.language_model import LanguageModel, ModelFiles
@@ -14,7 +15,7 @@ from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.train import stage as train
 from pipeline.train.ranks import Ranks
-from pipeline.units import Claims, Unit, pending
+from pipeline.units import Unit, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter
@@ -176,7 +177,7 @@ def status(run: Run) -> list[Progress]:
     work = train.plan(run.recipe, run.folder, store)
     rows += [_progress(unit, *train.how_far(plan, unit, run.recipe.train)) for plan, unit in work]
     for plan, unit in work:
-        if (unit.folder / "manifest.json").exists():
+        if unit.state() == "done":
             scored = score.plan(run.recipe.score, run.folder, store, _subjects(plan, unit, store))
             rows += [_progress(u, 0, 1, "dictionary", u.folder) for _, u in scored]
         else:

@@ -1,7 +1,8 @@
 """Units of work: a folder that is a pure function of its settings and inputs, and knows whether it is done.
 
     plan.json       written first: key, settings, inputs
-    manifest.json   written last: the plan, package versions, device, wall time, headline numbers
+    manifest.json   written last: the plan, the size and sha256 of every file, package versions, device, wall time,
+                    headline numbers
 
 Same key and manifest there: done. Same key, no manifest: it resumes. Another key: a conflict, told to the user. No plan:
 it is not ours, and refused. A process claims a unit before it begins; what it replaces is moved aside, and removed
@@ -9,25 +10,24 @@ when the successor is whole.
 """
 
 import importlib.metadata
+import os
 import platform
 import re
+import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 
 from pipeline.config import UserError
-from stores.lease import Leases
-from stores.manifest import commit_json, digest, fsync_path, is_partial, read_json, sweep_partial
-from stores.place import Folder
+from stores.manifest import commit_json, digest, file_digest, fsync_path, is_partial, read_json, sweep_partial
 
 State = Literal["new", "started", "done"]
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _PACKAGES = ("unmix", "torch", "numpy", "transformers", "zarr", "safetensors", "scikit-learn")
 
 
@@ -65,8 +65,7 @@ class Unit:
         if found is None:
             if strange := self._strange():
                 raise UserError(
-                    f"{self.folder} holds {strange} and no plan.json, so it is not known whose it is: move the folder "
-                    f"away, or use --name for another run folder"
+                    f"{self.folder} holds {strange} and no plan.json, so it is not known whose it is: {self._way_out()}"
                 )
             return "new"
         if found["key"] != self.key:
@@ -75,23 +74,30 @@ class Unit:
                 f"{self.folder} was made with other settings: {differences}. Use --replace to make it again, "
                 f"or --name for another run folder"
             )
-        return "done" if (self.folder / "manifest.json").exists() else "started"
+        return "done" if self._whole() else "started"
+
+    def _whole(self) -> bool:
+        """Whether all is there that the manifest tells of, in its size: what is missing or cut is made again."""
+        manifest = json_object(self.folder / "manifest.json")
+        files = manifest.get("files") if manifest else None
+        return isinstance(files, dict) and all(
+            (path := self.folder / name).is_file() and path.stat().st_size == n_bytes
+            for name, (n_bytes, _) in files.items()
+        )
 
     def _found(self) -> dict[str, Any] | None:
         plan_file = self.folder / "plan.json"
-        try:
-            found = read_json(plan_file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            found = None
         parts = ("settings", "inputs")
-        if not isinstance(found, dict) or "key" not in found or not all(isinstance(found.get(p), dict) for p in parts):
-            raise UserError(
-                f"{plan_file} is damaged, so it is not known what {self.folder} holds: move the folder away, or use --name "
-                f"for another run folder"
-            )
-        return found
+        for found in (json_object(plan_file), json_object(self.folder / "manifest.json")):  # which holds the plan too
+            if found and "key" in found and all(isinstance(found.get(part), dict) for part in parts):
+                return found
+        if plan_file.exists():
+            raise UserError(f"{plan_file} is damaged, so it is not known what lies beside it: {self._way_out()}")
+        return None
+
+    def _way_out(self) -> str:
+        folder = shlex.quote(str(self.folder))
+        return f"run `mv {folder} {folder}.aside`, or use --name for another run folder"
 
     def replaceable(self) -> bool:
         """Whether the folder holds work of this stage with other settings, for --replace to make again."""
@@ -146,10 +152,12 @@ class Unit:
     def finish(self, device: str, wall_s: float) -> None:
         """Write the manifest; sweep what killed processes left half-written."""
         sweep_partial(self.folder)
+        files = {path.relative_to(self.folder).as_posix(): path for path in _results(self.folder)}
         commit_json(
             self.folder / "manifest.json",
             {
                 **self.plan,
+                "files": {name: [path.stat().st_size, file_digest(path)] for name, path in files.items()},
                 "headline": self.headline,
                 "versions": versions(),
                 "device": torch.cuda.get_device_name()
@@ -161,6 +169,55 @@ class Unit:
         )
         (self.folder / "started.json").unlink(missing_ok=True)
         self.sweep()
+
+
+_STATE = {"plan.json", "manifest.json", "manifest.withdrawn", "started.json"}
+_NO_RESULT = {"checkpoints", "tensorboard", "wandb"}  # folders; a store has a manifest of its own
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    """The files of a unit that its manifest vouches for, in a fixed order."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name not in _NO_RESULT and path.suffix != ".zarr":
+            yield from _results(path)
+        elif path.is_file() and path.name not in _STATE and not is_partial(path.name):
+            yield path
+
+
+def damage(folder: Path) -> Iterator[str]:
+    """A line for each file of a unit that is not as its manifest says. Nothing for a folder without a manifest.
+
+    Reads every byte.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return
+    files = (json_object(path) or {}).get("files")
+    if not isinstance(files, dict):
+        yield f"{path} is damaged"
+        return
+    for name, (n_bytes, sha256) in files.items():
+        file = folder / name
+        if not file.is_file():
+            yield f"{file} is missing"
+        elif file.stat().st_size != n_bytes:
+            yield f"{file} is {file.stat().st_size} bytes, expected {n_bytes} bytes"
+        elif file_digest(file) != sha256:
+            yield f"{file} was altered: its sha256 is not the one in manifest.json"
+
+
+def take_back(folder: Path) -> None:
+    """Unmake a unit's manifest, so that its stage makes the unit again."""
+    os.replace(folder / "manifest.json", folder / "manifest.withdrawn")
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None: no such file, or nothing like it in it."""
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def versions() -> dict[str, str]:
@@ -190,82 +247,6 @@ def pending(units: Iterable[Unit], replace: bool) -> list[Unit]:
                 raise
             left.append(unit)
     return left
-
-
-class Claims:
-    """The units that this process works on. No two processes work on one at a time, on whichever machines they run.
-
-    A context manager: at its end all are given back.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._leases = Leases(Folder(run))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._leases.close()
-
-    def claim(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
-        """Begin those of the units that are not done and that no other process works on; they are this one's now."""
-        return [unit for unit in pending(units, replace) if self._claimed(unit, replace)]
-
-    def _claimed(self, unit: Unit, replace: bool) -> bool:
-        key = self._key(unit)
-        if not self._leases.acquire(key):
-            return False
-        if pending([unit], replace):
-            unit.begin(replace=replace)
-            return True
-        self._leases.release(key)  # the process that had it has just finished it
-        return False
-
-    def begin_together(self, unit: Unit, done: int = 0, *, replace: bool = False) -> None:
-        """Begin a unit that several processes work on at a time; its parts have leases of their own."""
-        while not self._leases.acquire(self._key(unit)):
-            time.sleep(_FIRST_PAUSE_S)
-        unit.begin(done, replace=replace)
-        self.give_back(unit)
-
-    def holds(self, unit: Unit) -> bool:
-        """Whether the unit is still this process's: one that stood still for long may have lost it to another."""
-        return self._leases.holds(self._key(unit))
-
-    def give_back(self, unit: Unit) -> None:
-        """Let others have the unit, done or not."""
-        self._leases.release(self._key(unit))
-
-    def _key(self, unit: Unit) -> str:
-        return f"{unit.stage} {unit.name[:100]} {digest(unit.folder.relative_to(self.run).as_posix())[:16]}"
-
-    def rounds(self, groups: Sequence[Sequence[Unit]], replace: bool = False) -> Iterator[list[Unit]]:
-        """Units to work on, of one group at a time, until all are done. What others work on is waited for, and claimed
-        when they give it back or are gone; while there is nothing else to do, empty lists come. Each unit comes once,
-        and is given back when the next list is asked for, done or not."""
-        over: set[Path] = set()
-        pause_s = _FIRST_PAUSE_S
-        while left := [
-            own for group in groups if (own := [u for u in pending(group, replace) if u.folder not in over])
-        ]:
-            found = False
-            for group in left:
-                if mine := self.claim(group, replace):
-                    found = True
-                    yield mine
-                    over |= {unit.folder for unit in mine if self.holds(unit)}
-                    for unit in mine:
-                        self.give_back(unit)
-            if not found:
-                if pause_s == _FIRST_PAUSE_S:
-                    n = sum(map(len, left))
-                    print(
-                        f"waiting for {left[0][0].name}{f' and {n - 1} more' if n > 1 else ''}: another process is at it"
-                    )
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                yield []
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any], stage: str) -> list[str]:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.claims import Claims
 from pipeline.config import UserError
 from pipeline.extract import text
 from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
-from pipeline.units import Claims, Unit
+from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import Description, StoreError, describe_nonfinite

@@ -20,10 +20,11 @@ from typing import Any, Protocol, cast
 
 import torch
 
+from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.progress import progress
 from pipeline.recipe import set_value, settings_json
-from pipeline.units import Claims, Unit
+from pipeline.units import Unit, json_object
 from stores.manifest import commit_json, read_json
 
 VERSION = 3
@@ -103,7 +104,7 @@ def _execute(work: list[tuple[Config, Unit]]) -> None:
     started = time.time()
     tasks: list[tuple[Config, Unit, str]] = []
     for settings, unit in work:
-        missing = [part for part in _parts(settings, unit) if not (unit.folder / f"{part}.json").exists()]
+        missing = [part for part in _parts(settings, unit) if json_object(unit.folder / f"{part}.json") is None]
         tasks += [(settings, unit, part) for part in missing]
         if not missing:
             _finish(settings, unit, started)

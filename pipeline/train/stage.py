@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pipeline.claims import Claims
 from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
@@ -22,7 +23,7 @@ from pipeline.train.loop import train
 from pipeline.train.methods import METHODS, Learner
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
-from pipeline.units import Claims, Unit
+from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 

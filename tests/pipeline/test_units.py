@@ -1,10 +1,11 @@
-from multiprocessing import get_context
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import UserError
-from pipeline.units import Claims, Unit, pending
+from pipeline.units import Unit, damage, pending, take_back
 
 
 def unit(folder: Path, k: int = 32, store: str = "aa" * 32) -> Unit:
@@ -67,7 +68,7 @@ def test_a_damaged_plan_is_named_and_nothing_is_removed(tmp_path: Path, plan: st
     one = unit(tmp_path / "u")
     one.folder.mkdir()
     (one.folder / "plan.json").write_text(plan)
-    with pytest.raises(UserError, match=r"plan.json is damaged, .* move the folder away, or use --name"):
+    with pytest.raises(UserError, match=r"plan.json is damaged, .*: run `mv .*u .*u.aside`, or use --name"):
         pending([one], replace=True)
     assert (one.folder / "plan.json").read_text() == plan
 
@@ -116,52 +117,39 @@ def test_a_link_in_a_units_place_is_refused(tmp_path: Path) -> None:
         unit(tmp_path / "run" / "u").begin()
 
 
-def test_a_claimed_unit_is_nobody_elses_until_it_is_given_back(tmp_path: Path) -> None:
-    units = [unit(tmp_path / name) for name in "ab"]
-    with Claims(tmp_path) as one, Claims(tmp_path) as two:
-        assert one.claim(units[:1]) == units[:1]
-        assert two.claim(units) == units[1:]
-        one.give_back(units[0])
-        assert two.claim(units[:1]) == units[:1]
-        units[0].finish("cpu", 1.0)
-        two.give_back(units[0])
-        assert one.claim(units) == []
+def finished(folder: Path) -> Unit:
+    one = unit(folder)
+    one.begin()
+    (folder / "output").mkdir()
+    for name in ("weights", "output/weights"):
+        (folder / name).write_bytes(name.encode() * 9)
+    one.finish("cpu", 1.0)
+    assert one.state() == "done"
+    return one
 
 
-def test_rounds_wait_for_others_and_take_over_what_they_leave(tmp_path: Path) -> None:
-    units = [unit(tmp_path / name) for name in "abc"]
-    with Claims(tmp_path) as one, Claims(tmp_path) as two:
-        assert one.claim(units[:2]) == units[:2]
-        rounds = two.rounds([units[:2], units[2:]])
-        assert next(rounds) == units[2:]  # other work first
-        units[2].finish("cpu", 1.0)
-        assert next(rounds) == []
-        units[0].finish("cpu", 1.0)
-        one.give_back(units[0])
-        one.give_back(units[1])  # diverged, or the process is gone
-        assert next(rounds) == units[1:2]
-        assert list(rounds) == []  # it came once; who could not finish it says so
+@pytest.mark.parametrize("name", ["weights", "output/weights", "manifest.json"])
+@pytest.mark.parametrize("hurt", [lambda p: p.unlink(), lambda p: p.write_bytes(b""), lambda p: os.truncate(p, 7)])
+def test_a_unit_of_which_something_is_missing_or_cut_is_not_done(tmp_path: Path, name: str, hurt: Callable) -> None:
+    one = finished(tmp_path / "u")
+    hurt(one.folder / name)
+    assert one.state() == "started"
 
 
-def begin_at_once(folder: Path, i: int, start) -> None:
-    for turn in range(40):
-        start.wait()
-        with Claims(folder) as claims:
-            for mine in claims.rounds([[unit(folder / f"{turn}" / name) for name in "ab"]]):
-                for one in mine:
-                    with (one.folder / "made").open("x") as file:  # by one process alone
-                        file.write(f"{i}")
-                    one.finish("cpu", 0.0)
+def test_an_altered_file_is_named_and_taken_back(tmp_path: Path) -> None:
+    one = finished(tmp_path / "u")
+    assert list(damage(one.folder)) == []
+    (one.folder / "weights").write_bytes(b"Weights" * 9)
+    assert [line.split(": ")[0] for line in damage(one.folder)] == [f"{one.folder / 'weights'} was altered"]
+    take_back(one.folder)
+    assert one.state() == "started"
 
 
-def test_forty_starts_of_four_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
-    context = get_context("spawn")
-    start = context.Barrier(4)
-    processes = [context.Process(target=begin_at_once, args=(tmp_path, i, start)) for i in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    units = [unit(tmp_path / f"{turn}" / name) for turn in range(40) for name in "ab"]
-    assert all(one.state() == "done" and (one.folder / "made").exists() for one in units)
+def test_a_lost_or_damaged_plan_of_a_finished_unit_is_read_from_its_manifest(tmp_path: Path) -> None:
+    one = finished(tmp_path / "u")
+    (one.folder / "plan.json").write_text("{")
+    assert one.state() == "done"
+    (one.folder / "plan.json").unlink()
+    assert one.state() == "done"
+    with pytest.raises(UserError, match="32 → 64"):
+        unit(one.folder, k=64).state()

@@ -1,0 +1,86 @@
+"""Who works on a unit: claims, by which no two processes work on one at a time, on whichever machines they run."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.units import Unit, pending
+from stores.lease import Leases
+from stores.manifest import digest
+from stores.place import Folder
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+
+
+class Claims:
+    """The units that this process works on. A context manager: at its end all are given back."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._leases = Leases(Folder(run))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._leases.close()
+
+    def claim(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
+        """Begin those of the units that are not done and that no other process works on; they are this one's now."""
+        return [unit for unit in pending(units, replace) if self._claimed(unit, replace)]
+
+    def _claimed(self, unit: Unit, replace: bool) -> bool:
+        key = self._key(unit)
+        if not self._leases.acquire(key):
+            return False
+        if pending([unit], replace):
+            unit.begin(replace=replace)
+            return True
+        self._leases.release(key)  # the process that had it has just finished it
+        return False
+
+    def begin_together(self, unit: Unit, done: int = 0, *, replace: bool = False) -> None:
+        """Begin a unit that several processes work on at a time; its parts have leases of their own."""
+        while not self._leases.acquire(self._key(unit)):
+            time.sleep(_FIRST_PAUSE_S)
+        unit.begin(done, replace=replace)
+        self.give_back(unit)
+
+    def holds(self, unit: Unit) -> bool:
+        """Whether the unit is still this process's: one that stood still for long may have lost it to another."""
+        return self._leases.holds(self._key(unit))
+
+    def give_back(self, unit: Unit) -> None:
+        """Let others have the unit, done or not."""
+        self._leases.release(self._key(unit))
+
+    def _key(self, unit: Unit) -> str:
+        return f"{unit.stage} {unit.name[:100]} {digest(unit.folder.relative_to(self.run).as_posix())[:16]}"
+
+    def rounds(self, groups: Sequence[Sequence[Unit]], replace: bool = False) -> Iterator[list[Unit]]:
+        """Units to work on, of one group at a time, until all are done. What others work on is waited for, and claimed
+        when they give it back or are gone; while there is nothing else to do, empty lists come. Each unit comes once,
+        and is given back when the next list is asked for, done or not."""
+        over: set[Path] = set()
+        pause_s = _FIRST_PAUSE_S
+        while left := [
+            own for group in groups if (own := [u for u in pending(group, replace) if u.folder not in over])
+        ]:
+            found = False
+            for group in left:
+                if mine := self.claim(group, replace):
+                    found = True
+                    yield mine
+                    over |= {unit.folder for unit in mine if self.holds(unit)}
+                    for unit in mine:
+                        self.give_back(unit)
+            if not found:
+                if pause_s == _FIRST_PAUSE_S:
+                    n = sum(map(len, left))
+                    print(
+                        f"waiting for {left[0][0].name}{f' and {n - 1} more' if n > 1 else ''}: another process is at it"
+                    )
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                yield []
