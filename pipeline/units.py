@@ -89,7 +89,8 @@ class Unit:
         plan_file = self.folder / "plan.json"
         parts = ("settings", "inputs")
         for found in (json_object(plan_file), json_object(self.folder / "manifest.json")):  # which holds the plan too
-            if found and "key" in found and all(isinstance(found.get(part), dict) for part in parts):
+            ours = found and (found.get("stage"), found.get("name")) == (self.stage, self.name)
+            if found and ours and "key" in found and all(isinstance(found.get(part), dict) for part in parts):
                 return found
         if plan_file.exists():
             raise UserError(f"{plan_file} is damaged, so it is not known what lies beside it: {self._way_out()}")
@@ -100,12 +101,12 @@ class Unit:
         return f"run `mv {folder} {folder}.aside`, or use --name for another run folder"
 
     def replaceable(self) -> bool:
-        """Whether the folder holds work of this stage with other settings, for --replace to make again."""
+        """Whether the folder holds this unit, for --replace to make again."""
         try:
             found = self._found()
         except UserError:
             return False
-        return found is not None and found.get("stage") == self.stage
+        return found is not None
 
     def _strange(self) -> str | None:
         """Something in the folder, or in its place, that no process leaves behind that died before it had a plan."""

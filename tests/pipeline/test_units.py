@@ -63,7 +63,10 @@ def test_a_folder_without_a_plan_is_refused_and_kept(tmp_path: Path, replace: bo
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]
 
 
-@pytest.mark.parametrize("plan", ["", "[]", "{}", '{"key": 1, "settings": 2, "inputs": {}}'])
+OTHER = '{"stage": "extract", "name": "activations", "key": "1", "settings": {}, "inputs": {}}'
+
+
+@pytest.mark.parametrize("plan", ["", "[]", "{}", OTHER, '{"key": 1, "settings": 2, "inputs": {}}'])
 def test_a_damaged_plan_is_named_and_nothing_is_removed(tmp_path: Path, plan: str) -> None:
     one = unit(tmp_path / "u")
     one.folder.mkdir()

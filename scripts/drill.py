@@ -1,0 +1,522 @@
+"""The failure drill: faults in every stage, then what the messages say to do, until the run is whole or nothing helps.
+
+    python -m scripts.drill [--n 300] [--seed 0] [--only NAME]
+
+Each fault hits a copy of a run at some stage of its life. Then the drill does what a user would: it runs `unmix run`
+again, and where that fails, the command in the message. The end must be the run that nothing disturbed: the store's
+digest, every dictionary's weights, every score. The table and runs/bench/drill.json say for each kind of fault how often it was
+tried, what was lost, which ends were wrong and where no command led on.
+
+Commands run in processes of their own, forked from this one, which has the libraries loaded: 300 faults are a thousand
+commands, and loading takes longer than most of them.
+"""
+
+import argparse
+import errno
+import json
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "COLUMNS": "200"}
+
+import torch
+
+from scripts.bench import report
+from stores import ActivationStore
+
+torch.set_num_threads(1)
+
+HOOKS = ("blocks.1.hook_resid_post", "blocks.0.mlp.hook_post")
+RECIPE = f"""
+[extract]
+model = "model"
+hook_points = {json.dumps(HOOKS)}
+context = 32
+n_rows = 3000
+chunk_rows = 155
+shard_chunks = 2
+batch_sequences = 16
+heldout_fraction = 0.1
+dtype = "float32"
+text = {{ source = "files", path = "text" }}
+[train]
+batch_size = 128
+n_tokens = 6400
+checkpoint_every_steps = 10
+[train.topk]
+d_sae = 48
+k = 4
+seed = [0, 1]
+[train.relu_l1]
+d_sae = 48
+[train.pca]
+[score]
+n_sequences = 8
+at_l0 = [4]
+"""
+LIMIT_S = 120
+HOPS = 4  # commands that a user may have to run one after another
+Point = tuple[str, str, int]  # (event, pattern of the path, which of them)
+
+
+@dataclass
+class Child:
+    """A command in a forked process. limit_bytes: of its address space, above what it has when it starts."""
+
+    arguments: list[str]
+    folder: Path
+    hooks: list[Callable[[], None]] = field(default_factory=list)
+
+    def start(self) -> "Child":
+        self.out = tempfile.TemporaryFile()  # noqa: SIM115
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run()
+        return self
+
+    def _run(self) -> None:
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            os.chdir(self.folder)
+            for stream in (1, 2):
+                os.dup2(self.out.fileno(), stream)
+            for hook in self.hooks:
+                hook()
+            sys.argv = ["unmix", *self.arguments]
+            from pipeline.cli import main
+
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self) -> tuple[int | None, str]:
+        """(exit code, negative for a signal; None: it hung), what it said."""
+        limit = time.monotonic() + LIMIT_S
+        code = None
+        while time.monotonic() < limit:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                break
+            time.sleep(0.01)
+        else:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.out.seek(0)
+        said = self.out.read().decode(errors="replace")
+        self.out.close()
+        return code, said
+
+
+def run(folder: Path, *arguments: str, hooks: list[Callable[[], None]] | None = None) -> tuple[int | None, str]:
+    return Child(list(arguments), folder, hooks or []).start().wait()
+
+
+# What goes wrong inside a process: at the n-th event that matches.
+
+
+def at(point: Point, happen: Callable[[str], None]) -> Callable[[], None]:
+    """A hook that makes something happen at a point: event "name", as a file gets its name; "write", as one is opened
+    for writing; "read", as one is opened for reading."""
+    kind, pattern, left = point
+
+    def install() -> None:
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal left
+            path = _path(kind, event, arguments)
+            if path is not None and fnmatch(path, pattern):
+                left -= 1
+                if left == 0:
+                    happen(path)
+
+        sys.addaudithook(watch)
+
+    return install
+
+
+def _path(kind: str, event: str, arguments: tuple[Any, ...]) -> str | None:
+    if kind == "name" and event in ("os.rename", "os.link"):
+        return os.path.abspath(str(arguments[1]))
+    if kind in ("read", "write") and event == "open" and isinstance(arguments[0], str | Path):
+        writes = bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        return os.path.abspath(str(arguments[0])) if writes == (kind == "write") else None
+    return None
+
+
+def die(path: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stand_still(path: str) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def failing(code: int) -> Callable[[str], None]:
+    def fail(path: str) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    return fail
+
+
+def always_failing(code: int, pattern: str) -> Callable[[], None]:
+    def install() -> None:
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            path = _path("write", event, arguments)
+            if path is not None and fnmatch(path, pattern):
+                raise OSError(code, os.strerror(code), path)
+
+        sys.addaudithook(watch)
+
+    return install
+
+
+def slow_fsync() -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        time.sleep(0.1)
+        real(descriptor)
+
+    os.fsync = fsync
+
+
+def jumping_clock() -> None:
+    real, calls = time.time, 0
+
+    def jump() -> float:
+        nonlocal calls
+        calls += 1
+        return real() + (-1) ** calls * 86_400 * (calls % 7)
+
+    time.time = jump
+
+
+def hasty() -> None:
+    """Who is silent for a second is taken to be gone."""
+    from stores.lease import Leases
+
+    Leases.__init__.__kwdefaults__.update(beat_s=0.1, lease_s=1.0)
+
+
+def little_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
+
+
+# What goes wrong with files that lie there.
+
+
+def truncate(path: Path, rng: random.Random) -> None:
+    os.truncate(path, rng.randrange(max(1, path.stat().st_size)))
+
+
+def empty(path: Path, rng: random.Random) -> None:
+    os.truncate(path, 0)
+
+
+def alter(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+
+
+def delete(path: Path, rng: random.Random) -> None:
+    path.unlink()
+
+
+def exchange(path: Path, rng: random.Random) -> None:
+    others = [p for p in path.parent.parent.parent.rglob(path.name) if p != path]
+    other = rng.choice(others) if others else path
+    one, two = path.read_bytes(), other.read_bytes()
+    path.write_bytes(two)
+    other.write_bytes(one)
+
+
+DAMAGES = {f.__name__: f for f in (truncate, empty, alter, delete, exchange)}
+
+
+# What a run is, and whether it is the one that nothing disturbed.
+
+
+def outcome(folder: Path, name: str) -> dict[str, str]:
+    """All that must come out the same, by name. Empty where it is not there."""
+    root, found = folder / "runs" / name, {}
+    try:
+        found["store"] = ActivationStore.open(root / "extract" / "activations.zarr").digest
+    except Exception as error:
+        found["store"] = f"none: {error}"
+    for path in sorted(root.glob("train/*/*/sae_weights.safetensors")):
+        found[str(path.relative_to(root))] = path.read_bytes().hex()
+    for path in sorted(root.glob("score/*/*/scores.json")):
+        found[str(path.relative_to(root))] = path.read_text()
+    for path in sorted(root.glob("train/*/*/metrics.jsonl")):
+        found[str(path.relative_to(root))] = path.read_text()
+    return found
+
+
+@dataclass
+class Row:
+    """One fault, and what came of it."""
+
+    fault: str
+    detail: str
+    said: list[str]
+    lost: bool = False
+    wrong: bool = False
+    dead_end: bool = False
+    traceback: bool = False
+    hops: int = 0
+
+
+def command_in(said: str, recipe: list[str]) -> list[str] | None:
+    """The command that a message names in backticks, as the shell would take it."""
+    found = re.findall(r"`((?:unmix|mv) [^`]+)`", said)
+    if not found:
+        return None
+    words = shlex.split(found[-1])
+    if words[0] == "unmix" and words[1] in ("extract", "train", "score", "run"):
+        words = [words[0], words[1], *recipe, *[w for w in words[2:] if w.startswith("--")]]
+    return words
+
+
+def recover(folder: Path, name: str, row: Row) -> None:
+    """Do what a user would, until the run is whole or the messages lead nowhere."""
+    recipe = ["drill.toml", "--name", name]
+    for _ in range(HOPS):
+        code, said = run(folder, "run", *recipe)
+        row.traceback |= "Traceback" in said
+        if code == 0:
+            return
+        row.said.append(_last(said))
+        row.hops += 1
+        words = command_in(said, recipe)
+        if words is None or code is None:
+            break
+        if words[0] == "mv":
+            subprocess.run(words, cwd=folder, check=False)
+            continue
+        code, said = run(folder, *words[1:])
+        row.traceback |= "Traceback" in said
+        if code:
+            row.said.append(_last(said))
+            if (words := command_in(said, recipe)) and words[0] == "unmix":
+                run(folder, *words[1:])
+    row.dead_end = run(folder, "run", *recipe)[0] != 0
+
+
+def _last(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else "(nothing)"
+
+
+class Drill:
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.rng = folder, random.Random(seed)
+        self.rows: list[Row] = []
+        make_inputs(folder)
+        for upto in ("extract", "train", "score"):
+            for stage in ("extract", "train", "score")[: ("extract", "train", "score").index(upto) + 1]:
+                code, said = run(folder, stage, "drill.toml", "--name", f"after-{upto}")
+                assert code == 0, said
+        self.expected = outcome(folder, "after-score")
+        run(folder, "run", "drill.toml", "--name", "names", hooks=[_listing(folder / "names.txt")])
+        self.named = [p for p in (folder / "names.txt").read_text().splitlines() if "/runs/names/" in p]
+
+    def fresh(self, after: str | None) -> str:
+        """A run folder of its own, with the stages done that come before the fault."""
+        name = "run"
+        shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
+        if after:
+            shutil.copytree(self.folder / "runs" / f"after-{after}", self.folder / "runs" / name, symlinks=True)
+        return name
+
+    def check(self, name: str, row: Row) -> None:
+        recover(self.folder, name, row)
+        found = outcome(self.folder, name)
+        row.lost = set(found) != set(self.expected) or found["store"].startswith("none")
+        row.wrong = any(found[key] != value for key, value in self.expected.items() if key in found)
+        self.rows.append(row)
+        mark = "" if not (row.lost or row.wrong or row.dead_end or row.traceback) else "   <-- " + str(row)
+        print(f"{len(self.rows):4} {row.fault}: {row.detail} {row.hops} hops{mark}", flush=True)
+
+    def inside(self, fault: str, hooks: list[Callable[[], None]], detail: str, after: str | None = None) -> None:
+        name = self.fresh(after)
+        code, said = run(self.folder, "run", "drill.toml", "--name", name, hooks=hooks)
+        row = Row(fault, detail, [f"exit {code}: {_last(said)}"], traceback="Traceback" in said)
+        self.check(name, row)
+
+    def together(self, fault: str, hooks: list[list[Callable[[], None]]], detail: str) -> None:
+        name = self.fresh(None)
+        children = [Child(["run", "drill.toml", "--name", name], self.folder, own).start() for own in hooks]
+        ends = [child.wait() for child in children]
+        row = Row(fault, detail, [f"exit {code}: {_last(said)}" for code, said in ends])
+        row.traceback = any("Traceback" in said for _, said in ends)
+        row.dead_end = any(code is None for code, _ in ends)
+        self.check(name, row)
+
+    def standing_still(self, fault: str, where: Point) -> None:
+        """A process stops, another takes its work over, then the first one wakes up."""
+        name = self.fresh(None)
+        arguments = ["run", "drill.toml", "--name", name]
+        first = Child(arguments, self.folder, [hasty, at(where, stand_still)]).start()
+        _pid, _ = os.waitpid(first.pid, os.WUNTRACED)
+        second = Child(arguments, self.folder, [hasty]).start()
+        code, said = second.wait()
+        os.kill(first.pid, signal.SIGCONT)
+        ends = [(code, said), first.wait()]
+        row = Row(fault, where[1], [f"exit {code}: {_last(said)}" for code, said in ends])
+        row.traceback = any("Traceback" in said for _, said in ends)
+        row.dead_end = any(code is None for code, _ in ends)
+        self.check(name, row)
+
+    def damaged(self, kind: str, after: str) -> None:
+        name = self.fresh(after)
+        files = sorted(p for p in (self.folder / "runs" / name).rglob("*") if p.is_file() and p.suffix != ".png")
+        path = self.rng.choice(files)
+        DAMAGES[kind](path, self.rng)
+        self.check(name, Row(kind, f"after {after}: {path.relative_to(self.folder / 'runs' / name)}", []))
+
+
+def _listing(file: Path) -> Callable[[], None]:
+    def install() -> None:
+        log = file.open("a")
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            if (path := _path("name", event, arguments)) is not None:
+                log.write(path + "\n")
+                log.flush()
+
+        sys.addaudithook(watch)
+
+    return install
+
+
+def make_inputs(folder: Path) -> None:
+    """A model of two layers, text, a recipe."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from pipeline.extract.language_model import DEMO
+    from pipeline.extract.stdlib import stdlib_files
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=4096, n_positions=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DEMO / name, folder / "model" / name)
+    (folder / "text").mkdir()
+    for i, path in enumerate(stdlib_files("heldout")[:8]):
+        (folder / "text" / f"{i}.txt").write_text(path.read_text(encoding="utf-8")[:8000])
+    (folder / "drill.toml").write_text(RECIPE)
+
+
+def faults(drill: Drill, n: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """n faults: each kind its share, their places drawn from the seed."""
+    rng = drill.rng
+    share = max(1, n // 20)
+
+    def point(kind: str = "name") -> Point:
+        path = rng.choice(drill.named).split("/runs/names/")[1]
+        pattern = re.sub(r"[0-9a-f]{32}", "*", re.sub(r"\[", "[[]", path))
+        return kind, f"*/runs/run/{pattern}", 1
+
+    def steps(fault: str, happen: Callable[[str], None], times: int) -> Iterator[tuple[str, Callable[[], None]]]:
+        for _ in range(times):
+            where = point()
+            yield fault, partial(drill.inside, fault, [at(where, happen)], where[1])
+
+    half = max(1, share // 2)
+    yield from steps("SIGKILL at a step", die, 5 * share)
+    yield from steps("disk full at a step", failing(errno.ENOSPC), 2 * share)
+    yield from steps("I/O error at a step", failing(errno.EIO), half)
+    for _ in range(share):
+        seconds = rng.uniform(0.1, 4.0)
+        fault = "SIGKILL at random"
+        yield fault, partial(drill.inside, fault, [partial(_alarm, seconds)], f"after {seconds:.2f} s")
+    for _ in range(half):
+        pattern = rng.choice(["*/runs/run/*", "*/runs/run/extract/*", "*/runs/run/train/*", "*/runs/run/score/*"])
+        yield "read-only", partial(drill.inside, "read-only", [always_failing(errno.EROFS, pattern)], pattern)
+        fault = "a clock that jumps"
+        yield fault, partial(drill.inside, fault, [jumping_clock], "by days, either way")
+        yield "memory limit", partial(drill.inside, "memory limit", [little_memory], "40 MB more than it starts with")
+        where = point()
+        fault = "stands still, loses its work"
+        yield fault, partial(drill.standing_still, fault, where)
+    for _ in range(2 * share):
+        k = rng.choice([2, 2, 3, 4, 8])
+        yield "several at once", partial(drill.together, "several at once", [[] for _ in range(k)], f"{k} processes")
+    for _ in range(half):
+        fault = "several at once, slow fsync"
+        yield fault, partial(drill.together, fault, [[slow_fsync]] * 3, "3 processes, 100 ms")
+    for _ in range(share):
+        k, where = rng.choice([2, 3, 4]), point()
+        hooks = [[at(where, die)], *[[] for _ in range(k - 1)]]
+        yield "several, one killed", partial(drill.together, "several, one killed", hooks, f"{k} processes, {where[1]}")
+    for _ in range(6 * share):
+        kind, after = rng.choice(list(DAMAGES)), rng.choice(["extract", "train", "score"])
+        yield kind, partial(drill.damaged, kind, after)
+
+
+def _alarm(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Faults, and what they cost.")
+    parser.add_argument("--n", type=int, default=300, help="how many faults, about")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="only kinds whose name begins so")
+    options = parser.parse_args()
+    import pipeline.stages
+    import pipeline.train.pictures  # noqa: F401  loaded once, here
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        drill = Drill(Path(folder), options.seed)
+        for name, fault in faults(drill, options.n):
+            if name.startswith(options.only):
+                fault()
+    table: dict[str, dict[str, int]] = {}
+    for row in drill.rows:
+        own = table.setdefault(
+            row.fault, dict.fromkeys(("faults", "lost", "wrong_digest", "dead_ends", "tracebacks"), 0)
+        )
+        for key, value in zip(own, (1, row.lost, row.wrong, row.dead_end, row.traceback), strict=True):
+            own[key] += int(value)
+    total = {key: sum(own[key] for own in table.values()) for key in next(iter(table.values()))}
+    print(f"{'fault':32}" + "".join(f"{key:>14}" for key in total))
+    for name, own in [*table.items(), ("all", total)]:
+        print(f"{name:32}" + "".join(f"{value:14}" for value in own.values()))
+    figures = {**total, "minutes": round((time.monotonic() - started) / 60, 1), "seed": options.seed, "kinds": table}
+    report("drill", figures)
+    sys.exit(any(total[key] for key in ("lost", "wrong_digest", "dead_ends", "tracebacks")))
+
+
+if __name__ == "__main__":
+    main()
