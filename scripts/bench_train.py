@@ -124,7 +124,7 @@ def _dictionary_learning(lr: float) -> Contestant:
 def _against_peers(store: ActivationStore, n_steps: int) -> dict[str, float]:
     moments = store.stats(HOOK_POINT)
     source, scale = _source(moments), moments.scale
-    heldout = torch.from_numpy(store.rows(HOOK_POINT, store.n_train_rows, store.n_rows)).float()
+    heldout = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_heldout_rows, "heldout")).float()
     mean = torch.from_numpy(moments.mean * scale).float()
     makers: dict[str, Callable[[float], Contestant]] = {
         "topk": lambda lr: _ours("topk", source, d_sae=D_SAE, k=K, lr=lr, warmup=0),

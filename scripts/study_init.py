@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def main() -> None:
         weights = ModelFiles.of_store(store.description).load
         for hook_point in store.hook_points:
             source = source_of_store(run.recipe.train, store, hook_point, weights)
-            heldout = torch.from_numpy(store.rows(hook_point, store.n_train_rows, store.n_train_rows + 8192)).float()
+            heldout = torch.from_numpy(np.concatenate(list(store.heldout(hook_point, 8192)))).float()
             fvu: dict[str, list[float]] = {}
             for name, settings in BEGINNINGS.items():
                 for lr in args.rates:

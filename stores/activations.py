@@ -25,7 +25,7 @@ import numpy as np
 from crc32c import crc32c
 
 from stores.commits import TOKENS, Commit, commit_key, committed_shards, file_key, read_commit, records
-from stores.description import DTYPES, Description, StoreError, from_stored
+from stores.description import DTYPES, Description, Part, StoreError, from_stored
 from stores.manifest import digest
 from stores.moments import Moments
 from stores.place import Place, place_at
@@ -88,8 +88,12 @@ class ActivationStore:
 
     @property
     def n_train_rows(self) -> int:
-        """Rows [0, n_train_rows) are for training, the rest are held out for scoring."""
-        return (self.description.n_sequences - self.description.n_heldout_sequences) * self.description.n_positions
+        """Rows to learn from. The others, held out for scoring, are of other documents."""
+        return self.description.part_sequences("train") * self.description.n_positions
+
+    @property
+    def n_heldout_rows(self) -> int:
+        return self.description.part_sequences("heldout") * self.description.n_positions
 
     @property
     def chunk_rows(self) -> int:
@@ -104,24 +108,33 @@ class ActivationStore:
         values = self._moments[hook_point]
         return Moments(**cast(Any, {k: np.array(v) if isinstance(v, list) else v for k, v in values.items()}))
 
-    def tokens(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start, context) int32: the tokens of sequences [start, stop). Raises as rows does."""
-        return self._slice(TOKENS, start, stop)
+    def tokens(self, start: int, stop: int, part: Part | None = None) -> np.ndarray:
+        """(stop - start, context) int32: the tokens of sequences [start, stop), counted and raising as in rows."""
+        return self._slice(TOKENS, start, stop, part)
 
-    def rows(self, hook_point: str, start: int, stop: int) -> np.ndarray:
-        """(stop - start, d) rows in the store's dtype (bfloat16 as float32).
+    def rows(self, hook_point: str, start: int, stop: int, part: Part | None = None) -> np.ndarray:
+        """(stop - start, d) rows in the store's dtype (bfloat16 as float32). part: which rows are counted, those of
+        training or those held out, in the order of the text; None: all, as they lie.
 
         Raises StoreError naming the file: it is missing, of another size, or fails its checksum.
         """
         self._known(hook_point)
-        return from_stored(self._slice(hook_point, start, stop), self.description.dtype)
+        return from_stored(self._slice(hook_point, start, stop, part), self.description.dtype)
 
-    def batches(self, hook_point: str, start: int, stop: int) -> Iterator[np.ndarray]:
-        """rows [start, stop) in pieces of at most a chunk, read chunk by chunk."""
-        while start < stop:
-            end = min(stop, (start // self.chunk_rows + 1) * self.chunk_rows)
-            yield self.rows(hook_point, start, end)
-            start = end
+    def heldout(self, hook_point: str, n_rows: int) -> Iterator[np.ndarray]:
+        """n_rows held-out rows, or all there are, in pieces of at most a chunk: of chunks that are spread evenly over
+        the text, so that every source has its share."""
+        n_rows, size = min(n_rows, self.n_heldout_rows), self.chunk_rows
+        n_chunks, n_read = -(-self.n_heldout_rows // size), -(-n_rows // size)
+        for i in range(n_read):
+            start = i * n_chunks // n_read * size  # the last chunk, which may be short, is read if all are
+            yield self.rows(hook_point, start, start + min(size, n_rows - i * size), "heldout")
+
+    def heldout_tokens(self, n_sequences: int) -> np.ndarray:
+        """(n_sequences, context) int32, or all there are: held-out sequences that are spread evenly over the text."""
+        n_heldout = self.description.part_sequences("heldout")
+        n = min(n_sequences, n_heldout)
+        return np.concatenate([self.tokens(i, i + 1, "heldout") for i in (np.arange(n) * n_heldout // n).tolist()])
 
     def stored_dtype(self, array: str) -> np.dtype:
         """What lies in an array: bfloat16 as uint16."""
@@ -148,12 +161,14 @@ class ActivationStore:
                 f"{self.place / key} was altered: chunk {place_in_shard} is not the committed one; run `unmix verify`"
             )
 
-    def _slice(self, array: str, start: int, stop: int) -> np.ndarray:
-        size, width, n = self.chunk_rows, 0, self.n_rows
+    def _slice(self, array: str, start: int, stop: int, part: Part | None) -> np.ndarray:
+        description = self.description
+        n = description.part_sequences(part) if part else description.n_sequences
+        chunks = description.chunks(part).tolist() if part else range(description.n_chunks)
         if array == TOKENS:
-            size, width, n = self.description.chunk_sequences, self.description.context, self.description.n_sequences
+            size, width = description.chunk_sequences, description.context
         else:
-            width = self.description.width(array)
+            size, width, n = self.chunk_rows, description.width(array), n * description.n_positions
         if not 0 <= start <= stop <= n:
             raise IndexError(f"rows {start}:{stop} of {n}")
         found = np.empty((stop - start, width), self.stored_dtype(array))
@@ -161,10 +176,10 @@ class ActivationStore:
         for chunk in range(start // size, -(-stop // size)):
             first = chunk * size
             if start <= first and first + size <= stop:
-                self.read_chunk(array, chunk, found[first - start : first - start + size])
+                self.read_chunk(array, chunks[chunk], found[first - start : first - start + size])
                 continue
             piece = piece if len(piece) else np.empty((size, width), found.dtype)
-            self.read_chunk(array, chunk, piece)
+            self.read_chunk(array, chunks[chunk], piece)
             a, b = max(start, first), min(stop, first + size)
             found[a - start : b - start] = piece[a - first : b - first]
         return found

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from stores.description import StoreError
+from stores.description import StoreError, TextPositions
 from stores.place import Place
 
 TOKENS = "tokens"  # the array beside those of the hook points
@@ -26,15 +26,15 @@ class FileRecord:
 @dataclass(frozen=True)
 class Commit:
     """sequences: [start, stop). files: per array. sums: what the moments are made of. nonfinite: per hook point that has
-    some, (rows that are not finite, sequence and position of the first). text_end: (document, token in it) that
-    follows in the text, if it is known."""
+    some, (rows that are not finite, sequence and position of the first). text_end: where the
+    text goes on, if it is known."""
 
     shard: int
     sequences: tuple[int, int]
     files: dict[str, FileRecord]
     sums: FileRecord
     nonfinite: dict[str, tuple[int, int, int]]
-    text_end: tuple[int, int] | None = None
+    text_end: TextPositions | None = None
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
@@ -46,7 +46,7 @@ class Commit:
         values["sums"] = FileRecord.from_json(values["sums"])
         values["nonfinite"] = {h: tuple(v) for h, v in values["nonfinite"].items()}
         values["sequences"] = tuple(values["sequences"])
-        values["text_end"] = values["text_end"] and tuple(values["text_end"])
+        values["text_end"] = values["text_end"] and tuple(map(tuple, values["text_end"]))
         return cls(**values)
 
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from functools import cached_property
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+Part = Literal["train", "heldout"]
+# Where in a text the training and the held-out sequences go on, each by (document, passage in it, token in that).
+TextPositions = tuple[tuple[int, int, int], tuple[int, int, int]]
 DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "uint16"}  # Zarr has no bfloat16: a uint16 view
 
 
@@ -36,6 +40,7 @@ class Description:
     heldout_fraction: float
     chunk_sequences: int
     shard_chunks: int
+    n_rows_asked: int | None = None  # of the text, which may end before; None: no text was asked
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -55,10 +60,35 @@ class Description:
         return -(-self.n_sequences // self.chunk_sequences)
 
     @property
-    def n_heldout_sequences(self) -> int:
-        """The last ones, whole chunks, at least one and not all: never trained on."""
-        n = min(max(1, round(self.heldout_fraction * self.n_chunks)), self.n_chunks - 1)
-        return self.n_sequences - (self.n_chunks - n) * self.chunk_sequences
+    def ended_early(self) -> bool:
+        """Whether the text ended before it gave the rows that were asked for."""
+        return self.n_rows_asked is not None and self.n_rows < self.n_rows_asked
+
+    @cached_property
+    def _is_heldout(self) -> np.ndarray:
+        return is_heldout(self.n_chunks, self.heldout_fraction)
+
+    def chunks(self, part: Part) -> np.ndarray:
+        """The numbers of the chunks that hold a part's rows, in their order. All are full but the store's last one."""
+        return np.flatnonzero(self._is_heldout == (part == "heldout"))
+
+    def part_sequences(self, part: Part) -> int:
+        """How many sequences a part has."""
+        chunks = self.chunks(part)
+        short = self.n_chunks * self.chunk_sequences - self.n_sequences
+        return len(chunks) * self.chunk_sequences - (short if self.n_chunks - 1 in chunks else 0)
+
+    def shard_parts(self, shard: int) -> list[tuple[Part, int]]:
+        """(whose it is, how many sequences it has) of each chunk in a shard."""
+        start, stop = self.sequences(shard)
+        firsts = range(start, stop, self.chunk_sequences)
+        return [
+            (
+                "heldout" if self._is_heldout[first // self.chunk_sequences] else "train",
+                min(self.chunk_sequences, stop - first),
+            )
+            for first in firsts
+        ]
 
     @property
     def shard_sequences(self) -> int:
@@ -82,6 +112,16 @@ class Description:
         if values.get("schema_version") != SCHEMA_VERSION:
             raise StoreError(f"store schema {values.get('schema_version')}, this version reads {SCHEMA_VERSION}")
         return cls(**cast(Any, {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+
+
+def is_heldout(n: int, fraction: float) -> np.ndarray:
+    """(n,) bool: which of the first n chunks hold held-out rows. A function of the chunk's number and the fraction alone.
+
+    The rarer of the two parts has chunk 1, and of those that follow its share, evenly: any two chunks or more hold both.
+    """
+    rarer = min(fraction, 1 - fraction)
+    n_before = np.floor((np.arange(n + 1) - 2) * rarer) + 1  # chunks of the rarer part before each chunk
+    return (np.diff(n_before) > 0) == (fraction <= 0.5)
 
 
 def to_stored(x: np.ndarray, dtype: str) -> np.ndarray:

@@ -64,6 +64,9 @@ class BatchLoader:
             raise ValueError(f"rank {rank} of {world_size} processes for a batch of {batch_size} rows")
         self.rank, self.world_size = rank, world_size
         window = window_chunks or default_window_chunks(batch_size, store.chunk_rows)
+        self._chunks = store.description.chunks(
+            "train"
+        ).tolist()  # the layout's chunks, as they are numbered in the store
         self.layout = Layout(store.n_train_rows, store.chunk_rows, batch_size, window)
         self.residency = self._choose() if residency == "auto" else residency
         self._n_ahead = 1 if isinstance(store.place, Folder) else _REMOTE_READS
@@ -120,13 +123,14 @@ class BatchLoader:
             yield Batch(step, {h: x.index_select(0, index) for h, x in whole.items()})
 
     def _whole(self, hook_point: str) -> np.ndarray:
-        """(n_train_rows, d) as stored. Training rows are whole chunks."""
+        """(n_train_rows, d) as stored."""
         size, n = self.layout.chunk_rows, self.layout.n_rows
-        whole = np.empty((n, self.store.d(hook_point)), self.store.stored_dtype(hook_point))
+        n_read = len(self._chunks) * size  # the last chunk may be short, and is read as it lies
+        whole = np.empty((n_read, self.store.d(hook_point)), self.store.stored_dtype(hook_point))
         with ThreadPoolExecutor(2 * self._n_ahead) as pool:
-            pieces = [whole[start : start + size] for start in range(0, n, size)]
-            list(pool.map(lambda chunk: self.store.read_chunk(hook_point, chunk, pieces[chunk]), range(len(pieces))))
-        return whole
+            pieces = [whole[start : start + size] for start in range(0, n_read, size)]
+            list(pool.map(lambda chunk, piece: self.store.read_chunk(hook_point, chunk, piece), self._chunks, pieces))
+        return whole[:n]
 
     def _dtype(self, hook_point: str) -> torch.dtype:
         return getattr(torch, self.store.description.dtype)
@@ -139,7 +143,7 @@ class BatchLoader:
 
     def _streamed(self) -> Iterator[Batch]:
         size, ranks = self.layout.batch_size, self.world_size
-        window = _Window(self.store, self.hook_points, self.layout, self._n_ahead)
+        window = _Window(self.store, self.hook_points, self.layout, self._chunks, self._n_ahead)
         try:
             for step in range(self.first_step, self.n_steps):
                 cursor = self._cursor(step)
@@ -177,8 +181,10 @@ class _Recycled:
 class _Window:
     """The chunks that a stage mixes and those that are read ahead, in one block of memory per hook point."""
 
-    def __init__(self, store: ActivationStore, hook_points: tuple[str, ...], layout: Layout, n_ahead: int) -> None:
-        self.store, self.layout, self.n_ahead = store, layout, n_ahead
+    def __init__(
+        self, store: ActivationStore, hook_points: tuple[str, ...], layout: Layout, chunks: list[int], n_ahead: int
+    ) -> None:
+        self.store, self.layout, self.chunks, self.n_ahead = store, layout, chunks, n_ahead
         n_slots = layout.window_chunks + n_ahead
         self.memory = {
             h: np.empty((n_slots * layout.chunk_rows, store.d(h)), store.stored_dtype(h)) for h in hook_points
@@ -235,7 +241,7 @@ class _Window:
     def _read(self, chunk: int, slot: int) -> None:
         size = self.layout.chunk_rows
         for hook_point, memory in self.memory.items():
-            self.store.read_chunk(hook_point, chunk, memory[slot * size : (slot + 1) * size])
+            self.store.read_chunk(hook_point, self.chunks[chunk], memory[slot * size : (slot + 1) * size])
 
     def _wait(self, chunk: int) -> None:
         if chunk in self._reading:

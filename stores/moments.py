@@ -13,7 +13,7 @@ _BLOCK_ROWS = 64  # of 3,072 float64 coordinates: 1.5 MB
 
 @dataclass(frozen=True)
 class Moments:
-    """Of all finite rows at one hook point, as stored, summed in float64 in the order of the shards."""
+    """Of the finite training rows at one hook point, as stored, summed in float64 in the order of the shards."""
 
     n_rows: int
     mean: np.ndarray  # (d,)
@@ -33,6 +33,12 @@ class Moments:
         return math.sqrt(len(self.mean) / self.total_variance) if self.total_variance > 0 else 1.0
 
 
+def no_sums(d: int) -> dict[str, np.ndarray]:
+    """row_sums of no row."""
+    vectors = {name: np.zeros(d) for name in ("sum", "sum_sq", "max_abs")}
+    return {"n": np.zeros(()), **vectors, "norm": np.zeros(()), "kurtosis": np.zeros(())}
+
+
 def row_sums(x: np.ndarray, dtype: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """float64 sums from which Moments follow, over those rows of x (n, d) that are finite; and which rows are not.
 
@@ -40,8 +46,7 @@ def row_sums(x: np.ndarray, dtype: str) -> tuple[dict[str, np.ndarray], np.ndarr
     in float64 the cancellation costs nothing that matters, and each block is read once, while it lies in the cache.
     """
     d = x.shape[1]
-    totals = {"n": np.zeros(()), "sum": np.zeros(d), "sum_sq": np.zeros(d), "max_abs": np.zeros(d)}
-    totals |= {"norm": np.zeros(()), "kurtosis": np.zeros(())}
+    totals = no_sums(d)
     bad = []
     for start in range(0, len(x), _BLOCK_ROWS):
         single = _float32(x[start : start + _BLOCK_ROWS], dtype)

@@ -19,9 +19,9 @@ from zarr.storage import MemoryStore
 
 from stores.activations import ActivationStore, read_description, store_digest
 from stores.commits import TOKENS, Commit, FileRecord, commit_key, committed_shards, file_key, read_commit, sums_key
-from stores.description import DTYPES, Description, StoreError, describe_nonfinite, to_stored
+from stores.description import DTYPES, Description, StoreError, TextPositions, describe_nonfinite, to_stored
 from stores.manifest import bytes_digest, json_bytes
-from stores.moments import merge_sums, moments_from, row_sums
+from stores.moments import merge_sums, moments_from, no_sums, row_sums
 from stores.place import Place, place_at
 
 
@@ -47,7 +47,7 @@ class StoreWriter:
         if not cls.exists(path):
             writer._put_metadata()
         found = read_description(writer.place)
-        # Of a text that ended early the other process may know by now.
+        # Another process may have found that the text ends before what was asked for.
         if replace(found, n_sequences=description.n_sequences) != description:
             raise StoreError(f"{path} holds a store of another description: delete it, or choose another place")
         return cls(writer.place, found)
@@ -71,12 +71,13 @@ class StoreWriter:
         """Shards without a commit."""
         return sorted(set(range(self.description.n_shards)) - set(committed_shards(self.place)))
 
-    def text_position(self, shard: int) -> tuple[int, tuple[int, int]]:
-        """(a shard, where in the text it begins): the last one not after `shard` of which that is known."""
+    def text_position(self, shard: int) -> tuple[int, TextPositions | None]:
+        """(a shard, where in the text it begins): the last one not after `shard` of which that is known; None: where the
+        text does."""
         for before in sorted(set(range(shard)) & set(committed_shards(self.place)), reverse=True):
             if end := read_commit(self.place, before).text_end:
                 return before + 1, end
-        return 0, (0, 0)
+        return 0, None
 
     def end_at(self, n_sequences: int) -> None:
         """The text ended: the store has fewer sequences than it was created for. Idempotent."""
@@ -90,7 +91,7 @@ class StoreWriter:
         tokens: np.ndarray,
         activations: Mapping[str, np.ndarray],
         *,
-        text_end: tuple[int, int] | None = None,
+        text_end: TextPositions | None = None,
         allow_nonfinite: bool = False,
     ) -> None:
         """Write and commit one shard: its tokens (n_sequences, context) int32, and per hook point (n, d) rows, float32
@@ -105,7 +106,7 @@ class StoreWriter:
         start, stop = first * description.n_positions, last * description.n_positions
         rows: dict[str, np.ndarray] = {}
         sums: dict[str, np.ndarray] = {}
-        nonfinite = {}
+        nonfinite, parts = {}, description.shard_parts(shard)
         _check_shape(shard, TOKENS, tokens, (last - first, description.context))
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # the rest is the forward pass's
             for hook_point, d in zip(description.hook_points, description.d, strict=True):
@@ -114,7 +115,8 @@ class StoreWriter:
                 size = description.chunk_rows
                 pieces = [x[i : i + size] for i in range(0, len(x), size)]
                 found = list(pool.map(lambda piece: row_sums(piece, description.dtype), pieces))
-                merged = merge_sums([part for part, _ in found])  # in their order, whoever was first
+                own = [part for (part, _), (whose, _) in zip(found, parts, strict=True) if whose == "train"]
+                merged = merge_sums([no_sums(d), *own])  # in their order, whoever was first
                 sums |= {f"{hook_point}/{key}": value for key, value in merged.items()}
                 bad = np.concatenate([i * size + places for i, (_, places) in enumerate(found)])
                 if len(bad):

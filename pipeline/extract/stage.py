@@ -5,28 +5,27 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.claims import Claims
 from pipeline.config import UserError
 from pipeline.extract import text
 from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.extract.packing import START, Packer
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
-from stores.description import Description, StoreError, describe_nonfinite
+from stores.description import Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
 from stores.loader import prefetched
 from stores.place import is_url, place_at
 from stores.writer import StoreWriter
 
-VERSION = 2
+VERSION = 3
 
 
 def store_path(recipe: Recipe, run: Path) -> Path | str:
@@ -110,6 +109,8 @@ def execute(
         return
     if store.nonfinite:
         print(describe_nonfinite(store.nonfinite, store.description.dtype))
+    if store.description.ended_early:
+        print(_ended(store.description))
     unit.headline.update(
         digest=store.digest,
         n_rows=store.n_rows,
@@ -151,12 +152,7 @@ def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shard
             if len(tokens) < last - first:
                 if writing is not None:
                     writing.result()
-                planned = writer.description.n_sequences
                 writer.end_at(first + len(tokens))
-                tqdm.write(
-                    f"the text ends after {first + len(tokens)} of {planned} sequences: "
-                    f"the store will have {writer.description.n_rows} rows"
-                )
             if shard in wanted and len(tokens):
                 positions, dtype = writer.description.positions, writer.description.dtype
                 rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
@@ -170,35 +166,64 @@ def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shard
 
 def _tokens(
     config: ExtractConfig, files: ModelFiles, writer: StoreWriter, shards: list[int]
-) -> Iterator[tuple[int, np.ndarray, text.Position]]:
+) -> Iterator[tuple[int, np.ndarray, TextPositions]]:
     """(shard, its tokens, where the text goes on) of the shards asked for, in their order. If the text ends before, the
     last one that comes is the shard in which it does, with the tokens there are."""
-    wanted, (start, position) = set(shards), writer.text_position(shards[0])
-    packed = text.pack(text.documents(config.text), files.tokenizer, files.bos, config.context, position)
-    ranges = [writer.description.sequences(shard) for shard in range(start, shards[-1] + 1)]
-    for shard, (first, last) in enumerate(ranges, start):
-        found = list(islice(packed, last - first))
-        if found:
-            position = found[-1][1]
-        if shard in wanted or len(found) < last - first:
-            tokens = [sequence for sequence, _ in found]
-            yield shard, np.stack(tokens) if tokens else np.empty((0, config.context), np.int32), position
-        if len(found) < last - first:
+    wanted, (start, positions) = set(shards), writer.text_position(shards[0])
+    packer = _packer(config, files, positions or START)
+    for shard in range(start, shards[-1] + 1):
+        tokens = shard_tokens(packer, writer.description, shard)
+        first, last = writer.description.sequences(shard)
+        if shard in wanted or len(tokens) < last - first:
+            yield shard, tokens, packer.positions
+        if len(tokens) < last - first:
             return
 
 
+def _packer(config: ExtractConfig, files: ModelFiles, start: TextPositions = START) -> Packer:
+    texts = text.documents(config.text)
+    return Packer(texts, files.tokenizer, files.bos, config.context, config.heldout_fraction, start)
+
+
+def shard_tokens(packer: Packer, description: Description, shard: int) -> np.ndarray:
+    """(n, context) a shard's sequences, each chunk's from its part's stream. The store ends at the first place for which
+    that stream has none, whatever the other one has."""
+    found = []
+    for part, n in description.shard_parts(shard):
+        found.append(packer.take(part, n))
+        if len(found[-1]) < n:
+            break
+    return np.concatenate(found)
+
+
+def _ended(description: Description) -> str:
+    """One line for people: the text gave less than was asked for."""
+    heldout = is_heldout(description.n_sequences // description.chunk_sequences + 1, description.heldout_fraction)[-1]
+    return (
+        f"the text ends after {description.n_sequences} sequences, where no more {'held-out' if heldout else 'training'} "
+        f"documents are left: the store has {description.n_rows} of {description.n_rows_asked} rows"
+    )
+
+
 def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Description:
-    """Raises UserError: the text does not fill what has to be held out and trained on."""
+    """Raises UserError: too few rows, or text, to train on some and hold some out."""
     positions = config.positions.places(config.context)
     wanted = n_sequences(config)
+    if wanted < 2:
+        raise UserError(
+            f"extract.n_rows = {config.n_rows} is one sequence of {len(positions)} positions, and one more has to be held "
+            f"out: expected at least {len(positions) + 1}"
+        )
     chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, wanted // 2))
-    packed = text.pack(text.documents(config.text), files.tokenizer, files.bos, config.context)
-    found = sum(1 for _ in islice(packed, min(wanted, 2 * chunk)))
-    if found < 2:
-        raise UserError(f"extract.text fills {found} sequences of {config.context} tokens: give more text")
-    if found < min(wanted, 2 * chunk):  # so little text that chunks have to be smaller
-        print(f"the text ends after {found} of {wanted} sequences: the store will have {found * len(positions)} rows")
-        wanted, chunk = found, found // 2
+    packer = _packer(config, files)
+    names: dict[Part, str] = {"train": "training", "heldout": "held-out"}
+    for part, name in names.items():
+        chunk = min(chunk, len(packer.take(part, chunk)))  # there may be so little text that chunks have to be smaller
+        if not chunk:
+            raise UserError(
+                f"extract.text: the {name} documents fill no sequence of {config.context} tokens with "
+                f"extract.heldout_fraction = {config.heldout_fraction}: give more text, or another fraction"
+            )
     return Description(
         model=config.model,
         model_revision=config.revision,
@@ -218,4 +243,5 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Descriptio
         heldout_fraction=config.heldout_fraction,
         chunk_sequences=chunk,
         shard_chunks=min(config.shard_chunks, -(-wanted // chunk)),
+        n_rows_asked=config.n_rows,
     )

@@ -1,12 +1,9 @@
-"""Sources of text → documents → token sequences of one length, each beginning with BOS."""
+"""Sources of text → documents."""
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline.config import UserError
 from pipeline.extract.stdlib import relative_name, stdlib_files
@@ -42,7 +39,7 @@ def text_files(config: TextConfig) -> list[Path]:
             files = stdlib_files(config.split)
         except FileNotFoundError as error:
             raise UserError(str(error)) from None
-        # By the hash of the name: neighbouring modules are alike, and the held-out rows are the last ones.
+        # By the hash of the name: neighbouring modules are alike, and a small store reads the first ones alone.
         return sorted(files, key=lambda path: hashlib.sha256(relative_name(path).encode()).digest())
     kinds = (".txt", *_LOADERS)
     files = []
@@ -91,48 +88,3 @@ def _dataset(config: TextConfig, loader: str, **options: Any) -> Iterator[str]:
     except (OSError, ValueError, DatasetsError) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"extract.text: cannot read {options.get('data_files', loader)}: {found}") from None
-
-
-Position = tuple[int, int]  # in a text: (document, token in it); BOS is a document's token 0
-
-
-def pack(
-    texts: Iterable[str], tokenizer: Any, bos: int, context: int, start: Position = (0, 0)
-) -> Iterator[tuple[np.ndarray, Position]]:
-    """(context,) int32 sequences, each with the position at which the next one begins: BOS, then context - 1 tokens of
-    the stream in which BOS begins every document.
-
-    texts: all documents; start: the position to go on from, which gives the sequences that would have followed it.
-    tokenizer: a `tokenizers.Tokenizer`. What does not fill the last sequence is left out.
-    """
-    document, skip = start
-    begins = np.zeros(0, np.int64)  # where in `stream` documents begin, the first maybe before it
-    numbers = np.zeros(0, np.int64)  # and which these are
-    stream = np.zeros(0, np.int32)
-    for some in _batched(itertools.islice(texts, document, None), 64):
-        ids = [stream]
-        for encoding in tokenizer.encode_batch_fast(list(some), add_special_tokens=False):
-            begins = np.append(begins, sum(map(len, ids)) - skip)
-            numbers = np.append(numbers, document)
-            ids.append(np.array([bos, *encoding.ids], np.int32)[skip:])
-            document, skip = document + 1, 0
-        stream = np.concatenate(ids)
-        n = len(stream) // (context - 1)
-        for i in range(n):
-            end = (i + 1) * (context - 1)
-            if end == len(stream):
-                position = (document, 0)
-            else:
-                at = int(np.searchsorted(begins, end, side="right")) - 1
-                position = (int(numbers[at]), end - int(begins[at]))
-            yield np.concatenate([np.array([bos], np.int32), stream[end - context + 1 : end]]), position
-        used = n * (context - 1)
-        first = max(0, int(np.searchsorted(begins, used, side="right")) - 1)
-        begins, numbers, stream = begins[first:] - used, numbers[first:], stream[used:]
-
-
-def _batched(items: Iterable[str], n: int) -> Iterator[tuple[str, ...]]:
-    """itertools.batched, which Python 3.11 lacks."""
-    iterator = iter(items)
-    while batch := tuple(itertools.islice(iterator, n)):
-        yield batch

@@ -172,14 +172,13 @@ def _measure(
     device: str,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, ActivationHistogram]]:
     """Everything that held-out rows alone tell."""
-    start = store.n_train_rows
-    stop = min(store.n_rows, start + config.n_rows)
+    n_rows = min(config.n_rows, store.n_heldout_rows)
     mean = torch.from_numpy(store.stats(hook_point).mean)
     histograms = {name: ActivationHistogram.empty(f.d_sae) for name, f in dictionaries.items()}
     kept = {name: _truncations(f, config) for name, f in dictionaries.items()}
     sums = {name: {column: Reconstruction(mean) for column in ("fvu", *kept[name])} for name in dictionaries}
-    with progress(total=stop - start, unit="row", desc=f"score {len(dictionaries)} at {hook_point}") as bar:
-        for rows in store.batches(hook_point, start, stop):
+    with progress(total=n_rows, unit="row", desc=f"score {len(dictionaries)} at {hook_point}") as bar:
+        for rows in store.heldout(hook_point, n_rows):
             for x in torch.from_numpy(rows).split(config.batch_size):
                 x = x.to(device).float()
                 for name, dictionary in dictionaries.items():
@@ -199,8 +198,8 @@ def _measure(
             "normalized_mse": sums[name]["fvu"].normalized_mse,
             **{column: total.fvu for column, total in sums[name].items()},
             "dead": int((density == 0).sum()),
-            "ultra_low_density": _rare(density, config.ultra_low_density, stop - start),
-            "n_rows": stop - start,
+            "ultra_low_density": _rare(density, config.ultra_low_density, n_rows),
+            "n_rows": n_rows,
         }
     return rows, histograms
 
@@ -233,8 +232,7 @@ def _losses(
 ) -> dict[str, dict[str, Any]]:
     """Cross-entropies of the held-out sequences, spliced and ablated."""
     description = store.description
-    first = description.n_sequences - description.n_heldout_sequences
-    tokens = store.tokens(first, min(description.n_sequences, first + config.n_sequences))
+    tokens = store.heldout_tokens(config.n_sequences)
     mean = torch.from_numpy(store.stats(hook_point).mean).float().to(model.device)
     edits: dict[str, Edit] = {
         "zero ablation": torch.zeros_like,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 
@@ -173,7 +174,7 @@ def _source(data: Data, d_saes: Sequence[int], alphas: Sequence[float], n_steps:
     for d_sae in d_saes:
         own = [folder / "source" / f"source-d{d_sae}-alpha_{alpha:g}" for alpha in alphas]
         if not all((place / "provenance.json").exists() for place in own):
-            x = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_train_rows)) if x is None else x
+            x = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_train_rows, "train")) if x is None else x
             weights = source_autoencoder.train(x, d_sae, alphas, n_steps)
             for place, dictionary in zip(own, source_autoencoder.to_dictionaries(weights, HOOK_POINT), strict=True):
                 dictionary.save(place)
@@ -181,7 +182,7 @@ def _source(data: Data, d_saes: Sequence[int], alphas: Sequence[float], n_steps:
         names.append([place.name for place in own])
     found = experiment(data, folder, {"random": [{}], "pca": [{"n_rows": 20_000}]}, 1, path, others=folders)
     cells = [[found.summary(name) for name in row] for row in names]
-    held = torch.from_numpy(store.rows(HOOK_POINT, store.n_train_rows, min(store.n_rows, store.n_train_rows + 4096)))
+    held = torch.from_numpy(np.concatenate(list(store.heldout(HOOK_POINT, 4096))))
     for place, cell in zip(folders, [cell for row in cells for cell in row], strict=True):
         cell["silent"] = int((FeatureDictionary.load(place).encode(held) <= 0).all(0).sum())
     floors = {name: found.summary(name) for name in ("pca", "random-s0")}

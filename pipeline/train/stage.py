@@ -168,12 +168,9 @@ def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: 
 
 
 def _heldout(store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
-    """(n_rows, d) held-out rows, or all there are, as far apart as in 16 times as many of the first ones."""
-    start = store.n_train_rows
-    n_rows = min(n_rows, store.n_rows - start)
-    stop = min(store.n_rows, start + 16 * n_rows)
-    stride = max(1, (stop - start) // max(1, n_rows))
-    return store.rows(hook_point, start, stop)[::stride][:n_rows].astype(np.float32)
+    """(n_rows, d) held-out rows, or all there are, as far apart as in 16 times as many."""
+    found = np.concatenate(list(store.heldout(hook_point, 16 * n_rows)))
+    return found[:: max(1, len(found) // n_rows)][:n_rows].astype(np.float32)
 
 
 class _Group:

@@ -16,7 +16,9 @@ RESID, MLP = "blocks.1.hook_resid_post", "blocks.0.mlp.hook_post"
 @pytest.fixture
 def recipe(tiny_model: Path, tmp_path: Path) -> Path:
     """A folder with tiny.toml, and text to read."""
-    (tmp_path / "text.txt").write_text("import os\n\ndef walk(path):\n    return os.listdir(path)\n" * 900)
+    # The third of the text's five passages is held out.
+    functions = (f"def walk_{i}(path):\n    return os.listdir(path)[{i}:]\n\n" for i in range(1, 1201))
+    (tmp_path / "text.txt").write_text("".join(functions))
     (tmp_path / "tiny.toml").write_text(f"""# A tiny run for the tests.
 [extract]
 model = "{tiny_model}"
@@ -206,7 +208,7 @@ def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(re
         (["extract", "tiny.toml", "--set", "train.topk.k=65"], "k = 65 is more than d_sae = 48"),
         (["extract", "tiny.toml", "--set", "train.topk.d_sae=-1"], "train.topk.d_sae"),
         (["extract", "tiny.toml", "--set", "extract.text.path=none.txt"], "no file or folder none.txt"),
-        (["extract", "tiny.toml", "--set", "extract.n_rows=40", "--set", "extract.context=64"], "give more text"),
+        (["extract", "tiny.toml", "--set", "extract.n_rows=40", "--set", "extract.context=64"], "expected at least 64"),
         (["extract", "tiny.toml", "--set", "extract.context=65"], "extract.context = 65 is more than the 64"),
         (["extract", "tiny.toml", "--device", "tpu"], "expected auto, cpu or cuda"),
         (["train", "tiny.toml"], "no activation store at"),

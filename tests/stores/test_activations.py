@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from stores.activations import ActivationStore
-from stores.description import StoreError, from_stored, to_stored
+from stores.description import Part, StoreError, from_stored, is_heldout, to_stored
 from stores.writer import StoreWriter
 from tests.conftest import make_store, write_shard
 
 HOOK = "blocks.0.hook_resid_post"
+PARTS: tuple[Part, Part] = ("train", "heldout")
 
 
 def shard_file(store: ActivationStore, shard: int) -> Path:
@@ -36,10 +39,10 @@ def test_bfloat16_rounds_as_torch_does() -> None:
     )
 
 
-def test_moments_are_those_of_all_rows(store: ActivationStore) -> None:
-    x = store.rows(HOOK, 0, store.n_rows).astype(np.float64)
+def test_moments_are_those_of_the_training_rows(store: ActivationStore) -> None:
+    x = store.rows(HOOK, 0, store.n_train_rows, "train").astype(np.float64)
     moments = store.stats(HOOK)
-    assert moments.n_rows == len(x) == 600
+    assert moments.n_rows == len(x) == 440
     np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.second_moment, (x**2).mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.max_abs, abs(x).max(0))
@@ -65,9 +68,50 @@ def test_the_order_in_which_shards_are_written_changes_nothing(tmp_path: Path) -
     assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
 
 
-def test_heldout_rows_are_the_last_whole_chunks(store: ActivationStore) -> None:
-    assert store.n_rows - store.n_train_rows == 120
-    assert store.n_train_rows % store.chunk_rows == 0
+def test_shards_without_a_training_row_add_nothing_to_the_moments(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", shard_chunks=1)
+    x = store.rows(HOOK, 0, store.n_train_rows, "train").astype(np.float64)
+    assert store.stats(HOOK).n_rows == len(x)
+    np.testing.assert_allclose(store.stats(HOOK).mean, x.mean(0), rtol=1e-12)
+
+
+def test_the_parts_are_whole_chunks_and_make_up_the_store(store: ActivationStore) -> None:
+    rows = store.rows(HOOK, 0, 600)
+    heldout = [1, 5]  # of eight chunks, the last one of 40 rows
+    expected = {
+        "heldout": np.concatenate([rows[80 * c : 80 * c + 80] for c in heldout]),
+        "train": np.concatenate([rows[80 * c : 80 * c + 80] for c in range(8) if c not in heldout]),
+    }
+    sizes = {"heldout": store.n_heldout_rows, "train": store.n_train_rows}
+    assert sizes == {"heldout": 160, "train": 440}
+    for part in PARTS:
+        assert np.array_equal(store.rows(HOOK, 0, sizes[part], part), expected[part])
+        assert np.array_equal(store.rows(HOOK, 75, 155, part), expected[part][75:155])
+        with pytest.raises(IndexError, match=f"of {sizes[part]}"):
+            store.rows(HOOK, 0, sizes[part] + 1, part)
+    tokens = store.tokens(0, 60)
+    assert np.array_equal(store.tokens(3, 16, "heldout"), np.concatenate([tokens[8:16], tokens[40:48]])[3:])
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 0.999), st.integers(2, 2000))
+def test_any_two_chunks_or_more_hold_both_parts_and_many_hold_their_shares(fraction: float, n: int) -> None:
+    found = is_heldout(n, fraction)
+    assert 0 < found.sum() < n
+    assert abs(found.sum() - n * fraction) <= 1
+    assert np.array_equal(is_heldout(n + 7, fraction)[:n], found)  # a longer store's first chunks are the same
+
+
+def test_what_is_scored_is_spread_over_all_heldout_chunks(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", n_sequences=400, chunk_sequences=4, heldout_fraction=0.1)
+    chunks = np.flatnonzero(is_heldout(100, 0.1))
+    assert len(chunks) == 10
+    for n, read in ((80, [0, 5]), (400, range(10)), (10**9, range(10)), (100, [0, 3, 6])):
+        expected = np.concatenate([store.rows(HOOK, 40 * c, 40 * c + 40) for c in chunks[list(read)]])[:n]
+        assert np.array_equal(np.concatenate(list(store.heldout(HOOK, n))), expected)
+    expected = np.concatenate([store.tokens(4 * c, 4 * c + 1) for c in chunks])
+    assert np.array_equal(store.heldout_tokens(10), expected)
+    assert len(store.heldout_tokens(10**9)) == 40
 
 
 @pytest.mark.parametrize(
@@ -145,7 +189,8 @@ def test_rows_that_are_not_finite_can_be_kept_and_are_counted(tmp_path: Path) ->
     store = make_store(tmp_path / "s", rows=lambda h, n, d: values, allow_nonfinite=True)
     assert store.nonfinite == {HOOK: (3, 23, 5)}
     assert np.array_equal(store.rows(HOOK, 0, 600), values, equal_nan=True)
-    assert store.stats(HOOK).n_rows == 597
+    finite[80:160] = finite[400:480] = False  # held out
+    assert store.stats(HOOK).n_rows == finite.sum() == 437
     np.testing.assert_allclose(store.stats(HOOK).mean, values[finite].astype(np.float64).mean(0), rtol=1e-12)
     assert ActivationStore.open(store.place.root).nonfinite == store.nonfinite
     with pytest.raises(ValueError, match="no row is finite"):
@@ -215,7 +260,7 @@ def test_a_shard_written_again_with_other_rows_is_not_the_manifests(store: Activ
 
 def test_altered_moments_are_not_the_manifests(store: ActivationStore) -> None:
     manifest = Path(store.place.root) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"n_rows": 600', '"n_rows": 601'))
+    manifest.write_text(manifest.read_text().replace('"n_rows": 440', '"n_rows": 441'))
     found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
     assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
 

@@ -24,7 +24,7 @@ def test_every_residency_gives_the_rows_of_the_order_bit_for_bit(
     two: ActivationStore, residency, window_chunks: int
 ) -> None:
     loader = BatchLoader(two, (A, B), 50, seed=3, n_steps=25, window_chunks=window_chunks, residency=residency)
-    whole = {h: two.rows(h, 0, two.n_train_rows).astype(np.float32) for h in (A, B)}
+    whole = {h: two.rows(h, 0, two.n_train_rows, "train").astype(np.float32) for h in (A, B)}
     steps = []
     for batch in loader:
         rows = batch_rows(loader.layout.cursor(3, batch.step), loader.layout)
@@ -79,7 +79,7 @@ def test_ranks_share_out_each_batch(tmp_path: Path, residency, dtype: str) -> No
 def test_batches_that_are_kept_are_not_overwritten(two: ActivationStore) -> None:
     kept = [b.x[A] for b in BatchLoader(two, (A,), 16, seed=0, n_steps=40, residency="ram")]
     views = [b.x[A][3:5] for b in BatchLoader(two, (A,), 16, seed=0, n_steps=40, residency="ram")]
-    whole = two.rows(A, 0, two.n_train_rows)
+    whole = two.rows(A, 0, two.n_train_rows, "train")
     layout = BatchLoader(two, (A,), 16, seed=0, n_steps=40).layout
     for step in range(40):
         expected = whole[batch_rows(layout.cursor(0, step), layout)]

@@ -141,17 +141,13 @@ def test_a_hub_name_is_read_from_the_hubs_cache(
 
 def test_the_demo_model_has_learnt_python() -> None:
     """Cross-entropy on held-out standard-library files, nats a token; a uniform guess is 8.3."""
-    from itertools import islice
-
-    import numpy as np
-
-    from pipeline.extract.text import documents, pack
+    from pipeline.extract.packing import Packer
+    from pipeline.extract.text import documents
     from pipeline.recipe import TextConfig
 
     files = ModelFiles.find("demo")
     texts = documents(TextConfig(source="stdlib", split="heldout"))
-    sequences = [sequence for sequence, _ in islice(pack(texts, files.tokenizer, files.bos, 256), 100)]
-    tokens = torch.from_numpy(np.stack(sequences).astype(np.int64))
+    tokens = torch.from_numpy(Packer(texts, files.tokenizer, files.bos, 256, 0.01).take("train", 100)).long()
     model = files.load()
     total = 0.0
     for batch in tokens.split(10):

@@ -11,10 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.extract.language_model import ModelFiles
-from pipeline.extract.text import pack
 from stores.activations import ActivationStore
+from stores.description import Part, is_heldout
 from stores.place import place_at
 from tests.conftest import environment, start, unmix
+from tests.pipeline.extract.test_packing import streams
 from tests.pipeline.test_cli import MLP, RESID, recipe  # noqa: F401  a fixture
 
 
@@ -22,28 +23,93 @@ def digest(folder: Path, name: str) -> str:
     return ActivationStore.open(folder / "runs" / name / "extract" / "activations.zarr").digest
 
 
-@pytest.mark.parametrize("repeats", [150, 90, 12])
-def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, repeats: int) -> None:  # noqa: F811
-    """In the fifth of ten shards, in the third, and before two chunks are full."""
-    text = "import os\n\ndef walk(path):\n    return os.listdir(path)\n" * repeats
-    (recipe / "text.txt").write_text(text)
-    done = unmix("extract", "tiny.toml", cwd=recipe)
+MANY = ["--set", "extract.text.path=many"]
+
+
+def many(folder: Path, n: int) -> list[str]:
+    """n short documents in files of their own."""
+    texts = [f"def walk_{i}(path):\n    return os.listdir(path)[{i}:]\n\n" * (1 + i % 5) for i in range(n)]
+    (folder / "many").mkdir()
+    for i, text in enumerate(texts):
+        (folder / "many" / f"{i:04d}.txt").write_text(text)
+    return texts
+
+
+@pytest.mark.parametrize("n", [60, 40, 16])
+def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, n: int) -> None:  # noqa: F811
+    """In later shards, in the second, and before two chunks are full."""
+    expected = streams(many(recipe, n), 0.1)
+    done = unmix("extract", "tiny.toml", *MANY, cwd=recipe)
     store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
-    tokenizer = ModelFiles.find("demo").tokenizer
-    expected = np.stack([sequence for sequence, _ in pack([text], tokenizer, 0, 32)])
-    assert np.array_equal(store.tokens(0, store.description.n_sequences), expected)
-    assert f"the text ends after {len(expected)} of 194 sequences" in done.stdout
-    assert store.n_rows == 31 * len(expected)
-    assert 0 < store.n_train_rows < store.n_rows
+    description = store.description
+    for part, sequences in expected.items():
+        found = store.tokens(0, description.part_sequences(part), part)
+        assert len(found)
+        assert np.array_equal(found, sequences[: len(found)])
+    stopped: Part = (
+        "heldout"
+        if is_heldout(description.n_chunks + 1, 0.1)[description.n_sequences // description.chunk_sequences]
+        else "train"
+    )
+    assert description.part_sequences(stopped) == len(expected[stopped])
+    assert f"the text ends after {description.n_sequences} sequences" in done.stdout
+    assert f"the store has {store.n_rows} of 6000 rows" in done.stdout
+    assert description.ended_early
     assert store.rows(RESID, 0, store.n_rows).any(1).all()
-    assert "nothing to do" in unmix("extract", "tiny.toml", cwd=recipe).stdout
+    assert "nothing to do" in unmix("extract", "tiny.toml", *MANY, cwd=recipe).stdout
+
+
+def test_every_source_is_trained_on_and_held_out(recipe: Path) -> None:  # noqa: F811
+    for name, line in (("books", "Call me walk {}, said the path.\n"), ("code", "def walk_{}(path): return path\n")):
+        (recipe / name).mkdir()
+        for i in range(100):
+            (recipe / name / f"{i:03d}.txt").write_text(line.format(i) * 4)
+    sets = [
+        "--set",
+        "extract.text.path=['books', 'code']",
+        "--set",
+        "extract.n_rows=20_000",
+        "--set",
+        "extract.chunk_rows=62",
+    ]
+    unmix("extract", "tiny.toml", *sets, cwd=recipe)
+    store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
+    decode = ModelFiles.find("demo").tokenizer.decode
+    scored = decode(store.heldout_tokens(8).ravel().tolist())
+    trained = decode(store.tokens(0, store.description.part_sequences("train"), "train").ravel().tolist())
+    for line in ("Call me walk", "def walk_"):
+        assert line in scored
+        assert line in trained
+
+
+def test_a_text_without_a_heldout_document_is_told(recipe: Path) -> None:  # noqa: F811
+    (recipe / "text.txt").write_text("import os\n" * 100)
+    done = unmix("extract", "tiny.toml", cwd=recipe, check=False)
+    assert done.returncode == 2
+    assert "the held-out documents fill no sequence of 32 tokens with extract.heldout_fraction = 0.1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (recipe / "runs").exists()
+
+
+def test_a_store_is_done_only_for_the_rows_that_were_asked_for(recipe: Path) -> None:  # noqa: F811
+    """Also where another recipe's text would have ended just there."""
+    many(recipe, 40)
+    there = ["extract", "tiny.toml", *MANY, "--set", "extract.store=shared.zarr"]
+    unmix(*there, "--name", "one", cwd=recipe)
+    n_rows = ActivationStore.open(recipe / "shared.zarr").n_rows
+    other = unmix(*there, "--set", f"extract.n_rows={n_rows}", "--name", "two", cwd=recipe, check=False)
+    assert other.returncode == 1
+    assert "holds a store of another description" in other.stderr
+    more = unmix(*there, "--set", "extract.n_rows=7000", "--name", "three", cwd=recipe, check=False)
+    assert "holds a store of another description" in more.stderr
+    assert "extract: done" in unmix(*there, "--name", "four", cwd=recipe).stdout
 
 
 def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> None:  # noqa: F811
-    (recipe / "text.txt").write_text("import os\n\ndef walk(path):\n    return os.listdir(path)\n" * 120)
-    unmix("extract", "tiny.toml", "--name", "one", cwd=recipe)
+    many(recipe, 60)
+    unmix("extract", "tiny.toml", *MANY, "--name", "one", cwd=recipe)
     for i in (2, 0, 1):
-        unmix("extract", "tiny.toml", "--name", "three", "--worker", f"{i}/3", cwd=recipe)
+        unmix("extract", "tiny.toml", *MANY, "--name", "three", "--worker", f"{i}/3", cwd=recipe)
     assert digest(recipe, "three") == digest(recipe, "one")
 
 
@@ -70,7 +136,7 @@ def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, ti
     assert f"30 activations at {RESID} are not finite in float16, the first at sequence 0, position 7" in kept.stdout
     store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
     assert store.nonfinite == {RESID: (30, 0, 7)}
-    assert store.stats(RESID).n_rows == store.n_rows - 30
+    assert store.stats(RESID).n_rows == store.n_train_rows - 20
     assert np.isfinite(store.stats(RESID).mean).all()
     train = unmix("train", "tiny.toml", *sets, "--set", "extract.allow_nonfinite=true", cwd=recipe, check=False)
     assert train.returncode == 2

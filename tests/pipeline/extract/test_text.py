@@ -5,36 +5,13 @@ import numpy as np
 import pytest
 
 from pipeline.config import UserError
-from pipeline.extract.language_model import ModelFiles
 from pipeline.extract.stdlib import relative_name, stdlib_files
-from pipeline.extract.text import documents, pack, text_inputs
+from pipeline.extract.text import documents, text_inputs
 from pipeline.recipe import PositionsConfig, TextConfig
 
 
 def files(*paths: Path) -> TextConfig:
     return TextConfig(source="files", path=tuple(map(str, paths)))
-
-
-def test_packing_loses_no_token_and_begins_each_sequence_with_bos() -> None:
-    tokenizer = ModelFiles.find("demo").tokenizer
-    texts = [f"def f{i}(x):\n    return x + {i}\n" * (i % 7) for i in range(150)]
-    stream = [t for text in texts for t in [0, *tokenizer.encode(text, add_special_tokens=False).ids]]
-    sequences = np.stack([sequence for sequence, _ in pack(texts, tokenizer, 0, 32)])
-    assert sequences.dtype == np.int32
-    assert sequences.shape == (len(stream) // 31, 32)
-    assert (sequences[:, 0] == 0).all()
-    assert sequences[:, 1:].ravel().tolist() == stream[: len(sequences) * 31]
-
-
-def test_packing_goes_on_from_any_position_as_if_it_had_not_stopped() -> None:
-    tokenizer = ModelFiles.find("demo").tokenizer
-    texts = [f"def f{i}(x):\n    return x + {i}\n" * (i % 9) for i in range(150)]
-    through = list(pack(texts, tokenizer, 0, 32))
-    assert len(through) > 100
-    for i, (_, position) in enumerate(through):
-        following = [sequence for sequence, _ in pack(texts, tokenizer, 0, 32, position)]
-        assert len(following) == len(through) - i - 1
-        assert all(np.array_equal(a, b) for a, (b, _) in zip(following, through[i + 1 :], strict=True))
 
 
 def test_text_files_folders_jsonl_and_parquet(tmp_path: Path) -> None:
