@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import Config, UserError, nearest, validated
+from stores.names import check_name
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -90,6 +91,8 @@ class ExtractConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ExtractConfig":
+        for hook_point in self.hook_points:
+            check_name(hook_point, "a hook point")
         if len(set(self.hook_points)) < len(self.hook_points):
             raise ValueError("hook_points names one twice")
         self.positions.places(self.context)
@@ -226,6 +229,8 @@ def plan_dictionaries(recipe: Recipe, d: Callable[[str], int], hook_points: tupl
     """
     from pipeline.train.methods import METHODS
 
+    for hook_point in hook_points:
+        _checked("the store", check_name, hook_point, "a hook point")
     plans: dict[tuple[str, str], DictionaryPlan] = {}
     for method_name, tables in recipe.train.methods.items():
         if method_name not in METHODS:
@@ -243,21 +248,22 @@ def plan_dictionaries(recipe: Recipe, d: Callable[[str], int], hook_points: tupl
                 listed = {key for key, value in table.items() if isinstance(value, list)}
                 for values in itertools.product(*(_as_list(v) for v in table.values())):
                     config = validated(method.config, dict(zip(table, values, strict=True)), where)
-                    _check(config, d(hook_point), where, hook_point)
+                    _checked(f"{where} at {hook_point}", config.check, d(hook_point), hook_point)
                     settings = config.model_dump()
                     labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - set(method.label))}}
                     name = "-".join([method_name, *(f"{short}{settings[key]}" for key, short in labels.items())])
+                    _checked(f"{where} at {hook_point}", check_name, name, "a dictionary's name")
                     if (hook_point, name) in plans:
                         raise UserError(f"{where}: {name} at {hook_point} comes twice")
                     plans[hook_point, name] = DictionaryPlan(hook_point, name, method_name, config)
     return sorted(plans.values(), key=lambda p: hook_points.index(p.hook_point))
 
 
-def _check(config: Any, d_in: int, where: str, hook_point: str) -> None:
+def _checked(where: str, check: Callable[..., object], *arguments: Any) -> None:
     try:
-        config.check(d_in, hook_point)
+        check(*arguments)
     except ValueError as error:
-        raise UserError(f"{where} at {hook_point}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def settings_json(config: Config) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, read_json
+from stores.names import check_name
 
 # architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
 OUTPUT = (
@@ -62,6 +63,10 @@ def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
     if missing:
         raise ValueError(f"{path / CONFIG} lacks {', '.join(sorted(missing))}: SAELens 6 writes them")
     hook_point = config.get("metadata", {}).get("hook_name", "")
+    if hook_point:
+        check_name(hook_point, f"{path / CONFIG}: metadata.hook_name")
+    if "method" in provenance:
+        check_name(provenance["method"], f"{path / PROVENANCE}: method")
     k = config.get("k", 0)
     return Spec(config["architecture"], config["d_in"], config["d_sae"], hook_point, k, provenance)
 

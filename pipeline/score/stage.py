@@ -27,6 +27,7 @@ from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.dictionary import OUTPUT, FeatureDictionary, folder_digest
 from stores.manifest import commit_bytes, commit_json, digest, read_json, seed_of
+from stores.names import check_name
 
 VERSION = 1
 
@@ -83,10 +84,12 @@ def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subjec
     subjects = []
     for path in config.dictionaries:
         try:
-            dictionary = FeatureDictionary.load(path)
+            folder = Path(path).resolve()  # "." has a name, too
+            name = check_name(folder.name, "the folder")
+            dictionary = FeatureDictionary.load(folder)
         except (ValueError, OSError) as error:
             raise UserError(f"score.dictionaries: {error}") from None
-        hook_point, name = dictionary.hook_point, Path(path).name
+        hook_point = dictionary.hook_point
         if hook_point not in store.hook_points:
             raise UserError(
                 f"score.dictionaries: {path} is of {hook_point!r}, the store has {', '.join(store.hook_points)}"
@@ -105,7 +108,7 @@ def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subjec
         method = f"foreign {dictionary.spec.architecture}"
         if dictionary.provenance.get("method") == "truth":
             method = "truth"
-        subjects.append(Subject(hook_point, name, method, {"name": name}, Path(path)))
+        subjects.append(Subject(hook_point, name, method, {"name": name}, folder))
     return subjects
 
 

@@ -100,3 +100,11 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "y.toml").write_text("= 3")
     with pytest.raises(UserError, match="is not TOML"):
         load_recipe(str(tmp_path / "y.toml"))
+
+
+@pytest.mark.parametrize("hook_point", ["", "..", "/tmp/x", "../x"])
+def test_a_hook_point_is_a_name_in_recipes_and_stores_alike(path: Path, hook_point: str) -> None:
+    with pytest.raises(UserError, match="extract: a hook point (is called|has an empty name)"):
+        load_recipe(str(path), [f"extract.hook_points=['{hook_point}']"])
+    with pytest.raises(UserError, match="the store: a hook point (is called|has an empty name)"):
+        plan_dictionaries(load_recipe(str(path)), lambda _: 4, (hook_point,))
