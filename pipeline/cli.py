@@ -284,7 +284,8 @@ def _show_scores(path: Path) -> None:
             for row in rows
         ]  # fmt: skip
         _table(title, columns, table)
-        pairs = [p for p in scores["pairs"] if p["hook_point"] == hook_point and p["relation"] in ("seed", "larger")]
+        shown = ("seed", "larger", "foreign")
+        pairs = [p for p in scores["pairs"] if p["hook_point"] == hook_point and p["relation"] in shown]
         if pairs:
             table = [
                 [

@@ -13,6 +13,7 @@ from pipeline.extract import stage as extract
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
+from pipeline.score.subjects import Subject, foreign_subjects
 from pipeline.train import stage as train
 from pipeline.train.ranks import Ranks
 from pipeline.units import Unit, pending
@@ -123,7 +124,7 @@ def _folders(units: list[Unit] | None) -> set[Path] | None:
     return units if units is None else {unit.folder for unit in units}
 
 
-def _by_hook_point(work: Sequence[tuple[DictionaryPlan | score.Subject, Unit]]) -> list[list[Unit]]:
+def _by_hook_point(work: Sequence[tuple[DictionaryPlan | Subject, Unit]]) -> list[list[Unit]]:
     """Units that are worked on together: those that read the same rows."""
     groups: dict[str, list[Unit]] = {}
     for what, unit in work:
@@ -139,7 +140,7 @@ def run_score(run: Run) -> bool:
         if state != "done":
             raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
         own += _subjects(plan, unit, store)
-    foreign = score.foreign_subjects(run.recipe.score, store)
+    foreign = foreign_subjects(run.recipe.score, store)
     names = [(s.hook_point, s.name) for s in own + foreign]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"score.dictionaries: two dictionaries are called {sorted(twice)[0][1]}: rename a folder")
@@ -153,9 +154,9 @@ def run_score(run: Run) -> bool:
     return score.summarize(run.folder, work) or did
 
 
-def _subjects(plan: DictionaryPlan, unit: Unit, store: ActivationStore) -> list[score.Subject]:
+def _subjects(plan: DictionaryPlan, unit: Unit, store: ActivationStore) -> list[Subject]:
     """A trained dictionary, and that of what its layer writes, where there is one and the store has its hook point."""
-    own = score.Subject(plan.hook_point, plan.name, plan.method, plan.config.model_dump(), unit.folder)
+    own = Subject(plan.hook_point, plan.name, plan.method, plan.config.model_dump(), unit.folder)
     return [s for s in (own, own.output()) if s and s.hook_point in store.hook_points]
 
 

@@ -67,6 +67,8 @@ def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
         check_name(hook_point, f"{path / CONFIG}: metadata.hook_name")
     if "method" in provenance:
         check_name(provenance["method"], f"{path / PROVENANCE}: method")
+    if (model := config.get("metadata", {}).get("model_name")) and not provenance:
+        provenance = {"model": model}
     k = config.get("k", 0)
     return Spec(config["architecture"], config["d_in"], config["d_sae"], hook_point, k, provenance)
 

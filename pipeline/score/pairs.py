@@ -12,6 +12,7 @@ from stores.manifest import seed_of
 
 _MATCHING_LIMIT = 4096  # rows; the Hungarian method is cubic
 MCS_BINS = 50
+FOREIGN = "foreign"  # how the methods of dictionaries begin that others made
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def relation(a: Entry, b: Entry, entries: list[Entry]) -> str | None:
         return None
     if "truth" in (a.method, b.method):
         return "truth"
+    if FOREIGN in (a.method.split()[0], b.method.split()[0]):
+        return "foreign" if _first_seed(a, entries) and _first_seed(b, entries) else None
     if a.method != b.method:
         basis = len({a.d_sae, b.d_sae}) == 1 or a.d_sae == a.directions.shape[1] or b.d_sae == b.directions.shape[1]
         return "method" if basis and _first_seed(a, entries) and _first_seed(b, entries) else None

@@ -4,9 +4,9 @@ scores.json is flat: {"dictionaries": [row, …], "pairs": [row, …], "document
 """
 
 import io
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import UserError
 from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles
 from pipeline.progress import progress
 from pipeline.recipe import Recipe, ScoreConfig, settings_json
@@ -23,13 +22,14 @@ from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.pairs import Entry, all_pairs, compare
 from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
 from pipeline.score.similarity import matched_cosine, random_directions
+from pipeline.score.subjects import Subject
 from pipeline.units import Unit
 from stores.activations import ActivationStore
-from stores.dictionary import OUTPUT, FeatureDictionary, folder_digest
+from stores.dictionary import FeatureDictionary, folder_digest
 from stores.manifest import commit_bytes, commit_json, digest, read_json, seed_of
-from stores.names import check_name
 
-VERSION = 1
+VERSION = 2
+Truncation = Callable[[torch.Tensor], torch.Tensor]
 
 DOCUMENTATION = {
     "l0": "mean number of active features a token",
@@ -53,63 +53,9 @@ DOCUMENTATION = {
     "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
     "pairs: matched_floor": "the same with a random basis in b's place",
     "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
-    "truth: either is the ground truth of a toy; next layer: a is what one layer writes, b what the next one reads",
+    "foreign: either is of score.dictionaries; truth: either is the ground truth of a toy; next layer: a is what one "
+    "layer writes, b what the next one reads",
 }
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A dictionary to be scored, where it lies, and what it is called."""
-
-    hook_point: str
-    name: str
-    method: str
-    settings: dict[str, Any]
-    folder: Path
-
-    def load(self, device: str = "cpu") -> FeatureDictionary:
-        return FeatureDictionary.load(self.folder, device)
-
-    def output(self) -> "Subject | None":
-        """The dictionary of what the layer writes that was learned with this one, if there is such."""
-        folder = self.folder / OUTPUT
-        if not folder.exists():
-            return None
-        hook_point = FeatureDictionary.load(folder).hook_point
-        return Subject(hook_point, f"{self.name}-output", self.method, self.settings, folder)
-
-
-def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subject]:
-    """The dictionaries of score.dictionaries. Raises UserError: one is not there, or does not fit the store."""
-    subjects = []
-    for path in config.dictionaries:
-        try:
-            folder = Path(path).resolve()  # "." has a name, too
-            name = check_name(folder.name, "the folder")
-            dictionary = FeatureDictionary.load(folder)
-        except (ValueError, OSError) as error:
-            raise UserError(f"score.dictionaries: {error}") from None
-        hook_point = dictionary.hook_point
-        if hook_point not in store.hook_points:
-            raise UserError(
-                f"score.dictionaries: {path} is of {hook_point!r}, the store has {', '.join(store.hook_points)}"
-            )
-        if dictionary.d_in != store.d(hook_point):
-            raise UserError(
-                f"score.dictionaries: the store has d = {store.d(hook_point)} at {hook_point}, {path} takes d_in = "
-                f"{dictionary.d_in}: was it trained on another model?"
-            )
-        processing = dictionary.provenance.get("weight_processing", store.description.weight_processing)
-        if processing != store.description.weight_processing:
-            raise UserError(
-                f"score.dictionaries: {path} was trained with weight processing {processing!r}, the store has "
-                f"{store.description.weight_processing!r}"
-            )
-        method = f"foreign {dictionary.spec.architecture}"
-        if dictionary.provenance.get("method") == "truth":
-            method = "truth"
-        subjects.append(Subject(hook_point, name, method, {"name": name}, folder))
-    return subjects
 
 
 def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[Subject]) -> list[tuple[Subject, Unit]]:
@@ -117,10 +63,20 @@ def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[
     settings = {k: v for k, v in settings_json(config).items() if k not in ("dictionaries", "batch_size")}
     work = []
     for subject in subjects:
-        inputs = {"dictionary_digest": folder_digest(subject.folder), "store_digest": store.digest}
+        inputs = {
+            "dictionary_digest": folder_digest(subject.folder),
+            "store_digest": store.digest,
+            "method": subject.method,
+            "ordered": _ordered(subject),
+        }
         folder = run / "score" / subject.hook_point / subject.name
         work.append((subject, Unit("score", subject.name, folder, VERSION, settings, inputs)))
     return work
+
+
+def _ordered(subject: Subject) -> bool:
+    """Whether features are in the order of their variance, so that the first ones are a dictionary, too."""
+    return "pca" in (subject.method, subject.origin)
 
 
 def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str) -> None:
@@ -134,7 +90,8 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
-        measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, device)
+        kept = {s.name: _truncations(dictionaries[s.name], recipe.score, _ordered(s)) for s, _ in items}
+        measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, kept, device)
         losses = _losses(recipe.score, store, hook_point, dictionaries, model) if model else {}
         for subject, unit in items:
             row = {
@@ -172,13 +129,13 @@ def _measure(
     store: ActivationStore,
     hook_point: str,
     dictionaries: dict[str, FeatureDictionary],
+    kept: dict[str, dict[str, Truncation]],
     device: str,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, ActivationHistogram]]:
-    """Everything that held-out rows alone tell."""
+    """Everything that held-out rows alone tell. kept: per dictionary, columns and what of a code they keep."""
     n_rows = min(config.n_rows, store.n_heldout_rows)
     mean = torch.from_numpy(store.stats(hook_point).mean)
     histograms = {name: ActivationHistogram.empty(f.d_sae) for name, f in dictionaries.items()}
-    kept = {name: _truncations(f, config) for name, f in dictionaries.items()}
     sums = {name: {column: Reconstruction(mean) for column in ("fvu", *kept[name])} for name in dictionaries}
     with progress(total=n_rows, unit="row", desc=f"score {len(dictionaries)} at {hook_point}") as bar:
         for rows in store.heldout(hook_point, n_rows):
@@ -211,16 +168,14 @@ def _rare(density: torch.Tensor, below: float, n_rows: int) -> int | None:
     return int(((density > 0) & (density < below)).sum()) if below * n_rows >= 1 else None
 
 
-def _truncations(
-    dictionary: FeatureDictionary, config: ScoreConfig
-) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+def _truncations(dictionary: FeatureDictionary, config: ScoreConfig, ordered: bool) -> dict[str, Truncation]:
     if not dictionary.signed:
         return {}
-    kept: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    kept: dict[str, Truncation] = {}
     for k in config.at_l0:
         if k < dictionary.d_sae:
             kept[f"fvu_at_l0_{k}"] = lambda z, k=k: keep_largest(z, k)
-            if dictionary.provenance.get("method") == "pca":
+            if ordered:
                 kept[f"fvu_first_{k}"] = lambda z, k=k: keep_first(z, k)
     return kept
 
@@ -269,7 +224,7 @@ def summarize(run: Path, work: list[tuple[Subject, Unit]]) -> bool:
     from pipeline.score import pictures
 
     folder = run / "score"
-    inputs = digest([VERSION, [[unit.name, unit.key] for _, unit in work]])
+    inputs = digest([VERSION, [[s.hook_point, s.name, s.method, s.settings, unit.key] for s, unit in work]])
     summary = folder / "scores.json"
     if summary.exists() and read_json(summary).get("inputs") == inputs:
         return False
@@ -309,7 +264,8 @@ def _next_layers(subjects: list[Subject]) -> list[dict[str, Any]]:
 
 
 def _layer(subject: Subject) -> int:
-    return int(subject.hook_point.split(".")[1]) if subject.hook_point.startswith("blocks.") else -1
+    found = re.match(r"blocks\.(\d+)\.", subject.hook_point)
+    return int(found[1]) if found else -1
 
 
 def _entry(subject: Subject, histogram: ActivationHistogram) -> Entry:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.score.similarity import mmcs
 from stores.dictionary import FeatureDictionary, Spec
 from tests.conftest import make_store, planted_rows, unmix
 
@@ -44,9 +45,9 @@ def alter(folder: Path, file: str, change: Callable[[dict], object]) -> None:
 
 
 def score(folder: Path, *dictionaries: str, check: bool = True, cwd: Path | None = None):
-    sets = [f"score.dictionaries={json.dumps(dictionaries)}"] if dictionaries else []
-    arguments = ["score", str(folder / "r.toml"), "--runs", str(folder / "runs")]
-    return unmix(*arguments, *(x for s in sets for x in ("--set", s)), cwd=cwd or folder, check=check)
+    sets = ["--set", f"score.dictionaries={json.dumps([d for d in dictionaries if not d.startswith('--')])}"]
+    sets += [option for option in dictionaries if option.startswith("--")]
+    return unmix("score", str(folder / "r.toml"), "--runs", str(folder / "runs"), *sets, cwd=cwd or folder, check=check)
 
 
 def scores(folder: Path) -> dict:
@@ -86,3 +87,42 @@ def test_a_hook_point_that_leads_elsewhere_is_refused(folder: Path, hook: str) -
 def test_a_method_that_is_no_name_is_refused(folder: Path) -> None:
     foreign(folder / "theirs", method="../x")
     refused(score(folder, "theirs", check=False), 'theirs/provenance.json: method is called "../x"')
+
+
+def test_a_dictionary_of_another_model_is_refused(folder: Path) -> None:
+    foreign(folder / "theirs", model="other/model", model_digest="f" * 64)
+    refused(score(folder, "theirs", check=False), "theirs was learned on model ffffffffffff (other/model), the store")
+    assert not (folder / "runs" / "r" / "score").exists()
+
+
+def test_a_model_known_by_another_name_alone_is_a_warning(folder: Path) -> None:
+    alter(foreign(folder / "theirs"), "cfg.json", lambda c: c["metadata"].update(model_name="gpt2-small"))
+    done = score(folder, "theirs")
+    assert "theirs says that it is of model gpt2-small, the store is of none" in done.stderr
+    alter(folder / "theirs", "cfg.json", lambda c: c["metadata"].update(model_name="none"))
+    assert "model" not in score(folder, "theirs", "--replace").stderr
+
+
+def test_what_provenance_says_of_the_method_is_in_the_key(folder: Path) -> None:
+    """It decides about fvu_first_K and about what a dictionary is compared with, and cfg.json does not have it."""
+    foreign(folder / "theirs", architecture="linear")
+    score(folder, "theirs")
+    (folder / "theirs" / "provenance.json").write_text('{"method": "pca"}')
+    refused(score(folder, "theirs", check=False), "input ordered: False → True. Use --replace")
+    score(folder, "theirs", "--replace")
+    assert "fvu_first_4" in scores(folder)["dictionaries"][1]
+    (folder / "theirs" / "provenance.json").write_text('{"method": "truth"}')
+    refused(score(folder, "theirs", check=False), "input method: foreign linear → truth")
+
+
+def test_foreign_dictionaries_are_compared_with_each_other_and_with_ours(folder: Path) -> None:
+    names = ["one", "two", "three"]
+    for i, name in enumerate(names):
+        foreign(folder / name, seed=i, d_sae=16 + 8 * (i > 1))
+    score(folder, *names)
+    pairs = {(p["a"], p["b"]): p for p in scores(folder)["pairs"]}
+    assert set(pairs) == {(a, b) for a in ["pca", *names] for b in ["pca", *names] if a != b}
+    assert {p["relation"] for p in pairs.values()} == {"foreign"}
+    a, b = (FeatureDictionary.load(folder / name) for name in names[:2])
+    expected = mmcs(a.directions, b.directions, signed=False)
+    assert pairs["one", "two"]["mmcs"] == pytest.approx(expected, abs=0.05)  # without what is dead

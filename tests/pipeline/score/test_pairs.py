@@ -60,3 +60,16 @@ def test_the_truth_is_compared_with_every_dictionary_both_ways() -> None:
         assert relation(truth, other, entries) == relation(other, truth, entries) == "truth"
     found = [(s["a"], s["b"]) for s, _ in all_pairs(entries) if "truth" in (s["a"], s["b"])]
     assert len(found) == 2 * len(ENTRIES)
+
+
+def test_what_others_made_is_compared_with_each_other_and_with_the_first_seeds_of_ours() -> None:
+    theirs = [
+        Entry(n, "foreign standard", {"name": n}, d, False, random_directions(d, 8, d))
+        for n, d in (("a", 16), ("b", 40))
+    ]
+    topk = Entry("c", "foreign topk", {"name": "c"}, 24, False, random_directions(24, 8, 9))
+    entries = [*ENTRIES, *theirs, topk]
+    for other in (theirs[1], topk, ENTRIES[0], ENTRIES[3], ENTRIES[4]):
+        assert relation(theirs[0], other, entries) == relation(other, theirs[0], entries) == "foreign"
+    assert relation(theirs[0], ENTRIES[1], entries) is None  # one seed stands for all
+    assert relation(theirs[0], entry("truth", "truth", 40, 5), entries) == "truth"
