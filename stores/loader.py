@@ -1,6 +1,5 @@
 """Batches from a store, in the order of stores/order.py: streamed, or resident in the machine's or the GPU's memory."""
 
-import os
 import queue
 import threading
 import weakref
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stores.activations import ActivationStore
+from stores.memory import free_memory_bytes
 from stores.order import Cursor, EpochOrder, Layout, batch_rows, default_window_chunks, epoch_order
 from stores.place import Folder
 
@@ -300,17 +300,3 @@ def prefetched(items: Iterable[T], depth: int = 1) -> Iterator[T]:
     finally:
         stop.set()
         thread.join()
-
-
-def free_memory_bytes() -> int:
-    """Memory that can be taken without swapping: what the machine, and a control group if there is one, leave."""
-    try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except OSError:  # not Linux: half of what the machine has
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            return min(free, max(0, int(limit.read()) - int(used.read())))
-    except (OSError, ValueError):  # no control group, or "max"
-        return free
