@@ -15,15 +15,23 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.config import UserError, nearest
+from pipeline.extract.hub import model_snapshot
+from pipeline.extract.model_files import (
+    check_ids,
+    check_weights,
+    read_json_object,
+    read_settings,
+    read_tokenizer,
+    read_weights,
+    weight_files,
+)
 from pipeline.extract.modules import speed_up
 from pipeline.mlp import MLP
 from stores.description import Description
-from stores.manifest import bytes_digest, digest, file_digest, read_json
+from stores.manifest import digest, file_digest
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"
 SITES = ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 Precision = Literal["float32", "bfloat16"]
 Edit = Callable[[Tensor], Tensor]
@@ -31,38 +39,48 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's folder in Hugging Face layout: all that is known before its weights are loaded."""
+    """A model's folder in Hugging Face layout: all that is known before its weights are loaded.
+
+    revision: the commit, of a model on the hub.
+    """
 
     name: str
     folder: Path
+    revision: str | None = None
 
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> "ModelFiles":
         """name: "demo", a folder, or a hub name (downloaded on first use). Raises UserError: there is none."""
-        folder = DEMO if name == "demo" else Path(name)
+        folder, commit = DEMO if name == "demo" else Path(name), None
         if not folder.is_dir():
-            folder = _download(name, revision)
+            folder = model_snapshot(name, revision)
+            commit = folder.name
         if not (folder / "config.json").exists():
             raise UserError(f"extract.model: {folder} has no config.json, expected a Hugging Face model folder")
-        files = cls(name, folder)
-        if files.config.get("model_type") != "gpt2":
-            raise UserError(f"extract.model: {name} is a {files.config.get('model_type')} model, only gpt2 can be read")
+        files = cls(name, folder, commit)
+        files.config  # noqa: B018  it is read, or refused
         return files
 
     @classmethod
     def of_store(cls, description: Description) -> "ModelFiles":
         """The model that a store was made from. Raises UserError: it is not the same any more, or not there."""
         files = cls.find(description.model, description.model_revision)
-        if files.weights_digest != description.model_digest:
+        if files.digest != description.model_digest:
             raise UserError(
-                f"the store was made from weights {description.model_digest[:12]}, {description.model} now has "
-                f"{files.weights_digest[:12]}: extract again, or restore the model"
+                f"the store was made from another model than {description.model} is now ({description.model_digest[:12]}, "
+                f"now {files.digest[:12]}): restore its weights and config.json, or extract again with --replace"
             )
         return files
 
+    def check(self) -> None:
+        """Raises UserError: the weights or the tokenizer are not whole, or ids lie outside of the vocabulary."""
+        check_weights(self.folder, self.config)
+        check_ids(self.folder, self.tokenizer, self.bos, self.config["vocab_size"])
+
     @cached_property
     def config(self) -> dict[str, Any]:
-        return read_json(self.folder / "config.json")
+        """What of config.json changes the numbers: see Gpt2Settings."""
+        return read_settings(self.folder / "config.json")
 
     @property
     def n_layers(self) -> int:
@@ -80,7 +98,7 @@ class ModelFiles:
         """Coordinates at a hook point. Raises UserError: the model has no such hook point."""
         _, site = self.locate(hook_point)
         d_model = self.config["n_embd"]
-        return (self.config.get("n_inner") or 4 * d_model) if site in ("mlp.hook_pre", "mlp.hook_post") else d_model
+        return self.config["n_inner"] if site in ("mlp.hook_pre", "mlp.hook_post") else d_model
 
     def locate(self, hook_point: str) -> tuple[int, str]:
         """(layer, site). Raises UserError: no such site, or no such layer."""
@@ -98,54 +116,32 @@ class ModelFiles:
         raise UserError(f"unknown hook point {hook_point!r}{hint}, for L from 0 to {self.n_layers - 1}")
 
     @cached_property
-    def weights_digest(self) -> str:
-        files = sorted(p for p in self.folder.iterdir() if p.suffix in (".safetensors", ".bin"))
-        if not files:
-            raise UserError(f"extract.model: {self.folder} has no weights, expected {' or '.join(_WEIGHTS)}")
-        return digest([file_digest(path) for path in files])
+    def digest(self) -> str:
+        """Of the weights that are loaded and of what of config.json changes the numbers; names and dates are in neither."""
+        return digest({"config": self.config, "weights": [file_digest(path) for path in weight_files(self.folder)]})
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """The `tokenizers.Tokenizer`, from tokenizer.json or GPT-2's vocab.json and merges.txt."""
-        if (self.folder / "tokenizer.json").exists():
-            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"extract.model: no tokenizer in {self.folder}: {str(error).splitlines()[0]}") from None
-        return tokenizer.backend_tokenizer
+    def tokenizer(self) -> Tokenizer:
+        return read_tokenizer(self.folder)
 
     @cached_property
     def tokenizer_digest(self) -> str:
-        return bytes_digest(self.tokenizer.to_str().encode())
+        """Of what turns a document into ids: the tokenizer, and BOS."""
+        return digest({"tokenizer": self.tokenizer.to_str(), "bos": self.bos})
 
-    @property
+    @cached_property
     def bos(self) -> int:
-        """GPT-2 has one special token, which begins and ends documents."""
-        token = self.config.get("bos_token_id")
-        if token is None:
-            raise UserError(f"extract.model: config.json in {self.folder} has no bos_token_id")
+        """GPT-2 has one special token, which begins and ends documents. Raises UserError: config.json has none."""
+        token = read_json_object(self.folder / "config.json").get("bos_token_id")
+        if type(token) is not int or token < 0:
+            found = "no bos_token_id" if token is None else f"bos_token_id = {token!r}, expected a token's id"
+            raise UserError(f"extract.model: {self.folder / 'config.json'} has {found}")
         return token
 
     def load(
         self, weight_processing: str = "none", device: str = "cpu", precision: Precision = "float32"
     ) -> "LanguageModel":
         return LanguageModel(self, weight_processing, device, precision)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"extract.model: no folder {name!r}, and the hub gave no model of that name ({type(error).__name__})"
-        ) from None
 
 
 class LanguageModel:
@@ -159,13 +155,8 @@ class LanguageModel:
     def __init__(
         self, files: ModelFiles, weight_processing: str, device: str, precision: Precision = "float32"
     ) -> None:
-        from transformers import GPT2LMHeadModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         self.files, self.device, self.precision = files, device, precision
-        self.model = GPT2LMHeadModel.from_pretrained(files.folder, dtype=torch.float32, attn_implementation="sdpa")
-        self.model.eval().requires_grad_(False)
+        self.model = _loaded(files)
         if weight_processing == "folded":
             _fold(self.model)
         self.model.to(cast(Any, device))
@@ -193,7 +184,7 @@ class LanguageModel:
 
         Raises UserError: its activation function is not GPT-2's.
         """
-        activation = self.files.config.get("activation_function", "gelu_new")
+        activation = self.files.config["activation_function"]
         if activation not in ("gelu_new", "gelu_pytorch_tanh"):
             raise UserError(f"{self.files.name}'s MLPs have the activation {activation!r}, expected gelu_new: GPT-2's")
         block = cast(Any, self.model.transformer).h[layer]
@@ -253,6 +244,22 @@ class LanguageModel:
         if len(captured) < len(set(capture)):
             raise ValueError(f"hook points not reached: {', '.join(set(capture) - set(captured))}")
         return captured, self.model.lm_head(transformer.ln_f(residual)) if logits else residual
+
+
+def _loaded(files: ModelFiles) -> Any:
+    """A GPT2LMHeadModel of the settings and weights that the model's digest is of, and of nothing else."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.device("meta"):  # no weight is drawn
+        config = GPT2Config(**files.config, attn_implementation="sdpa", dtype="float32")
+        model = cast(Any, GPT2LMHeadModel(config))
+    weights = read_weights(files.folder, files.config)
+    head = weights.pop("lm_head.weight", weights["wte.weight"])
+    model.transformer.load_state_dict(weights, assign=True)
+    model.lm_head.load_state_dict({"weight": head}, assign=True)
+    if files.config["tie_word_embeddings"]:
+        model.lm_head.weight = model.transformer.wte.weight
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -53,14 +53,16 @@ def plan(recipe: Recipe, run: Path) -> Unit:
         files.d(hook_point)
     if config.context > files.n_positions:
         raise UserError(f"extract.context = {config.context} is more than the {files.n_positions} of {config.model}")
+    files.check()
     inputs = {
-        "model_digest": files.weights_digest,
+        "model_digest": files.digest,
+        "model_revision": files.revision,
         "tokenizer_digest": files.tokenizer_digest,
         **text.text_inputs(config.text),
     }
-    # Where the store lies is not what it is. How many sequences go through the model at a time may be changed on another
-    # machine; it moves last bits at most.
-    settings = {k: v for k, v in settings_json(config).items() if k not in ("batch_sequences", "store")}
+    # Where the store lies is not what it is, and a revision is the commit in the inputs. How many sequences go through
+    # the model at a time may be changed on another machine; it moves last bits at most.
+    settings = {k: v for k, v in settings_json(config).items() if k not in ("batch_sequences", "store", "revision")}
     return Unit("extract", "activations", run / "extract", VERSION, settings, inputs)
 
 
@@ -125,6 +127,8 @@ def _extract(
 ) -> ActivationStore | None:
     """The finished store; None while shards are left to other workers."""
     files = ModelFiles.find(config.model, config.revision)
+    if files.revision:
+        print(f"{files.name}: revision {files.revision}")
     description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
     begin()
     writer = StoreWriter.create(path, description)
@@ -226,8 +230,8 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Descriptio
             )
     return Description(
         model=config.model,
-        model_revision=config.revision,
-        model_digest=files.weights_digest,
+        model_revision=files.revision,
+        model_digest=files.digest,
         tokenizer_digest=files.tokenizer_digest,
         weight_processing=config.weight_processing,
         precision=config.precision,

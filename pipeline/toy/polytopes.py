@@ -227,7 +227,7 @@ def inputs(settings: Settings) -> dict[str, Any]:
     if settings.store is None:
         files = ModelFiles.find(settings.model)
         files.d(settings.hook_point)
-        return {**images, "model_digest": files.weights_digest}
+        return {**images, "model_digest": files.digest}
     if not StoreWriter.exists(settings.store):
         raise UserError(f"polytopes.store: no activation store at {settings.store}")
     store = ActivationStore.open(settings.store)

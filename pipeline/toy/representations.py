@@ -200,7 +200,7 @@ def _shown(pair: tuple[str, str]) -> str:
 
 def inputs(settings: Settings) -> dict[str, Any]:
     """Raises UserError: no such model."""
-    return {"model_digest": ModelFiles.find(settings.model).weights_digest}
+    return {"model_digest": ModelFiles.find(settings.model).digest}
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -281,7 +281,7 @@ def inputs(settings: Settings) -> dict[str, Any]:
     files = ModelFiles.find(settings.model)
     for hook_point in real_activations.hook_points(settings.layer):
         files.d(hook_point)
-    return {"model_digest": files.weights_digest}
+    return {"model_digest": files.digest}
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,7 +7,11 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from pipeline.config import UserError
+from pipeline.extract.hub import model_snapshot
 from pipeline.extract.language_model import SITES, ModelFiles
+from stores.activations import ActivationStore
+from tests.conftest import unmix
+from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 ALL = [f"blocks.{layer}.{site}" for layer in (0, 1) for site in SITES]
 
@@ -118,25 +124,76 @@ def test_models_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch: pytest.
         ModelFiles.find(str(tmp_path))
 
 
-def test_a_hub_name_is_read_from_the_hubs_cache(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model's folder in an empty cache of the hub: 0…0 is main, and the tiny model; 1…1 has another activation."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="no folder 'someone/tiny', and the hub gave no model"):
-        ModelFiles.find("someone/tiny")
-    snapshot = tmp_path / "models--someone--tiny" / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    for file in tiny_model.iterdir():
-        (snapshot / file.name).symlink_to(file)
-    refs = tmp_path / "models--someone--tiny" / "refs"
-    refs.mkdir()
-    (refs / "main").write_text("0" * 40)
+    model_snapshot.cache_clear()
+    folder = tmp_path / "hub" / "models--someone--tiny"
+    for commit in ("0" * 40, "1" * 40):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        for file in tiny_model.iterdir():
+            (folder / "snapshots" / commit / file.name).symlink_to(file)
+    config = json.loads((tiny_model / "config.json").read_text())
+    (folder / "snapshots" / ("1" * 40) / "config.json").unlink()
+    (folder / "snapshots" / ("1" * 40) / "config.json").write_text(
+        json.dumps({**config, "activation_function": "relu"})
+    )
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    return folder
+
+
+def test_a_hub_name_is_pinned_to_the_commit_that_was_read(hub: Path, tiny_model: Path) -> None:
     files = ModelFiles.find("someone/tiny")
-    assert files.d("blocks.1.mlp.hook_post") == 128
-    assert files.weights_digest == ModelFiles.find(str(tiny_model)).weights_digest
+    assert files.revision == "0" * 40
+    assert files.digest == ModelFiles.find(str(tiny_model)).digest
+    assert ModelFiles.find("someone/tiny", "1" * 40).revision == "1" * 40
+    assert ModelFiles.find(str(tiny_model)).revision is None
+    with pytest.raises(UserError, match="no folder 'nobody/none', and the hub gave no model"):
+        ModelFiles.find("nobody/none")
+
+
+def test_later_stages_read_the_commit_that_extraction_read(recipe: Path, hub: Path) -> None:  # noqa: F811
+    """main moves on between them; a recipe with no revision then means another store, and the old commit still this one."""
+    sets = ["--set", "extract.model=someone/tiny", "--set", "extract.n_rows=700"]
+    done = unmix("extract", "tiny.toml", *sets, cwd=recipe)
+    assert f"someone/tiny: revision {'0' * 40}" in done.stdout
+    description = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr").description
+    assert description.model_revision == "0" * 40
+    (hub / "refs" / "main").write_text("1" * 40)
+    model_snapshot.cache_clear()
+    assert ModelFiles.of_store(description).revision == "0" * 40
+    refused = unmix("extract", "tiny.toml", *sets, cwd=recipe, check=False)
+    assert refused.returncode == 2
+    assert f"input model_revision: {'0' * 40} → {'1' * 40}" in refused.stderr
+    pinned = unmix("extract", "tiny.toml", *sets, "--set", f"extract.revision={'0' * 40}", cwd=recipe)
+    assert "nothing to do" in pinned.stdout
+
+
+@pytest.mark.parametrize("setting", [{"activation_function": "relu"}, {"layer_norm_epsilon": 0.1}, {"n_head": 4}])
+def test_a_model_whose_settings_changed_after_extraction_is_refused(
+    recipe: Path,  # noqa: F811
+    tiny_model: Path,
+    setting: dict,
+) -> None:
+    folder = recipe / "model"
+    shutil.copytree(tiny_model, folder)
+    sets = ["--set", f"extract.model={folder}", "--set", "extract.n_rows=700"]
+    unmix("extract", "tiny.toml", *sets, cwd=recipe)
+    store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
+    assert ModelFiles.of_store(store.description).folder == folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **setting}))
+    with pytest.raises(UserError, match="restore its weights and config.json, or extract again with --replace"):
+        ModelFiles.of_store(store.description)
+    refused = unmix("extract", "tiny.toml", *sets, cwd=recipe, check=False)
+    assert refused.returncode == 2
+    assert "input model_digest" in refused.stderr
+    assert "Use --replace" in refused.stderr
 
 
 def test_the_demo_model_has_learnt_python() -> None:

@@ -1,0 +1,238 @@
+"""What lies in a GPT-2's folder in Hugging Face layout, known before the weights are loaded. It is whole, or refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pipeline.config import Config, UserError, validated
+
+_INDEX = "model.safetensors.index.json"
+_IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older versions saved as a weight
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class Gpt2Settings(Config):
+    """What of config.json changes the numbers, with the defaults of transformers' GPT2Config. Nothing else is read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    n_embd: int = Field(default=768, ge=1)
+    n_head: int = Field(default=12, ge=1)
+    n_inner: int | None = Field(default=None, ge=1)
+    n_layer: int = Field(default=12, ge=1)
+    n_positions: int = Field(default=1024, ge=1)
+    scale_attn_by_inverse_layer_idx: bool = False
+    scale_attn_weights: bool = True
+    tie_word_embeddings: bool = True
+    vocab_size: int = Field(default=50257, ge=1)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError naming the file: it cannot be read, or holds something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(value, dict):
+        raise UserError(f"extract.model: {path} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Gpt2Settings of a config.json; n_inner is filled in. Raises UserError: one cannot be, or it is no GPT-2's."""
+    values = read_json_object(path)
+    if values.get("model_type") != "gpt2":
+        raise UserError(f"extract.model: {path.parent} is a {values.get('model_type')} model, only gpt2 can be read")
+    found = validated(Gpt2Settings, values, str(path))
+    if found.n_embd % found.n_head:
+        raise UserError(f"{path}: n_embd = {found.n_embd} is no multiple of n_head = {found.n_head}")
+    if found.activation_function != "gelu_new":
+        from transformers.activations import ACT2FN
+
+        if found.activation_function not in ACT2FN:
+            raise UserError(f"{path}: unknown activation_function {found.activation_function!r}, GPT-2's is gelu_new")
+    return {**found.model_dump(), "n_inner": found.n_inner or 4 * found.n_embd}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights. Raises UserError: there are none, or the index names a missing one."""
+    if (folder / "model.safetensors").exists():
+        return [folder / "model.safetensors"]
+    if not (folder / _INDEX).exists():
+        raise UserError(
+            f"extract.model: {folder} has no weights, expected model.safetensors or {_INDEX}; others are written by "
+            f"transformers: GPT2LMHeadModel.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+    listed = read_json_object(folder / _INDEX).get("weight_map")
+    names = set(listed.values()) if isinstance(listed, dict) and all(map(_is_name, listed.values())) else set()
+    if not names:
+        raise UserError(f"extract.model: {folder / _INDEX} has no weight_map of names of files beside it")
+    for name in names:
+        if not (folder / name).exists():
+            raise UserError(f"extract.model: {folder / _INDEX} lists {name}, which is not there: download it again")
+    return sorted(folder / name for name in names)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value
+
+
+def shapes(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of every weight of a GPT-2, as transformers saves it; matrices are (d_in, d_out).
+
+    The listing is the architecture: what is not in it is not read.
+    """
+    d, d_mlp = settings["n_embd"], settings["n_inner"]
+    yield "wte.weight", (settings["vocab_size"], d)
+    yield "wpe.weight", (settings["n_positions"], d)
+    for layer in range(settings["n_layer"]):
+        yield from ((f"h.{layer}.ln_1.weight", (d,)), (f"h.{layer}.ln_1.bias", (d,)))
+        yield from ((f"h.{layer}.attn.c_attn.weight", (d, 3 * d)), (f"h.{layer}.attn.c_attn.bias", (3 * d,)))
+        yield from ((f"h.{layer}.attn.c_proj.weight", (d, d)), (f"h.{layer}.attn.c_proj.bias", (d,)))
+        yield from ((f"h.{layer}.ln_2.weight", (d,)), (f"h.{layer}.ln_2.bias", (d,)))
+        yield from ((f"h.{layer}.mlp.c_fc.weight", (d, d_mlp)), (f"h.{layer}.mlp.c_fc.bias", (d_mlp,)))
+        yield from ((f"h.{layer}.mlp.c_proj.weight", (d_mlp, d)), (f"h.{layer}.mlp.c_proj.bias", (d,)))
+    yield from (("ln_f.weight", (d,)), ("ln_f.bias", (d,)))
+    if not settings["tie_word_embeddings"]:
+        yield "lm_head.weight", (settings["vocab_size"], d)
+
+
+def read_weights(folder: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+    """Every weight, float32, by the names of `shapes`. Raises UserError as check_weights does."""
+    held = check_weights(folder, settings)
+    weights = {}
+    for name, _ in shapes(settings):
+        path, key = held[name]
+        with safe_open(path, "pt") as file:
+            weights[name] = file.get_tensor(key).to(torch.float32, copy=True)  # no view of the file, which may change
+    return weights
+
+
+def check_weights(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[Path, str]]:
+    """Weight → (file, its name there), when the files hold just the model's weights.
+
+    Raises UserError: a file cannot be read; a weight is missing, left over, of another shape or no floating-point one;
+    a head that config.json ties to the embedding is another matrix.
+    """
+    held: dict[str, tuple[Path, str]] = {}
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118  no dictionary
+                    name = key.removeprefix("transformer.")
+                    if _IGNORED.fullmatch(name):
+                        continue
+                    if name in held:
+                        raise UserError(f"extract.model: {path} holds {key} a second time")
+                    part = file.get_slice(key)
+                    held[name], found[name] = (path, key), (tuple(part.get_shape()), part.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, error) from None
+    layers = len({match[1] for name in found if (match := re.match(r"h\.(\d+)\.", name))})
+    if layers != settings["n_layer"]:  # before as many names are listed as config.json claims
+        raise UserError(f"extract.model: config.json says n_layer = {settings['n_layer']}, {folder} holds {layers}")
+    left = set(found)
+    for name, shape in shapes(settings):
+        if name not in found:
+            raise UserError(f"extract.model: {folder} lacks the weight {name} of the model in its config.json")
+        path, key = held[name]
+        if found[name][0] != shape:
+            raise UserError(
+                f"extract.model: {path} holds {key} of shape {found[name][0]}, by config.json it should be {shape}"
+            )
+        if found[name][1] not in _FLOATS:
+            raise UserError(f"extract.model: {path} holds {key} as {found[name][1]}, expected one of {_FLOATS}")
+        left.remove(name)
+    if "lm_head.weight" in left:
+        left.remove("lm_head.weight")
+        _check_tied(held)
+    if left:
+        name = sorted(left)[0]
+        raise UserError(f"extract.model: {held[name][0]} holds {held[name][1]}, which no GPT-2 language model has")
+    return held
+
+
+def _check_tied(held: dict[str, tuple[Path, str]]) -> None:
+    """Raises UserError: the head is saved, config.json says that it is the embedding, and it is not."""
+    both = []
+    for path, key in (held["wte.weight"], held["lm_head.weight"]):
+        with safe_open(path, "pt") as file:
+            both.append(file.get_tensor(key))
+    if not torch.equal(*both):
+        raise UserError(
+            f"extract.model: lm_head.weight in {held['lm_head.weight'][0]} is not the embedding, config.json says that "
+            "it is: set tie_word_embeddings to false there"
+        )
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """From tokenizer.json, or GPT-2's vocab.json and merges.txt; truncation and padding are off.
+
+    Raises UserError: there is none, or it cannot be read.
+    """
+    if (folder / "tokenizer.json").exists():
+        path = folder / "tokenizer.json"
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        path = folder / "vocab.json"
+    else:
+        raise UserError(
+            f"extract.model: no tokenizer in {folder}, expected tokenizer.json, or vocab.json and merges.txt: copy those "
+            "that the model was trained with"
+        )
+    try:
+        if path.name == "tokenizer.json":
+            tokenizer = Tokenizer.from_file(str(path))
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # the tokenizers library raises no other class
+        raise damaged(path, error) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def check_ids(folder: Path, tokenizer: Tokenizer, bos: int, n: int) -> None:
+    """Raises UserError: the tokenizer makes an id that the model's vocabulary of n does not have; BOS is in neither."""
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if not vocabulary:
+        raise UserError(f"extract.model: the tokenizer in {folder} has no tokens")
+    token, largest = max(vocabulary.items(), key=lambda item: item[1])
+    if largest >= n:
+        raise UserError(
+            f"extract.model: the tokenizer in {folder} has id {largest} ({token!r}), the model's vocabulary ends at "
+            f"{n - 1}: give it the tokenizer that it was trained with"
+        )
+    if bos >= n or tokenizer.id_to_token(bos) is None:
+        raise UserError(
+            f"extract.model: {folder / 'config.json'} has bos_token_id = {bos}, no id of "
+            f"{'the model' if bos >= n else 'the tokenizer'}, whose largest is {n - 1 if bos >= n else largest}: set it to "
+            "the token that begins a document"
+        )
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """What to say of a file that a library could not read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as reason:
+        return UserError(f"extract.model: cannot read {path}: {reason.strerror}")
+    if not head:
+        return UserError(f"extract.model: {path} is empty: copy or download it again")
+    if head.startswith(b"version https://git-lfs"):
+        return UserError(f"extract.model: {path} is a Git LFS pointer: run `git lfs pull` in {path.parent}")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"extract.model: {path} is damaged ({reason}): copy or download it again")
