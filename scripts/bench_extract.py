@@ -129,7 +129,7 @@ def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, seque
         model=str(files.folder), hook_points=HOOK_POINTS, context=CONTEXT, n_rows=6 * sequences * (CONTEXT - 1),
         chunk_rows=sequences * (CONTEXT - 1), shard_chunks=1, precision=model.precision, batch_sequences=4,
     )  # fmt: skip
-    unit = Unit("extract", "bench", folder, 0, {}, {})
+    unit = Unit("extract", "bench", folder, 0, {}, {"text": {}})
     description = stage.describe(config, files, unit)
     n = 0
 

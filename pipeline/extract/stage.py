@@ -22,6 +22,7 @@ from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
 from stores.loader import prefetched
+from stores.manifest import digest
 from stores.place import is_url, place_at
 from stores.writer import StoreWriter
 
@@ -58,11 +59,12 @@ def plan(recipe: Recipe, run: Path) -> Unit:
         "model_digest": files.digest,
         "model_revision": files.revision,
         "tokenizer_digest": files.tokenizer_digest,
-        **text.text_inputs(config.text),
+        "text": text.text_inputs(config.text),
     }
     # Where the store lies is not what it is, and a revision is the commit in the inputs. How many sequences go through
     # the model at a time may be changed on another machine; it moves last bits at most.
     settings = {k: v for k, v in settings_json(config).items() if k not in ("batch_sequences", "store", "revision")}
+    del settings["text"]["revision"]
     return Unit("extract", "activations", run / "extract", VERSION, settings, inputs)
 
 
@@ -129,6 +131,8 @@ def _extract(
     files = ModelFiles.find(config.model, config.revision)
     if files.revision:
         print(f"{files.name}: revision {files.revision}")
+    if commit := unit.inputs["text"].get("revision"):
+        print(f"{config.text.dataset}: revision {commit}")
     description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
     begin()
     writer = StoreWriter.create(path, description)
@@ -236,7 +240,7 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Descriptio
         weight_processing=config.weight_processing,
         precision=config.precision,
         text=text.describe(config.text),
-        text_digest=unit.inputs.get("files_digest"),
+        text_digest=digest(unit.inputs["text"]),
         context=config.context,
         positions=positions,
         bos=True,
