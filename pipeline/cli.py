@@ -24,7 +24,10 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped rec
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.topk.k=64.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that run folders lie in.")]
 Name = Annotated[str | None, typer.Option("--name", help="The run folder's name instead of the recipe's.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Remake what was made with other settings; the old goes when the new is whole.")]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Remake what was made with other settings; the old goes when the new is whole."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 Workers = Annotated[
     str, typer.Option("--worker", metavar="I/N", help="Be process I of N that fill one store (extract).")

@@ -7,11 +7,11 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config, UserError, nearest, validated
+from pipeline.config import Config, MethodConfig, UserError, nearest, validated
 from stores.names import check_name
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -248,7 +248,7 @@ def plan_dictionaries(recipe: Recipe, d: Callable[[str], int], hook_points: tupl
                 listed = {key for key, value in table.items() if isinstance(value, list)}
                 for values in itertools.product(*(_as_list(v) for v in table.values())):
                     config = validated(method.config, dict(zip(table, values, strict=True)), where)
-                    _checked(f"{where} at {hook_point}", config.check, d(hook_point), hook_point)
+                    _checked(f"{where} at {hook_point}", cast(MethodConfig, config).check, d(hook_point), hook_point)
                     settings = config.model_dump()
                     labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - set(method.label))}}
                     name = "-".join([method_name, *(f"{short}{settings[key]}" for key, short in labels.items())])

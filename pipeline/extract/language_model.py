@@ -251,7 +251,7 @@ def _loaded(files: ModelFiles) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.device("meta"):  # no weight is drawn
-        config = GPT2Config(**files.config, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa")
+        config = cast(Any, GPT2Config)(**files.config, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa")
         model = cast(Any, GPT2LMHeadModel(config))
     weights = read_weights(files.folder, files.config)
     head = weights.pop("lm_head.weight", weights["wte.weight"])

@@ -17,8 +17,30 @@ def test_ordinary_names_pass(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "/etc", "a/b", "a//b", "a/../../b", "a\\b", "C:\\x", "\0", "a\nb", ".git", "\ud800", "x" * 201]
-    + ["commits", "tokens", "attempts", "Tokens", "zarr.json", "manifest.json", "plan.json", "sums.npz"],
+    [
+        "",
+        ".",
+        "..",
+        "/etc",
+        "a/b",
+        "a//b",
+        "a/../../b",
+        "a\\b",
+        "C:\\x",
+        "\x00",
+        "a\nb",
+        ".git",
+        "�",
+        "x" * 201,
+        "commits",
+        "tokens",
+        "attempts",
+        "Tokens",
+        "zarr.json",
+        "manifest.json",
+        "plan.json",
+        "sums.npz",
+    ],
 )
 def test_others_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(ValueError, match="^score.dictionaries ") as error:

@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.config import UserError
 from pipeline.extract.hub import dataset_commit
-from pipeline.extract.language_model import ModelFiles
 from pipeline.extract.stdlib import relative_name, stdlib_files
 from pipeline.extract.text import documents, text_inputs
 from pipeline.recipe import PositionsConfig, TextConfig
@@ -120,7 +119,7 @@ def test_null_rows_are_counted_named_and_left_out(
     )
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"", "fills 0 sequences"), (b'{"text": 5}\n', "row 1 has 5 in column")])
+@pytest.mark.parametrize(("data", "message"), [(b"", "fill no sequence"), (b'{"text": 5}\n', "row 1 has 5 in column")])
 def test_extract_refuses_with_one_line_and_writes_nothing(
     recipe: Path,  # noqa: F811
     data: bytes,
