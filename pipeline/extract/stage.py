@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.extract import text
 from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.packing import START, Packer
+from pipeline.extract.sanity import first_batch_loss
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
@@ -22,11 +23,12 @@ from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
 from stores.loader import prefetched
-from stores.manifest import digest
+from stores.manifest import commit_json, digest, read_json
 from stores.place import is_url, place_at
 from stores.writer import StoreWriter
 
 VERSION = 3
+_FIRST_BATCH = "first_batch.json"
 
 
 def store_path(recipe: Recipe, run: Path) -> Path | str:
@@ -121,6 +123,8 @@ def execute(
         nonfinite={h: n for h, (n, _, _) in store.nonfinite.items()},
         **{f"kurtosis at {h}": round(store.stats(h).kurtosis, 2) for h in store.hook_points},
     )
+    if (unit.folder / _FIRST_BATCH).exists():
+        unit.headline["first_batch"] = read_json(unit.folder / _FIRST_BATCH)
     unit.finish(device, time.time() - started)
 
 
@@ -138,7 +142,7 @@ def _extract(
     writer = StoreWriter.create(path, description)
     missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
     if missing:
-        fill(config, files.load(config.weight_processing, device, config.precision), writer, missing)
+        fill(config, files.load(config.weight_processing, device, config.precision), writer, missing, unit.folder)
         writer = StoreWriter.resume(path)  # another worker may have found that the text ends
     left = len(writer.missing())
     if left:
@@ -147,8 +151,13 @@ def _extract(
     return writer.close()
 
 
-def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shards: list[int]) -> None:
-    """Three things at a time: tokens of the next shard, the forward pass of this one, writing the one before."""
+def fill(
+    config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shards: list[int], folder: Path | None = None
+) -> None:
+    """Three things at a time: tokens of the next shard, the forward pass of this one, writing the one before.
+
+    folder: where the first batch's cross-entropy is kept until the unit is finished.
+    """
     sequences = sum(b - a for a, b in map(writer.description.sequences, shards))
     wanted, writing = set(shards), None
     with (
@@ -163,6 +172,8 @@ def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shard
                 writer.end_at(first + len(tokens))
             if shard in wanted and len(tokens):
                 positions, dtype = writer.description.positions, writer.description.dtype
+                if folder is not None and writing is None:
+                    _keep_first_batch(model, tokens[: config.batch_sequences], positions, folder)
                 rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
                 if writing is not None:
                     writing.result()
@@ -170,6 +181,15 @@ def fill(config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shard
                 writing = disk.submit(writer.write_shard, shard, tokens, rows, **options)
         if writing is not None:
             writing.result()
+
+
+def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...], folder: Path) -> None:
+    """Say how well the model predicts this process's first batch, and keep it for the unit's headline."""
+    if found := first_batch_loss(model, tokens, positions):
+        tqdm.write(str(found))
+        if found.warning:
+            tqdm.write(found.warning)
+        commit_json(folder / _FIRST_BATCH, asdict(found), exclusive=True)
 
 
 def _tokens(

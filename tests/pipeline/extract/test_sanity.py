@@ -1,0 +1,76 @@
+import json
+import math
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.extract.sanity import FirstBatch, first_batch_loss
+from pipeline.extract.text import documents, pack
+from pipeline.recipe import TextConfig
+from tests.conftest import unmix
+from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
+
+POSITIONS = tuple(range(1, 64))
+
+
+@pytest.fixture(scope="module")
+def tokens() -> np.ndarray:
+    """(4, 64) of held-out Python."""
+    files, texts = ModelFiles.find("demo"), documents(TextConfig(source="stdlib", split="heldout"))
+    return np.stack([sequence for sequence, _ in islice(pack(texts, files.tokenizer, files.bos, 64), 4)])
+
+
+def first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...] = POSITIONS) -> FirstBatch:
+    found = first_batch_loss(model, tokens, positions)
+    assert found is not None
+    return found
+
+
+def test_the_demo_model_does_not_warn_and_a_random_one_does(tokens: np.ndarray, tiny_model: Path) -> None:
+    trained = first_batch(ModelFiles.find("demo").load(), tokens)
+    random = first_batch(ModelFiles.find(str(tiny_model)).load(), tokens)
+    assert trained.warning is None
+    assert random.warning is not None
+    assert trained.unigram_ce == random.unigram_ce
+    assert FirstBatch(float("nan"), 5.0).warning is not None
+
+
+def test_a_uniform_guess_warns_on_any_text(tmp_path: Path, tiny_model: Path) -> None:
+    """Logits that are all zero: cross-entropy log 4096, which the add-one unigram never exceeds."""
+    shutil.copytree(tiny_model, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    save_file({k: torch.zeros_like(v) for k, v in weights.items()}, tmp_path / "m" / "model.safetensors")
+    model = ModelFiles.find(str(tmp_path / "m")).load()
+    rng = np.random.default_rng(0)
+    for tokens in (rng.integers(0, 4096, (2, 64)), rng.integers(0, 3, (2, 64)), np.arange(128).reshape(2, 64)):
+        found = first_batch(model, tokens)
+        assert found.ce == pytest.approx(math.log(4096), rel=1e-6)
+        assert found.unigram_ce <= found.ce + 1e-6
+
+
+def test_cross_entropy_is_that_of_transformers_at_the_positions_kept(tiny_model: Path, tokens: np.ndarray) -> None:
+    from transformers import GPT2LMHeadModel
+
+    found = first_batch(ModelFiles.find(str(tiny_model)).load(), tokens, (3, 63))  # 63 predicts nothing
+    x = torch.from_numpy(tokens).long()
+    with torch.no_grad():
+        logits = GPT2LMHeadModel.from_pretrained(tiny_model)(x).logits
+    assert found.ce == pytest.approx(float(torch.nn.functional.cross_entropy(logits[:, 3], x[:, 4])), rel=1e-5)
+    counts = {t: list(tokens[:, 4]).count(t) for t in tokens[:, 4]}
+    expected = -np.mean([math.log((counts[t] + 1) / (4 + 4096)) for t in tokens[:, 4]])
+    assert found.unigram_ce == pytest.approx(expected)
+    assert first_batch_loss(ModelFiles.find(str(tiny_model)).load(), tokens, (63,)) is None
+
+
+def test_extract_prints_and_keeps_it(recipe: Path) -> None:  # noqa: F811
+    done = unmix("extract", "tiny.toml", "--set", "extract.n_rows=700", cwd=recipe)
+    kept = json.loads((recipe / "runs" / "tiny" / "extract" / "manifest.json").read_text())["headline"]["first_batch"]
+    assert kept["ce"] >= kept["unigram_ce"] > 0
+    assert str(FirstBatch(**kept)) in done.stdout
+    assert "warning: the model predicts this text no better" in done.stdout
