@@ -16,21 +16,26 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest, read_json
-from stores.names import check_name
+from stores.dictionary_files import (
+    CONFIG,
+    PROVENANCE,
+    WEIGHTS,
+    Provenance,
+    fold_options,
+    read_config,
+    read_provenance,
+    read_weights,
+)
+from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest
 
 # architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
 OUTPUT = (
     "output"  # a folder within one's folder: the dictionary of what a layer writes, learned with that of what it reads
 )
 ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
-WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
-Provenance = dict[str, Any]
 
 
 class SparseCode(NamedTuple):
@@ -52,25 +57,37 @@ class Spec:
     provenance: Provenance = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
+        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture {self.architecture!r} is not one of {', '.join(ARCHITECTURES)}")
+        for name, size in (("d_in", self.d_in), ("d_sae", self.d_sae)):
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name} = {size!r} is not a whole number from 1 on")
+        if self.architecture == "topk" and type(self.k) is not int:
+            raise ValueError(f"k = {self.k!r} is not a whole number")
         if self.architecture == "topk" and not 1 <= self.k <= self.d_sae:
             raise ValueError(f"k = {self.k} is not between 1 and d_sae = {self.d_sae}")
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight."""
+        return {
+            "W_enc": (self.d_in, self.d_sae),
+            "b_enc": (self.d_sae,),
+            "W_dec": (self.d_sae, self.d_in),
+            "b_dec": (self.d_in,),
+            **{name: (self.d_sae,) for name in ARCHITECTURES[self.architecture]},
+        }
+
 
 def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
-    missing = {"architecture", "d_in", "d_sae"} - set(config)
-    if missing:
-        raise ValueError(f"{path / CONFIG} lacks {', '.join(sorted(missing))}: SAELens 6 writes them")
-    hook_point = config.get("metadata", {}).get("hook_name", "")
-    if hook_point:
-        check_name(hook_point, f"{path / CONFIG}: metadata.hook_name")
-    if "method" in provenance:
-        check_name(provenance["method"], f"{path / PROVENANCE}: method")
-    if (model := config.get("metadata", {}).get("model_name")) and not provenance:
-        provenance = {"model": model}
-    k = config.get("k", 0)
-    return Spec(config["architecture"], config["d_in"], config["d_sae"], hook_point, k, provenance)
+    metadata = config["metadata"]
+    if metadata["model_name"] and not provenance:
+        provenance = {"model": metadata["model_name"]}
+    try:
+        sizes = config["architecture"], config["d_in"], config["d_sae"]
+        return Spec(*sizes, metadata["hook_name"], config.get("k", 0), provenance)
+    except ValueError as error:
+        raise ValueError(f"{path / CONFIG}: {error}") from None
 
 
 def _saved_name(architecture: str, name: str) -> str:
@@ -96,13 +113,7 @@ class FeatureDictionary(nn.Module):
         super().__init__()
         self.spec = spec
         weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, **others}
-        shapes = {
-            "W_enc": (spec.d_in, spec.d_sae),
-            "b_enc": (spec.d_sae,),
-            "W_dec": (spec.d_sae, spec.d_in),
-            "b_dec": (spec.d_in,),
-            **{name: (spec.d_sae,) for name in ARCHITECTURES[spec.architecture]},
-        }
+        shapes = spec.shapes
         if set(weights) != set(shapes):
             raise ValueError(f"{spec.architecture} has the weights {', '.join(shapes)}, got {', '.join(weights)}")
         for name, shape in shapes.items():
@@ -207,44 +218,20 @@ class FeatureDictionary(nn.Module):
     def load(cls, path: Path | str, device: str | torch.device = "cpu") -> Self:
         """Read a folder written by save, or a SAELens 6 folder whose options mean the same.
 
-        Raises ValueError: no dictionary there, altered weights, or an option this class cannot express.
+        Raises ValueError, one line that names the file: no dictionary there, one that is damaged or altered, or an option
+        that this class cannot express.
         """
         path = Path(path)
-        if not (path / CONFIG).exists() or not (path / WEIGHTS).exists():
-            raise ValueError(f"no feature dictionary at {path}: {CONFIG} and {WEIGHTS} are expected there")
-        config = read_json(path / CONFIG)
-        data = (path / WEIGHTS).read_bytes()
-        provenance = read_json(path / PROVENANCE) if (path / PROVENANCE).exists() else {}
-        if provenance.get("weights_digest", bytes_digest(data)) != bytes_digest(data):
-            raise ValueError(f"{path / WEIGHTS} was altered: its digest is not the one in {PROVENANCE}")
         try:
-            weights = load_tensors(data)
-        except SafetensorError as error:
-            raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from error
-        spec = _spec(path, config, provenance)
-        names = ("W_enc", "b_enc", "W_dec", "b_dec", *ARCHITECTURES[spec.architecture])
-        missing = {_saved_name(spec.architecture, name) for name in names} - set(weights)
-        if missing:
-            raise ValueError(f"{path / WEIGHTS} lacks {', '.join(sorted(missing))}")
-        weights = {name: weights[_saved_name(spec.architecture, name)] for name in names}
-        for option, meaning in {"normalize_activations": "none", "reshape_activations": "none"}.items():
-            if config.get(option, meaning) != meaning:
-                raise ValueError(f"{path / CONFIG}: {option} = {config[option]!r}, only {meaning!r} can be read")
-        if not config.get("apply_b_dec_to_input", True):
-            # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc
-            shift = weights["b_dec"] @ weights["W_enc"]
-            weights["b_enc"] = weights["b_enc"] + shift
-            if "b_mag" in weights:
-                weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
-        if config.get("rescale_acts_by_decoder_norm", False):
-            if spec.architecture not in ("standard", "topk"):
-                raise ValueError(f"{path / CONFIG}: rescale_acts_by_decoder_norm of {spec.architecture} cannot be read")
-            norm = weights["W_dec"].norm(dim=-1)
-            weights |= {
-                "W_enc": weights["W_enc"] * norm,
-                "b_enc": weights["b_enc"] * norm,
-                "W_dec": weights["W_dec"] / norm[:, None],
-            }
+            config, provenance = read_config(path), read_provenance(path)
+            spec = _spec(path, config, provenance)
+            names = {_saved_name(spec.architecture, name): name for name in spec.shapes}
+            shapes = {saved: spec.shapes[name] for saved, name in names.items()}
+            found = read_weights(path / WEIGHTS, shapes, provenance.get("weights_digest"))
+        except OSError as error:
+            raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+        weights = {names[saved]: tensor for saved, tensor in found.items()}
+        fold_options(path / CONFIG, weights, config)
         return cls(spec, **weights).to(device)
 
     @classmethod

@@ -10,7 +10,8 @@ from pipeline.recipe import ScoreConfig
 from pipeline.score.pairs import FOREIGN
 from stores.activations import ActivationStore
 from stores.description import Description
-from stores.dictionary import CONFIG, OUTPUT, FeatureDictionary, Provenance
+from stores.dictionary import OUTPUT, FeatureDictionary
+from stores.dictionary_files import CONFIG, Provenance
 from stores.names import check_name
 
 

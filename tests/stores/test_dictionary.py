@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,127 @@ def test_a_foreign_folder_without_provenance_loads(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "sae_weights.safetensors")
     save_file(weights, tmp_path / "sae_weights.safetensors")
     assert FeatureDictionary.load(tmp_path).provenance == {}
+
+
+BIG = 10**12
+CONFIG_MISTAKES = {
+    "[1, 2]": "cfg.json holds",
+    "{": "cfg.json is damaged: not JSON",
+    "[" * 100_000: "cfg.json is damaged: not JSON",
+    "\x00": "cfg.json is damaged: not JSON",
+    '{"d_in": ' + "9" * 5000 + "}": "cfg.json is damaged: not JSON",
+    '{"architecture": "standard"}': "cfg.json lacks d_in, d_sae",
+}
+VALUE_MISTAKES: list[tuple[str, object, str]] = [
+    ("d_in", "8", "cfg.json: d_in = '8' is not a whole number"),
+    ("d_in", BIG, f"W_enc is .*, expected \\({BIG}, 20\\) by cfg.json"),
+    ("d_sae", -1, "cfg.json: d_sae = -1"),
+    ("d_sae", True, "cfg.json: d_sae = True"),
+    ("architecture", ["topk"], "cfg.json: architecture .* is not one of standard, topk"),
+    ("architecture", "transcoder", "cfg.json: architecture 'transcoder' is not one of standard, topk, jumprelu, gated, linear"),
+    ("k", None, "cfg.json: k = None is not a whole number"),
+    ("k", 2.0, "cfg.json: k = 2.0 is not a whole number"),
+    ("k", 21, "cfg.json: k = 21 is not between 1 and d_sae = 20"),
+    ("metadata", "x", "cfg.json: metadata is 'x', expected an object"),
+    ("metadata", {"hook_name": 5}, "cfg.json: metadata.hook_name is 5, expected text"),
+    ("apply_b_dec_to_input", "no", "cfg.json: apply_b_dec_to_input = 'no', expected true or false"),
+]  # fmt: skip
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        FeatureDictionary.load(folder)
+    assert str(error.value).isprintable()
+    assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("text", CONFIG_MISTAKES, ids=["list", "cut", "deep", "nul", "long", "few"])
+def test_a_config_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    make("topk").save(tmp_path)
+    (tmp_path / "cfg.json").write_text(text)
+    refused(tmp_path, CONFIG_MISTAKES[text])
+
+
+@pytest.mark.parametrize(("key", "value", "message"), VALUE_MISTAKES)
+def test_a_config_with_another_value_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
+    make("topk").save(tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps({**config, key: value}))
+    refused(tmp_path, message)
+
+
+def test_topk_without_k_is_named(tmp_path: Path) -> None:
+    make("topk").save(tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    del config["k"]
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    refused(tmp_path, "cfg.json lacks k")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "provenance.json holds"), ('{"model_digest": 5}', "provenance.json: model_digest is 5, expected text"),
+     ("{", "provenance.json is damaged"), ('{"method": "a/b"}', "provenance.json: method is called")],
+)  # fmt: skip
+def test_a_provenance_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
+    make("topk").save(tmp_path)
+    (tmp_path / "provenance.json").write_text(text)
+    refused(tmp_path, message)
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors", "provenance.json"])
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path, name: str, what: str) -> None:
+    make("topk").save(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir() if what == "folder" else os.mkfifo(tmp_path / name)
+    refused(tmp_path, f"{name} is no file")
+
+
+def write_header(folder: Path, header: bytes, data: bytes = b"", n: int | None = None) -> None:
+    n = len(header) if n is None else n
+    (folder / "sae_weights.safetensors").write_bytes(n.to_bytes(8, "little") + header + data)
+    (folder / "provenance.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("n", [0, 3, 2**40, 2**63])
+def test_a_header_that_claims_more_than_the_file_has_is_damaged(tmp_path: Path, n: int) -> None:
+    make("topk").save(tmp_path)
+    write_header(tmp_path, b"{}", n=n)
+    refused(tmp_path, "sae_weights.safetensors is damaged")
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"")
+    refused(tmp_path, "sae_weights.safetensors is damaged")
+
+
+def test_weights_that_claim_more_than_the_file_has_are_damaged(tmp_path: Path) -> None:
+    make("standard").save(tmp_path)
+    shape = {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}
+    write_header(tmp_path, json.dumps({"W_enc": shape}).encode())
+    refused(tmp_path, "sae_weights.safetensors is damaged")
+
+
+def test_weights_of_another_dtype_or_not_finite_are_named(tmp_path: Path) -> None:
+    make("standard").save(tmp_path)
+    file = tmp_path / "sae_weights.safetensors"
+    weights = load_file(file)
+    (tmp_path / "provenance.json").unlink()
+    save_file({**weights, "b_dec": torch.zeros(8, dtype=torch.int64)}, file)
+    refused(tmp_path, "b_dec is of I64, expected one of F64, F32, F16, BF16")
+    save_file({**weights, "b_enc": torch.full((20,), float("nan"))}, file)
+    refused(tmp_path, "20 of 20 numbers in b_enc are not finite")
+    save_file({**weights, "b_dec": torch.full((8,), 1e300, dtype=torch.float64)}, file)
+    refused(tmp_path, "8 of 8 numbers in b_dec are not finite in float32")
+
+
+def test_weights_in_half_precision_are_read_with_saelens_options(tmp_path: Path) -> None:
+    make("topk").save(tmp_path)
+    file = tmp_path / "sae_weights.safetensors"
+    weights = load_file(file)
+    (tmp_path / "provenance.json").unlink()
+    mixed = {name: x.half() if name == "W_enc" else x for name, x in weights.items()}
+    mixed["W_dec"][3] = 0  # a feature that writes nothing
+    save_file(mixed, file)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    options = {"apply_b_dec_to_input": False, "rescale_acts_by_decoder_norm": True}
+    (tmp_path / "cfg.json").write_text(json.dumps({**config, **options}))
+    assert FeatureDictionary.load(tmp_path)(torch.randn(5, 8)).isfinite().all()

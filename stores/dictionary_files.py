@@ -1,0 +1,133 @@
+"""What lies in a dictionary's folder, whoever wrote it: read with its types, sizes and numbers checked first.
+
+Everything here raises ValueError, one line that names the file, or OSError where a file cannot be read at all.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from stores.manifest import file_digest
+from stores.names import check_name
+
+WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
+Provenance = dict[str, Any]
+_JSON_BYTES = 1 << 24  # cfg.json and provenance.json have some kilobytes
+_DTYPES = ("F64", "F32", "F16", "BF16")
+_TEXTS = ("method", "model", "model_digest", "weight_processing", "weights_digest")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """cfg.json of the folder: what SAELens 6 writes, its metadata a table, its hook point a name or empty."""
+    if not (path / CONFIG).exists() or not (path / WEIGHTS).exists():
+        raise ValueError(f"no feature dictionary at {path}: {CONFIG} and {WEIGHTS} are expected there")
+    file = path / CONFIG
+    config = _object(file)
+    needed = ["architecture", "d_in", "d_sae", *(["k"] if config.get("architecture") == "topk" else [])]
+    if missing := [name for name in needed if name not in config]:
+        raise ValueError(f"{file} lacks {', '.join(missing)}: SAELens 6 writes them")
+    metadata = config["metadata"] = config.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: metadata is {_shown(metadata)}, expected an object")
+    for name in ("hook_name", "model_name"):
+        metadata[name] = _text(file, f"metadata.{name}", metadata.get(name) or "")
+    if metadata["hook_name"]:
+        check_name(metadata["hook_name"], f"{file}: metadata.hook_name")
+    for option in ("normalize_activations", "reshape_activations"):
+        if config.get(option, "none") != "none":
+            raise ValueError(f"{file}: {option} = {_shown(config[option])}, only 'none' can be read")
+    for option in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
+        if not isinstance(config.get(option, True), bool):
+            raise ValueError(f"{file}: {option} = {_shown(config[option])}, expected true or false")
+    return config
+
+
+def read_provenance(path: Path) -> Provenance:
+    """provenance.json of the folder, empty where there is none."""
+    file = path / PROVENANCE
+    if not file.exists():
+        return {}
+    provenance = _object(file)
+    for name in _TEXTS:
+        if name in provenance:
+            _text(file, name, provenance[name])
+    if "method" in provenance:
+        check_name(provenance["method"], f"{file}: method")
+    return provenance
+
+
+def read_weights(file: Path, shapes: dict[str, tuple[int, ...]], digest: str | None) -> dict[str, Tensor]:
+    """The tensors of these names and shapes, as float32, all of them finite. digest: what the file's sha256 has to be.
+
+    Nothing is read or allocated before the header agrees with the file's size and with the shapes.
+    """
+    _check_regular(file)
+    try:
+        with safe_open(file, "pt") as tensors:
+            if missing := sorted(set(shapes) - set(tensors.keys())):
+                raise ValueError(f"{file} lacks {', '.join(missing)}")
+            for name, shape in shapes.items():
+                found = tensors.get_slice(name)
+                if found.get_dtype() not in _DTYPES:
+                    raise ValueError(f"{file}: {name} is of {found.get_dtype()}, expected one of {', '.join(_DTYPES)}")
+                if tuple(found.get_shape()) != shape:
+                    raise ValueError(f"{file}: {name} is {tuple(found.get_shape())}, expected {shape} by {CONFIG}")
+            if digest is not None and file_digest(file) != digest:
+                raise ValueError(f"{file} was altered: its digest is not the one in {PROVENANCE}")
+            weights = {name: tensors.get_tensor(name).float() for name in shapes}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    for name, x in weights.items():
+        if n := int((~x.isfinite()).sum()):
+            raise ValueError(f"{file}: {n} of {x.numel()} numbers in {name} are not finite in float32")
+    return weights
+
+
+def fold_options(file: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Bring weights to what they are where cfg.json's options have the values that FeatureDictionary knows, in place."""
+    if not config.get("apply_b_dec_to_input", True):
+        # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc
+        shift = weights["b_dec"] @ weights["W_enc"]
+        weights["b_enc"] = weights["b_enc"] + shift
+        if "b_mag" in weights:
+            weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
+    if config.get("rescale_acts_by_decoder_norm", False):
+        if config["architecture"] not in ("standard", "topk"):
+            raise ValueError(f"{file}: rescale_acts_by_decoder_norm of {config['architecture']} cannot be read")
+        norm = weights["W_dec"].norm(dim=-1)
+        weights["W_enc"] = weights["W_enc"] * norm
+        weights["b_enc"] = weights["b_enc"] * norm
+        weights["W_dec"] = weights["W_dec"] / torch.where(norm > 0, norm, 1)[:, None]  # a row of zeros stays one
+
+
+def _object(file: Path) -> dict[str, Any]:
+    _check_regular(file)
+    if file.stat().st_size > _JSON_BYTES:
+        raise ValueError(f"{file} has {file.stat().st_size} bytes, expected at most {_JSON_BYTES}")
+    try:
+        value = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: not JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} holds {_shown(value)}, expected an object")
+    return value
+
+
+def _check_regular(file: Path) -> None:
+    if not file.is_file():
+        raise ValueError(f"{file} is no file: a folder, or what only looks like a file, is in its place")
+
+
+def _text(file: Path, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{file}: {name} is {_shown(value)}, expected text")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
