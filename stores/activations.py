@@ -5,6 +5,7 @@
       tokens                (n_sequences, context) int32
       <hook point>          (n_rows, d), row = sequence * n_positions + place in `positions`
       commits/00007.json    shard 7 is there: sizes and checksums of its files; 00007.npz: its sums for the moments
+      attempts/             files of shards that are not committed yet, or were a moment ago
       manifest.json         the store is there: digest, moments; written last
 
 A shard is the same range of whole sequences in every array. Only what a commit vouches for is ever read.

@@ -25,11 +25,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Commit:
-    """sequences: [start, stop). files: per array. sums: what the moments are made of. nonfinite: per hook point that has
-    some, (rows that are not finite, sequence and position of the first). text_end: where the
-    text goes on, if it is known."""
+    """attempt: the folder that its files were put into first. sequences: [start, stop). files: per array. sums: what the
+    moments are made of. nonfinite: per hook point that has some, (rows that are not finite, sequence and position of the
+    first). text_end: where the text goes on, if it is known."""
 
     shard: int
+    attempt: str
     sequences: tuple[int, int]
     files: dict[str, FileRecord]
     sums: FileRecord

@@ -50,8 +50,11 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    fsync_path(path.parent)
+    try:
+        path.mkdir(exist_ok=True)
+        fsync_path(path.parent)
+    except FileNotFoundError:  # another process swept the empty folder above
+        make_folder(path)
 
 
 def commit_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> bool:

@@ -3,6 +3,7 @@
 What is put under a key is there whole or not at all, and once put it survives a power cut (locally: fsync).
 """
 
+import contextlib
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.description import StoreError
-from stores.manifest import commit_bytes, sweep_partial
+from stores.manifest import commit_bytes, fsync_path, make_folder, sweep_partial
 
 _PIECE_BYTES = 1 << 18
 _DIGEST_BYTES = 1 << 24
@@ -48,6 +49,21 @@ class Place(ABC):
 
     @abstractmethod
     def remove(self, key: str) -> None: ...
+
+    @abstractmethod
+    def move(self, key: str, to: str) -> bool:
+        """Give what lies under a key another one; what lay there is replaced. Returns False when there is nothing under
+        the key: another process may have moved it. Locally a rename; remotely a copy by the service, then a removal, so
+        for a moment it is there twice."""
+
+    @abstractmethod
+    def remove_folder(self, folder: str) -> None:
+        """A folder and the files that lie directly in it."""
+
+    @abstractmethod
+    def modified(self, key: str) -> float | None:
+        """When a key was last put, None: nothing there. In seconds of the clock of whoever keeps the files: comparable
+        with other keys' alone."""
 
     @abstractmethod
     def sweep(self) -> None:
@@ -106,6 +122,28 @@ class Folder(Place):
 
     def remove(self, key: str) -> None:
         (self.path / key).unlink(missing_ok=True)
+
+    def move(self, key: str, to: str) -> bool:
+        target = self.path / to
+        make_folder(target.parent)
+        try:
+            os.replace(self.path / key, target)
+        except FileNotFoundError:
+            return False
+        fsync_path(target.parent)
+        return True
+
+    def remove_folder(self, folder: str) -> None:
+        for name in self.names(folder):
+            self.remove(f"{folder}/{name}")
+        with contextlib.suppress(OSError):  # gone, or in use again
+            (self.path / folder).rmdir()
+
+    def modified(self, key: str) -> float | None:
+        try:
+            return (self.path / key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def sweep(self) -> None:
         sweep_partial(self.path)
@@ -168,6 +206,26 @@ class Remote(Place):
             self._files.rm_file(self._full(key))
         except FileNotFoundError:
             return
+
+    def move(self, key: str, to: str) -> bool:
+        try:
+            self._files.cp_file(self._full(key), self._full(to))
+        except FileNotFoundError:
+            return False
+        self.remove(key)
+        return True
+
+    def remove_folder(self, folder: str) -> None:
+        for name in self.names(folder):
+            self.remove(f"{folder}/{name}")
+        with contextlib.suppress(OSError, NotImplementedError):  # few services know folders
+            self._files.rmdir(self._full(folder))
+
+    def modified(self, key: str) -> float | None:
+        try:
+            return self._files.modified(self._full(key)).timestamp()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
 
     def sweep(self) -> None:
         """Nothing: what is put half does not appear."""

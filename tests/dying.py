@@ -1,7 +1,7 @@
 """unmix in a process that kills itself: python -m tests.dying PATTERN N ARGUMENTS…
 
 SIGKILL comes as the N-th file whose path matches PATTERN (fnmatch) is about to get its name, by a rename or a link: all
-of its bytes are written, and nothing vouches for them; or as the N-th such key of a remote store is about to be put. What
+of its bytes are written; or as the N-th such key of a remote store is about to be put or moved to. What
 is left behind never depends on how busy the machine is.
 """
 
@@ -28,7 +28,12 @@ def main() -> None:
         sys.audit("put", None, place / key)
         return put_there(place, key, *args, **options)
 
+    def move(place: Remote, key: str, to: str) -> bool:
+        sys.audit("put", None, place / to)
+        return move_there(place, key, to)
+
     put_there, Remote.put = Remote.put, put
+    move_there, Remote.move = Remote.move, move
     sys.addaudithook(watch)
     sys.argv = ["unmix", *sys.argv[3:]]
     from pipeline.cli import main as unmix

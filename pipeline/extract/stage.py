@@ -143,6 +143,8 @@ def _extract(
     missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
     if missing:
         fill(config, files.load(config.weight_processing, device, config.precision), writer, missing, unit.folder)
+        for line in writer.differences:
+            print(line)
         writer = StoreWriter.resume(path)  # another worker may have found that the text ends
     left = len(writer.missing())
     if left:
