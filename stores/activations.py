@@ -1,7 +1,7 @@
 """ActivationStore: chunked Zarr v3 arrays of activations, one per hook point, and the commits that vouch for them.
 
     activations.zarr/
-      zarr.json             group attributes: Description
+      zarr.json             group attributes: Description and its digest; tokens/zarr.json has a copy
       tokens                (n_sequences, context) int32
       <hook point>          (n_rows, d), row = sequence * n_positions + place in `positions`
       commits/00007.json    shard 7 is there: sizes and checksums of its files; 00007.npz: its sums for the moments
@@ -15,9 +15,7 @@ caller's memory: Zarr's own reading is 4 times as slow, takes a missing or empty
 shards that changed places.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Self, cast
@@ -25,35 +23,11 @@ from typing import Any, Self, cast
 import numpy as np
 from crc32c import crc32c
 
-from stores.commits import TOKENS, Commit, commit_key, committed_shards, file_key, read_commit, records
-from stores.description import DTYPES, Description, Part, StoreError, from_stored
-from stores.manifest import digest
+from stores.commits import TOKENS, Commit, file_key, read_commit
+from stores.description import DTYPES, Part, StoreError, from_stored
+from stores.metadata import read_description, read_manifest
 from stores.moments import Moments
 from stores.place import Place, place_at
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something in a store that is not as committed. shard: which one has to be made again; None: no shard's."""
-
-    shard: int | None
-    what: str
-
-
-def read_description(place: Place) -> Description:
-    """Raises StoreError: there is no store, or one of another schema."""
-    try:
-        return Description.from_attributes(json.loads(place.read("zarr.json"))["attributes"])
-    except FileNotFoundError:
-        raise StoreError(f"no activation store at {place.root}: run `unmix extract` first") from None
-    except (json.JSONDecodeError, KeyError) as error:
-        raise StoreError(f"{place / 'zarr.json'} is damaged: {error}") from None
-
-
-def store_digest(description: Description, commits: list[Commit], moments: dict[str, Any]) -> str:
-    """Of everything a store holds: its description, the size and checksum of every file, the moments."""
-    files = [{key: [f.n_bytes, f.sha256] for key, f in records(commit).items()} for commit in commits]
-    return digest([asdict(description), files, moments])
 
 
 class ActivationStore:
@@ -62,15 +36,8 @@ class ActivationStore:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.description = read_description(place)
-        if not place.exists("manifest.json"):
-            n = len(committed_shards(place))
-            raise StoreError(
-                f"{place.root} is not finished, {n} of {self.description.n_shards} shards: run `unmix extract` again"
-            )
-        manifest = json.loads(place.read("manifest.json"))
-        self.digest: str = manifest["digest"]
-        self.nonfinite: dict[str, tuple[int, int, int]] = {h: tuple(v) for h, v in manifest["nonfinite"].items()}
-        self._moments: dict[str, Any] = manifest["moments"]
+        manifest = read_manifest(place, self.description)
+        self.digest, self.nonfinite, self._moments = manifest.digest, manifest.nonfinite, manifest.moments
         self._commits: dict[int, Commit] = {}
         self._right_size: set[str] = set()
 
@@ -159,7 +126,7 @@ class ActivationStore:
             raise
         if found != expected:
             raise StoreError(
-                f"{self.place / key} was altered: chunk {place_in_shard} is not the committed one; run `unmix verify`"
+                f"{self.place / key} was altered: chunk {place_in_shard} is not the committed one; {self.place.repair}"
             )
 
     def _slice(self, array: str, start: int, stop: int, part: Part | None) -> np.ndarray:
@@ -172,6 +139,9 @@ class ActivationStore:
             size, width, n = self.chunk_rows, description.width(array), n * description.n_positions
         if not 0 <= start <= stop <= n:
             raise IndexError(f"rows {start}:{stop} of {n}")
+        if start < stop:  # memory is asked for when there is something to fill it
+            shard = start // size // self.description.shard_chunks
+            self._check_size(file_key(array, shard), self._commit(shard).files[array].n_bytes)
         found = np.empty((stop - start, width), self.stored_dtype(array))
         piece = np.empty((0, width), found.dtype)
         for chunk in range(start // size, -(-stop // size)):
@@ -185,33 +155,6 @@ class ActivationStore:
             found[a - start : b - start] = piece[a - first : b - first]
         return found
 
-    def damage(self) -> Iterator[tuple[int, list[Damage]]]:
-        """Check every byte: for one shard after another, (shard, what is wrong with it); last (-1, what is wrong with
-        the manifest)."""
-        self._commits.clear()
-        self._right_size.clear()
-        for shard in range(self.description.n_shards):
-            found = []
-            try:
-                for key, record in records(self._commit(shard)).items():
-                    try:
-                        self._check_size(key, record.n_bytes)
-                        if self.place.sha256(key) != record.sha256:
-                            raise StoreError(f"{self.place / key} was altered: its sha256 is not the committed one")
-                    except StoreError as error:
-                        found.append(Damage(shard, str(error)))
-            except StoreError as error:
-                found.append(Damage(shard, str(error)))
-            yield shard, found
-        found = []
-        commits = [self._commits[i] for i in range(self.description.n_shards) if i in self._commits]
-        complete = len(commits) == self.description.n_shards
-        if complete and store_digest(self.description, commits, self._moments) != self.digest:
-            found.append(
-                Damage(None, f"{self.place / 'manifest.json'} is not the manifest of the shards that are committed")
-            )
-        yield -1, found
-
     def _known(self, hook_point: str) -> None:
         if hook_point not in self.hook_points:
             raise StoreError(
@@ -220,17 +163,12 @@ class ActivationStore:
 
     def _commit(self, shard: int) -> Commit:
         if shard not in self._commits:
-            commit = read_commit(self.place, shard)
-            if commit.shard != shard:
-                raise StoreError(
-                    f"{self.place / commit_key(shard)} is the commit of shard {commit.shard}; run `unmix verify`"
-                )
-            self._commits[shard] = commit
+            self._commits[shard] = read_commit(self.place, shard, self.description)
         return self._commits[shard]
 
     def _check_size(self, key: str, expected: int) -> None:
         size = self.place.size(key)
         if size != expected:
             found = "missing" if size is None else f"{size} bytes"
-            raise StoreError(f"{self.place / key} is {found}, expected {expected} bytes: run `unmix verify`")
+            raise StoreError(f"{self.place / key} is {found}, expected {expected} bytes: {self.place.repair}")
         self._right_size.add(key)

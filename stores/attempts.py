@@ -30,6 +30,12 @@ def attempt_key(attempt: str, name: str) -> str:
     return f"{_FOLDER}/{attempt}/{name}"
 
 
+def keys(commit: Commit) -> dict[str, str]:
+    """Where each file of a commit lies until it is moved, by its final key."""
+    own = {file_key(name, commit.shard): attempt_key(commit.attempt, name) for name in commit.files}
+    return own | {sums_key(commit.shard): attempt_key(commit.attempt, SUMS)}
+
+
 def discard(place: Place, attempt: str) -> None:
     """Remove an attempt that no commit names."""
     place.remove_folder(f"{_FOLDER}/{attempt}")
@@ -37,10 +43,9 @@ def discard(place: Place, attempt: str) -> None:
 
 def move_in(place: Place, commit: Commit) -> None:
     """Move the files of a committed attempt to their final keys. Idempotent; several processes may do it at once."""
-    keys = {attempt_key(commit.attempt, name): file_key(name, commit.shard) for name in commit.files}
-    keys[attempt_key(commit.attempt, SUMS)] = sums_key(commit.shard)
-    with ThreadPoolExecutor(min(_MOVES_AT_ONCE, len(keys))) as pool:
-        list(pool.map(place.move, keys, keys.values()))
+    final = keys(commit)
+    with ThreadPoolExecutor(min(_MOVES_AT_ONCE, len(final))) as pool:
+        list(pool.map(place.move, final.values(), final))
     place.remove_folder(f"{_FOLDER}/{commit.attempt}")
 
 

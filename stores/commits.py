@@ -1,10 +1,16 @@
 """What vouches for a shard: a commit, written when all its files are there, with their sizes and checksums."""
 
+import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from stores.description import StoreError, TextPositions
+import numpy as np
+
+from stores.description import DTYPES, Description, StoreError, TextPositions
+from stores.manifest import canonical
+from stores.names import check_name
 from stores.place import Place
 
 TOKENS = "tokens"  # the array beside those of the hook points
@@ -20,7 +26,11 @@ class FileRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(values["n_bytes"], values["sha256"], tuple((o, c) for o, c in values["chunks"]))
+        n_bytes, sha256 = values["n_bytes"], values["sha256"]
+        chunks = tuple((o, c) for o, c in values["chunks"])
+        if not all(type(n) is int and n >= 0 for n in (n_bytes, *sum(chunks, ()))) or type(sha256) is not str:
+            raise ValueError("a file's record has other values than sizes and checksums")
+        return cls(n_bytes, sha256, chunks)
 
 
 @dataclass(frozen=True)
@@ -42,13 +52,58 @@ class Commit:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
+        """Raises ValueError, KeyError, TypeError, AttributeError or RecursionError: it is not one."""
         values: dict[str, Any] = json.loads(data)
         values["files"] = {name: FileRecord.from_json(v) for name, v in values["files"].items()}
         values["sums"] = FileRecord.from_json(values["sums"])
-        values["nonfinite"] = {h: tuple(v) for h, v in values["nonfinite"].items()}
-        values["sequences"] = tuple(values["sequences"])
-        values["text_end"] = values["text_end"] and tuple(map(tuple, values["text_end"]))
+        values["nonfinite"] = {h: _ints(v, 3) for h, v in values["nonfinite"].items()}
+        values["sequences"] = _ints(values["sequences"], 2)
+        values["text_end"] = values["text_end"] and _positions(values["text_end"])
+        if type(values["shard"]) is not int or not re.fullmatch(r"\d{5,}-[0-9a-f]{32}", values["attempt"]):
+            raise ValueError("its shard or attempt is no such thing")
+        for name in values["files"]:
+            if name != TOKENS:
+                check_name(name, "an array")
         return cls(**values)
+
+    def check(self, description: Description) -> None:
+        """Raises ValueError: it is not of a shard of such a store."""
+        arrays = {TOKENS, *description.hook_points}
+        if set(self.files) != arrays:
+            raise ValueError(f"it is of {', '.join(sorted(self.files))[:80]}, expected {', '.join(sorted(arrays))}")
+        if not set(self.nonfinite) <= arrays:
+            raise ValueError(f"nonfinite of {', '.join(sorted(self.nonfinite))[:80]}")
+        if not 0 <= self.shard < description.n_shards or self.sequences != description.sequences(self.shard):
+            raise ValueError(f"it is of sequences {self.sequences} of {description.n_sequences}")
+        for name, record in self.files.items():
+            n_bytes, offsets = shard_layout(description, name, self.shard)
+            if record.n_bytes != n_bytes or [offset for offset, _ in record.chunks] != offsets:
+                raise ValueError(f"{name} has {record.n_bytes} bytes, {len(record.chunks)} chunks, expected {n_bytes}")
+
+
+def _positions(values: Any) -> TextPositions:
+    train, heldout = values
+    return _ints(train, 3), _ints(heldout, 3)
+
+
+def _ints(values: Any, n: int) -> Any:
+    if len(values) != n or not all(type(v) is int for v in values):
+        raise ValueError(f"{str(values)[:40]} are not {n} numbers")
+    return tuple(values)
+
+
+def shard_layout(description: Description, array: str, shard: int) -> tuple[int, list[int]]:
+    """(bytes of a shard's file, offsets of its chunks): chunks with their crc32c, then an index of shard_chunks pairs
+    of uint64, and the index's crc32c."""
+    first, last = description.sequences(shard)
+    n_chunks = -(-(last - first) // description.chunk_sequences)
+    if array == TOKENS:
+        chunk_bytes = description.chunk_sequences * description.context * 4
+    else:
+        item_bytes = np.dtype(DTYPES[description.dtype]).itemsize
+        chunk_bytes = description.chunk_rows * description.width(array) * item_bytes
+    size = chunk_bytes + 4
+    return n_chunks * size + 16 * description.shard_chunks + 4, [i * size for i in range(n_chunks)]
 
 
 def commit_key(shard: int) -> str:
@@ -68,19 +123,44 @@ def records(commit: Commit) -> dict[str, FileRecord]:
     return {file_key(a, commit.shard): r for a, r in commit.files.items()} | {sums_key(commit.shard): commit.sums}
 
 
+class StoreDigest:
+    """Of everything a store holds: its description, the size and checksum of every file, the moments. Commits are added in
+    the order of their shards and not kept; n: how many were added."""
+
+    def __init__(self, description: Description) -> None:
+        self.n, self._sha256 = 0, hashlib.sha256(b"[" + canonical(asdict(description)) + b",[")
+
+    def add(self, commit: Commit) -> None:
+        files = {key: [f.n_bytes, f.sha256] for key, f in records(commit).items()}
+        self._sha256.update((b"," if self.n else b"") + canonical(files))
+        self.n += 1
+
+    def of(self, moments: dict[str, Any]) -> str:
+        """manifest.digest([description, [files of each commit], moments])."""
+        found = self._sha256.copy()
+        found.update(b"]," + canonical(moments) + b"]")
+        return found.hexdigest()
+
+
 def committed_shards(place: Place) -> list[int]:
     """Shards of a store, finished or not, that have a commit."""
-    return [int(name.removesuffix(".json")) for name in place.names("commits") if name.endswith(".json")]
+    matches = (re.fullmatch(r"(\d{5,})\.json", name) for name in place.names("commits"))
+    return [int(match[1]) for match in matches if match]
 
 
-def read_commit(place: Place, shard: int) -> Commit:
-    """Raises StoreError: it is missing, or not one."""
+def read_commit(place: Place, shard: int, description: Description | None = None) -> Commit:
+    """Raises StoreError: it is missing, is not one, or not one of this shard of a store of this description."""
     key = commit_key(shard)
     try:
-        return Commit.from_json(place.read(key))
+        commit = Commit.from_json(place.read(key))
+        if commit.shard == shard and description is not None:
+            commit.check(description)
     except FileNotFoundError:
         raise StoreError(
             f"{place / key} is missing: shard {shard} is not vouched for; run `unmix extract` again"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{place / key} is damaged: {error}; run `unmix verify`") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{place / key} is damaged: {error}; {place.repair}") from None
+    if commit.shard != shard or int(commit.attempt.split("-")[0]) != shard:
+        raise StoreError(f"{place / key} is the commit of shard {commit.shard}; {place.repair}")
+    return commit

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self, cast
+from typing import Literal
 
 import numpy as np
 
@@ -105,13 +105,6 @@ class Description:
     def width(self, hook_point: str) -> int:
         """d at a hook point."""
         return self.d[self.hook_points.index(hook_point)]
-
-    @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
-        values = dict(attributes)
-        if values.get("schema_version") != SCHEMA_VERSION:
-            raise StoreError(f"store schema {values.get('schema_version')}, this version reads {SCHEMA_VERSION}")
-        return cls(**cast(Any, {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
 
 
 def is_heldout(n: int, fraction: float) -> np.ndarray:

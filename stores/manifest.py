@@ -14,10 +14,14 @@ _ORPHAN_AGE_S = 600
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
 
 
+def canonical(value: Any) -> bytes:
+    """A JSON-representable value as digest takes it: keys sorted, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def digest(value: Any) -> str:
     """sha256 (hex) of a JSON-representable value, independent of the order of keys."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def seed_of(*names: int | str) -> int:

@@ -6,6 +6,7 @@ What is put under a key is there whole or not at all, and once put it survives a
 import contextlib
 import hashlib
 import os
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,11 @@ class Place(ABC):
     def __truediv__(self, key: str) -> str:
         """A key's name for people."""
         return f"{self.root}/{key}"
+
+    @property
+    def repair(self) -> str:
+        """What leads a store that is damaged to health, for messages."""
+        return f"run `unmix verify {shlex.quote(self.root)} --repair`"
 
     @abstractmethod
     def read(self, key: str) -> bytes: ...
@@ -117,7 +123,7 @@ class Folder(Place):
     def names(self, folder: str) -> list[str]:
         try:
             return sorted(os.listdir(self.path / folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def remove(self, key: str) -> None:

@@ -1,6 +1,8 @@
 """StoreWriter: fills an activation store shard by shard, from any number of processes."""
 
+import contextlib
 import io
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,21 @@ from typing import Any, Self, cast
 import numpy as np
 
 from stores import attempts
-from stores.activations import ActivationStore, read_description, store_digest
-from stores.commits import TOKENS, Commit, FileRecord, commit_key, committed_shards, read_commit, records, sums_key
+from stores.activations import ActivationStore
+from stores.commits import (
+    TOKENS,
+    Commit,
+    FileRecord,
+    StoreDigest,
+    commit_key,
+    committed_shards,
+    read_commit,
+    records,
+    sums_key,
+)
 from stores.description import DTYPES, Description, StoreError, TextPositions, describe_nonfinite, to_stored
-from stores.manifest import bytes_digest, json_bytes
+from stores.manifest import bytes_digest, digest, json_bytes
+from stores.metadata import COPY, MANIFEST, ROOT, read_description, read_json_object
 from stores.moments import merge_sums, moments_from, no_sums, row_sums
 from stores.place import Place, place_at
 from stores.zarr_files import encode_shard, metadata
@@ -41,20 +54,23 @@ class StoreWriter:
         """
         if description.dtype not in DTYPES:
             raise ValueError(f"dtype {description.dtype!r} is not one of {', '.join(DTYPES)}")
-        writer = cls(place_at(path), description)
-        if not cls.exists(path):
-            writer._put_metadata()
-        found = read_description(writer.place)
-        # Another process may have found that the text ends before what was asked for.
+        place, files = place_at(path), metadata(description)
+        if not place.exists(ROOT) and not place.exists(MANIFEST):
+            place.put(ROOT, files[ROOT], exclusive=True)
+        found = read_description(place)
+        # Another process may have found that the text ends here.
         if replace(found, n_sequences=description.n_sequences) != description:
             raise StoreError(f"{path} holds a store of another description: delete it, or choose another place")
-        attempts.roll_forward(writer.place)
-        return cls(writer.place, found)
+        for key, data in metadata(found).items():
+            if not place.exists(key):
+                place.put(key, data)
+        attempts.roll_forward(place)
+        return cls(place, found)
 
     @staticmethod
     def exists(path: Path | str) -> bool:
         """Whether a store was created there, whole or not."""
-        return place_at(path).exists("zarr.json")
+        return any(map(place_at(path).exists, (ROOT, COPY, MANIFEST)))
 
     @classmethod
     def resume(cls, path: Path | str) -> Self:
@@ -62,9 +78,14 @@ class StoreWriter:
         place = place_at(path)
         return cls(place, read_description(place))
 
-    def _put_metadata(self) -> None:
+    def put_metadata(self) -> None:
+        """Write every zarr.json. Attributes that others gave to the store stay."""
         for key, data in metadata(self.description).items():
-            self.place.put(key, data)
+            wanted = json.loads(data)
+            with contextlib.suppress(FileNotFoundError, StoreError):
+                others = read_json_object(self.place, key).get("attributes")
+                wanted["attributes"] = (others if isinstance(others, dict) else {}) | wanted["attributes"]
+            self.place.put(key, json_bytes(wanted))
 
     def missing(self) -> list[int]:
         """Shards without a commit."""
@@ -82,7 +103,7 @@ class StoreWriter:
         """The text ended: the store has fewer sequences than it was created for. Idempotent."""
         if n_sequences < self.description.n_sequences:
             self.description = replace(self.description, n_sequences=n_sequences)
-            self._put_metadata()
+            self.put_metadata()
 
     def write_shard(
         self,
@@ -153,6 +174,8 @@ class StoreWriter:
 
     def _commit(self, own: Commit) -> None:
         """Vouch for an attempt and move it in; or, if another process was first, compare and drop it."""
+        if not self.place.exists(commit_key(own.shard)):
+            self.open_again()
         # If this raises, the commit may be there all the same: the attempt has to stay.
         self.place.put(commit_key(own.shard), own.to_json(), exclusive=True)
         there = read_commit(self.place, own.shard)
@@ -167,36 +190,76 @@ class StoreWriter:
                 f"its shard stays, this process's was dropped; do their processors or libraries differ?"
             )
 
+    def open_again(self) -> None:
+        """Set the manifest aside, if there is one: before a commit comes or goes, so that the manifest of a store is never
+        that of other commits. The store is unfinished until it is closed again."""
+        if self.place.exists(MANIFEST):
+            self.place.move(MANIFEST, "manifest.withdrawn")
+
     def withdraw(self, shard: int) -> None:
-        """Take back the commit of a damaged shard, so that it is missing and can be written again."""
-        key = commit_key(shard)
-        if self.place.exists(key):
-            self.place.put(key.replace(".json", ".withdrawn"), self.place.read(key))
-            self.place.remove(key)
+        """Take back the commit of a damaged shard, readable or not, so that it is missing and can be written again."""
+        self.open_again()
+        for number, attempt in attempts.left(self.place):
+            if number == shard:  # its process must not move the files in after another one's
+                with contextlib.suppress(StoreError):
+                    commit = attempts.committed(self.place, shard)
+                    if commit and commit.attempt == attempt:
+                        attempts.discard(self.place, attempt)
+        self.place.move(commit_key(shard), commit_key(shard).replace(".json", ".withdrawn"))
+        self.open_again()  # another process may have closed the store before the commit went
 
     def close(self) -> ActivationStore:
         """Merge the moments, write the manifest. Idempotent, and safe when several processes close at once; raises
-        StoreError while shards are missing."""
+        StoreError while shards are missing, or when one is damaged. One shard's sums are in memory at a time."""
         description, place = self.description, self.place
         attempts.roll_forward(place)
-        missing = self.missing()
-        if missing:
-            raise StoreError(f"{place.root} lacks {len(missing)} of {description.n_shards} shards")
-        commits = [read_commit(place, i) for i in range(description.n_shards)]
-        parts = [dict(np.load(io.BytesIO(place.read(sums_key(i))))) for i in range(description.n_shards)]
-        moments, nonfinite = {}, {}
+        self._check_whole()
+        found, nonfinite = StoreDigest(description), {}
+        sums: dict[str, dict[str, np.ndarray]] = {}
+        for shard in range(description.n_shards):
+            commit = read_commit(place, shard, description)
+            found.add(commit)
+            for hook_point, own in self._sums(commit).items():
+                sums[hook_point] = merge_sums([sums[hook_point], own]) if hook_point in sums else own
+            for hook_point, (n, *first) in commit.nonfinite.items():
+                n_before, *first = nonfinite.get(hook_point, (0, *first))
+                nonfinite[hook_point] = (n_before + n, *first)
+        moments = {}
         for hook_point in description.hook_points:
-            prefix = f"{hook_point}/"
-            own = [{k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)} for p in parts]
-            merged = asdict(moments_from(merge_sums(own)))
+            merged = asdict(moments_from(sums[hook_point]))
             moments[hook_point] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in merged.items()}
-            if found := [c.nonfinite[hook_point] for c in commits if hook_point in c.nonfinite]:
-                nonfinite[hook_point] = (sum(n for n, _, _ in found), *found[0][1:])
-        manifest = {"digest": store_digest(description, commits, moments), "nonfinite": nonfinite, "moments": moments}
-        place.put("manifest.json", json_bytes(manifest))
+        manifest = {"digest": found.of(moments), "nonfinite": nonfinite, "moments": moments}
+        place.put(MANIFEST, json_bytes(manifest | {"checksum": digest(manifest)}))
+        try:
+            self._check_whole()
+        except StoreError:  # another process took a shard back while this one closed
+            self.open_again()
+            raise
         attempts.sweep(place)
         place.sweep()
         return ActivationStore(place)
+
+    def _check_whole(self) -> None:
+        if missing := self.missing():
+            raise StoreError(
+                f"{self.place.root} lacks {len(missing)} of {self.description.n_shards} shards: run `unmix extract` again"
+            )
+
+    def _sums(self, commit: Commit) -> dict[str, dict[str, np.ndarray]]:
+        """Per hook point: the sums of one shard."""
+        key = sums_key(commit.shard)
+        try:
+            data = self.place.read(key)
+        except FileNotFoundError:
+            raise StoreError(f"{self.place / key} is missing: {self.place.repair}") from None
+        if bytes_digest(data) != commit.sums.sha256:
+            raise StoreError(f"{self.place / key} was altered: {self.place.repair}")
+        found: dict[str, dict[str, np.ndarray]] = {}
+        with np.load(io.BytesIO(data)) as sums:
+            for name in sums.files:
+                hook_point, _, quantity = name.rpartition("/")
+                found.setdefault(hook_point, {})[quantity] = sums[name]
+        return found
 
 
 def _check_shape(shard: int, name: str, x: np.ndarray, expected: tuple[int, int]) -> None:

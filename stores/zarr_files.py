@@ -11,6 +11,7 @@ from zarr.storage import MemoryStore
 
 from stores.commits import TOKENS
 from stores.description import DTYPES, Description
+from stores.manifest import digest
 
 
 def encode_shard(x: np.ndarray, chunk_rows: int, n_chunks: int) -> tuple[memoryview, tuple[tuple[int, int], ...]]:
@@ -57,5 +58,7 @@ def metadata(description: Description) -> dict[str, bytes]:
             shards=(rows * description.shard_chunks, d),
             compressors=[Crc32cCodec()],
         )
-    group.attrs.update(asdict(description))
+    attributes = asdict(description) | {"digest": digest(asdict(description))}
+    group.attrs.update(attributes)
+    group[TOKENS].attrs.update(attributes)  # the copy that zarr.json is made again from when it is damaged
     return {key: files[key].to_bytes() for key in sorted(files, key=lambda key: (key == "zarr.json", key))}

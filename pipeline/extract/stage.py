@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from pipeline.claims import Claims
 from pipeline.config import UserError
@@ -71,8 +72,10 @@ def plan(recipe: Recipe, run: Path) -> Unit:
 
 
 def done(path: Path | str) -> bool:
-    """Whether the store is whole: a shard whose commit was taken away is made again."""
-    return place_at(path).exists("manifest.json") and not StoreWriter.resume(path).missing()
+    """Whether the store is whole: a shard whose commit was taken away is made again. Raises StoreError: its metadata or
+    manifest is damaged."""
+    place = place_at(path)
+    return place.exists("manifest.json") and not StoreWriter(place, ActivationStore(place).description).missing()
 
 
 def how_far(path: Path | str) -> tuple[int, int, str, Path | None]:

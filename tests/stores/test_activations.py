@@ -1,4 +1,5 @@
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from scipy import stats
 
 from stores.activations import ActivationStore
 from stores.description import Part, StoreError, from_stored, is_heldout, to_stored
+from stores.moments import merge_sums
+from stores.verify import damage as damage_of
 from stores.writer import StoreWriter
 from tests.conftest import make_store, write_shard
 
@@ -212,7 +215,7 @@ def test_rows_that_are_not_finite_can_be_kept_and_are_counted(tmp_path: Path) ->
 def test_damage_is_found_taken_back_and_made_good(store: ActivationStore, damage, message: str) -> None:
     rows = store.rows(HOOK, 160, 320)
     damage(store)
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    found = [d for _, some in damage_of(store.place) for d in some]
     assert [d.shard for d in found] == [1]
     assert message in found[0].what
     writer = StoreWriter.resume(store.place.root)
@@ -221,7 +224,7 @@ def test_damage_is_found_taken_back_and_made_good(store: ActivationStore, damage
     writer.write_shard(1, store.tokens(16, 32), {HOOK: rows})
     again = writer.close()
     assert again.digest == store.digest
-    assert not [d for _, some in again.damage() for d in some]
+    assert not [d for _, some in damage_of(again.place) for d in some]
 
 
 def test_shards_that_changed_places_are_both_found(store: ActivationStore) -> None:
@@ -229,7 +232,7 @@ def test_shards_that_changed_places_are_both_found(store: ActivationStore) -> No
     a, b = first.read_bytes(), second.read_bytes()
     first.write_bytes(b)
     second.write_bytes(a)
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    found = [d for _, some in damage_of(store.place) for d in some]
     assert [d.shard for d in found] == [0, 1]
     with pytest.raises(StoreError, match="was altered"):
         ActivationStore.open(store.place.root).rows(HOOK, 0, 10)
@@ -243,26 +246,30 @@ def test_shards_that_changed_places_with_their_commits_are_both_found(store: Act
         a, b = (file.read_bytes() for file in pair)
         pair[0].write_bytes(b)
         pair[1].write_bytes(a)
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    found = [d for _, some in damage_of(store.place) for d in some]
     assert [d.shard for d in found] == [0, 1]
     assert "00000.json is the commit of shard 1" in found[0].what
     with pytest.raises(StoreError, match="is the commit of shard 1"):
         ActivationStore.open(store.place.root).rows(HOOK, 0, 10)
 
 
-def test_a_shard_written_again_with_other_rows_is_not_the_manifests(store: ActivationStore) -> None:
-    writer, tokens = StoreWriter.resume(store.place.root), store.tokens(16, 32)
-    writer.withdraw(1)
-    writer.write_shard(1, tokens, {HOOK: np.ones((160, 6), np.float32)})
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
-    assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
+def test_a_store_of_which_a_shard_is_written_again_is_unfinished_until_it_is_closed(store: ActivationStore) -> None:
+    """However the commit went away, and also if its process is killed before it closes: an old digest is never read."""
+    for taken_back in (True, False):
+        writer, tokens = StoreWriter.resume(store.place.root), store.tokens(16, 32)
+        writer.withdraw(1) if taken_back else (Path(store.place.root) / "commits" / "00001.json").unlink()
+        writer.write_shard(1, tokens, {HOOK: np.full((160, 6), float(taken_back), np.float32)})
+        with pytest.raises(StoreError, match="not finished, 4 of 4 shards: run `unmix extract`"):
+            ActivationStore.open(store.place.root)
+        assert not [d for _, some in damage_of(store.place) for d in some]
+        assert writer.close().digest != store.digest
 
 
 def test_altered_moments_are_not_the_manifests(store: ActivationStore) -> None:
     manifest = Path(store.place.root) / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"n_rows": 440', '"n_rows": 441'))
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
-    assert ["manifest.json is not the manifest" in d.what for d in found] == [True]
+    found = [d for _, some in damage_of(store.place) for d in some]
+    assert ["its checksum is not that of the rest" in d.what for d in found] == [True]
 
 
 @pytest.mark.parametrize("what", ["not JSON", "{}"])
@@ -270,7 +277,7 @@ def test_a_damaged_commit_is_named(store: ActivationStore, what: str) -> None:
     (Path(store.place.root) / "commits" / "00001.json").write_text(what)
     with pytest.raises(StoreError, match=r"00001\.json is damaged"):
         ActivationStore.open(store.place.root).rows(HOOK, 160, 170)
-    found = [d for _, some in ActivationStore.open(store.place.root).damage() for d in some]
+    found = [d for _, some in damage_of(store.place) for d in some]
     assert [d.shard for d in found] == [1]
 
 
@@ -298,3 +305,24 @@ def test_unknown_hook_points_and_rows_are_refused(store: ActivationStore) -> Non
         store.d("x")
     with pytest.raises(IndexError, match="600"):
         store.rows(HOOK, 0, 601)
+
+
+def test_closing_merges_the_sums_shard_by_shard_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shard's sums are read when those before it are merged and gone."""
+    writer = make_store(tmp_path / "s", chunk_sequences=1, shard_chunks=1, close=False)  # 60 shards
+    assert isinstance(writer, StoreWriter)
+    parts, given, most = [], [], 0
+    read = StoreWriter._sums
+
+    def watched(self: StoreWriter, commit):
+        nonlocal most
+        found = read(self, commit)
+        parts.append({k: v.copy() for k, v in found[HOOK].items()})
+        given.append(weakref.ref(found[HOOK]["sum"]))
+        most = max(most, sum(one() is not None for one in given))
+        return found
+
+    monkeypatch.setattr(StoreWriter, "_sums", watched)
+    moments = writer.close().stats(HOOK)
+    assert most <= 2
+    assert np.array_equal(moments.mean, merge_sums(parts)["sum"] / 600)

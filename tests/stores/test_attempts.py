@@ -15,6 +15,7 @@ import pytest
 from stores.activations import ActivationStore
 from stores.description import Description
 from stores.place import Place, place_at
+from stores.verify import damage as damage_of
 from stores.writer import StoreWriter
 from tests.conftest import make_store, write_shard
 
@@ -105,7 +106,7 @@ def survives(work: Callable[[], Any]) -> bool:
 
 def whose(store: ActivationStore) -> list[float]:
     """Per shard: whose bits it has. Fails when it is a mixture, or not as committed."""
-    assert not [damage for _, found in store.damage() for damage in found]
+    assert not [damage for _, found in damage_of(store.place) for damage in found]
     first = store.description.sequences(0)[1] * store.description.n_positions
     shards = [(0, first), (first, store.n_rows)]
     values = [{float(v) for h in HOOKS for v in np.unique(store.rows(h, *shard))} for shard in shards]

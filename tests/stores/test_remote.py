@@ -8,6 +8,7 @@ from stores.activations import ActivationStore
 from stores.description import StoreError
 from stores.loader import BatchLoader
 from stores.place import place_at
+from stores.verify import damage as damage_of
 from stores.writer import StoreWriter
 from tests.conftest import make_store
 
@@ -59,7 +60,7 @@ def test_damage_is_named_taken_back_and_made_good(s3: str) -> None:
         place.remove(key) if damaged is None else place.put(key, damaged)
         with pytest.raises(StoreError, match=message):
             ActivationStore.open(url).rows(HOOK, 150, 320)
-    found = [d for _, some in ActivationStore.open(url).damage() for d in some]
+    found = [d for _, some in damage_of(place) for d in some]
     assert [d.shard for d in found] == [1]
     writer = StoreWriter.resume(url)
     writer.withdraw(1)

@@ -8,7 +8,7 @@ from signal import SIGKILL
 import pytest
 
 from stores import ActivationStore
-from tests.conftest import start, unmix
+from tests.conftest import kill_at, start, unmix
 from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
 
 SETS = ["--set", "extract.chunk_rows=124", "--set", "extract.shard_chunks=1"]  # 49 shards
@@ -78,10 +78,24 @@ def test_extract_makes_again_what_verify_took_back(recipe: Path) -> None:  # noq
     found = unmix("verify", str(store), cwd=recipe, check=False)
     assert found.returncode == 1
     assert f"{file} was altered" in found.stdout
-    assert "shard 7 taken back" in found.stdout
+    assert f"unmix verify {store} --repair" in found.stderr
+    assert "shard 7 taken back" in unmix("verify", str(store), "--repair", cwd=recipe).stdout
     assert "extract: done" in unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe).stdout
     assert digest(recipe / "runs" / "one") == before
     assert unmix("verify", str(store), cwd=recipe).returncode == 0
+
+
+def test_extract_closes_a_store_that_was_killed_after_a_shard_was_made_again(recipe: Path) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", "--name", "one", cwd=recipe)
+    store = recipe / "runs" / "one" / "extract" / "activations.zarr"
+    before = digest(recipe / "runs" / "one")
+    (store / "commits" / "00003.json").write_bytes(b"")
+    unmix("verify", str(store), "--repair", cwd=recipe)
+    kill_at("*/activations.zarr/manifest.json", 1, "extract", "tiny.toml", "--name", "one", cwd=recipe)
+    refused = unmix("train", "tiny.toml", "--name", "one", cwd=recipe, check=False)
+    assert "not finished, 10 of 10 shards: run `unmix extract`" in refused.stderr
+    assert "extract: done" in unmix("extract", "tiny.toml", "--name", "one", cwd=recipe).stdout
+    assert digest(recipe / "runs" / "one") == before
 
 
 def test_bad_workers_are_told(recipe: Path) -> None:  # noqa: F811
