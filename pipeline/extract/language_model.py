@@ -251,8 +251,13 @@ def _loaded(files: ModelFiles) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.device("meta"):  # no weight is drawn
-        config = cast(Any, GPT2Config)(**files.config, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa")
-        model = cast(Any, GPT2LMHeadModel(config))
+        options: dict[str, Any] = {
+            **files.config,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "attn_implementation": "sdpa",
+        }
+        model = cast(Any, GPT2LMHeadModel(GPT2Config(**options)))
     weights = read_weights(files.folder, files.config)
     head = weights.pop("lm_head.weight", weights["wte.weight"])
     model.transformer.load_state_dict(weights, assign=True)

@@ -65,7 +65,7 @@ def evaluate(
 
             def splice(x: Tensor, edit: Edit = edit) -> Tensor:
                 x = x.clone()
-                x[:, replaced] = edit(x[:, replaced])
+                x[:, replaced] = edit(x[:, replaced].float()).to(x.dtype)  # edits are float32 whatever the model is
                 return x
 
             _, logits = model.forward(batch, edit={hook_point: splice}, logits=True, resume=(layer, captured[before]))

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles
+from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles, Precision
 from pipeline.progress import progress
 from pipeline.recipe import Recipe, ScoreConfig, settings_json
 from pipeline.score.downstream import Downstream, ce_score, evaluate
@@ -28,7 +28,7 @@ from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary, folder_digest
 from stores.manifest import commit_bytes, commit_json, digest, read_json, seed_of
 
-VERSION = 2
+VERSION = 3
 Truncation = Callable[[torch.Tensor], torch.Tensor]
 
 DOCUMENTATION = {
@@ -86,7 +86,9 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
     # Rows that no language model made, as those of a toy, have no cross-entropy.
     model = None
     if store.description.model != "none":
-        model = ModelFiles.of_store(store.description).load(store.description.weight_processing, device)
+        description = store.description
+        precision = cast(Precision, description.precision)
+        model = ModelFiles.of_store(description).load(description.weight_processing, device, precision)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.score.downstream import ce_score, evaluate
 from pipeline.train.rotations.msp import random_rotation
+from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary, Spec
+from tests.conftest import unmix
+from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 HOOK, D = "blocks.1.hook_resid_post", 32
 POSITIONS = tuple(range(1, 24))
@@ -75,3 +79,42 @@ def test_other_positions_keep_their_activations(model: LanguageModel, tokens: np
 def test_an_ablation_that_changes_nothing_gives_no_score(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="no CE score is defined"):
         ce_score(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "hook_point", ["blocks.0.mlp.hook_pre", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out", HOOK]
+)
+def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
+    tiny_model: Path, tokens: np.ndarray, hook_point: str
+) -> None:
+    files = ModelFiles.find(str(tiny_model))
+    d = files.d(hook_point)
+    identity = FeatureDictionary(
+        Spec("linear", d, d, hook_point), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
+    )
+    edits = {"identity": identity, "zero": torch.zeros_like}
+    found = evaluate(files.load(precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
+    assert found["identity"].ce == found["identity"].ce_clean
+    assert found["identity"].kl == 0
+    assert found["zero"].ce != found["zero"].ce_clean
+    exact = evaluate(files.load(), tokens, hook_point, POSITIONS, edits)
+    assert 0 < abs(found["zero"].ce_clean - exact["zero"].ce_clean) < 0.05  # rounding alone
+
+
+def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  # noqa: F811
+    text = (recipe / "tiny.toml").read_text()
+    head, tail = text[: text.index("[train.topk]")], text[text.index("[score]") :]
+    (recipe / "tiny.toml").write_text(head + "[train.neuron_basis]\n" + tail)
+    sets = ["--set", "extract.precision=bfloat16", "--set", "extract.n_rows=1500"]
+    unmix("run", "tiny.toml", *sets, cwd=recipe)
+    store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
+    scores = json.loads((recipe / "runs" / "tiny" / "score" / "scores.json").read_text())["dictionaries"]
+    description = store.description
+    first = description.n_sequences - description.n_heldout_sequences
+    tokens = store.tokens(first, min(description.n_sequences, first + 8))
+    model = ModelFiles.of_store(description).load(precision="bfloat16")
+    for row in scores:
+        expected = evaluate(model, tokens, row["hook_point"], description.positions, {"zero": torch.zeros_like})["zero"]
+        assert row["ce_clean"] == pytest.approx(expected.ce_clean, abs=1e-6)
+        assert row["ce"] == row["ce_clean"]  # the neurons are an identity
+        assert row["ce_zero"] == pytest.approx(expected.ce, abs=1e-6)
