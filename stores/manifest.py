@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from stores.exclusive import name_exclusively
+
 _ORPHAN_AGE_S = 600
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
 
@@ -74,9 +76,7 @@ def commit_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = Fals
             file.flush()
             os.fsync(file.fileno())
         if exclusive:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
+            if not name_exclusively(temporary, path):
                 return False
         else:
             os.replace(temporary, path)

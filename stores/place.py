@@ -7,16 +7,18 @@ import contextlib
 import hashlib
 import os
 import shlex
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from stores.description import StoreError
 from stores.manifest import commit_bytes, fsync_path, make_folder, sweep_partial
 
 _PIECE_BYTES = 1 << 18
 _DIGEST_BYTES = 1 << 24
+_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 
 
 class Place(ABC):
@@ -27,6 +29,10 @@ class Place(ABC):
     def __truediv__(self, key: str) -> str:
         """A key's name for people."""
         return f"{self.root}/{key}"
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Raises StoreError: it can be read only, since what is put there could be seen half, or by two as their own."""
 
     @property
     def repair(self) -> str:
@@ -112,7 +118,17 @@ class Folder(Place):
             os.close(descriptor)
 
     def put(self, key: str, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
-        return commit_bytes(self.path / key, data, exclusive=exclusive)
+        return commit_bytes(self._own(key), data, exclusive=exclusive)
+
+    def check_writable(self) -> None:
+        """Every local folder is, however its file system names files exclusively."""
+
+    def _own(self, key: str) -> Path:
+        """Where a key is to be changed. Raises StoreError: a link leads out of the folder."""
+        path = self.path / key
+        if not path.parent.resolve().is_relative_to(self.path.resolve()):
+            raise StoreError(f"{path} leads out of the store, to {path.parent.resolve()}: remove that link")
+        return path
 
     def size(self, key: str) -> int | None:
         try:
@@ -127,13 +143,13 @@ class Folder(Place):
             return []
 
     def remove(self, key: str) -> None:
-        (self.path / key).unlink(missing_ok=True)
+        self._own(key).unlink(missing_ok=True)
 
     def move(self, key: str, to: str) -> bool:
-        target = self.path / to
+        source, target = self._own(key), self._own(to)
         make_folder(target.parent)
         try:
-            os.replace(self.path / key, target)
+            os.replace(source, target)
         except FileNotFoundError:
             return False
         fsync_path(target.parent)
@@ -143,7 +159,7 @@ class Folder(Place):
         for name in self.names(folder):
             self.remove(f"{folder}/{name}")
         with contextlib.suppress(OSError):  # gone, or in use again
-            (self.path / folder).rmdir()
+            self._own(folder).rmdir()
 
     def modified(self, key: str) -> float | None:
         try:
@@ -157,7 +173,10 @@ class Folder(Place):
 
 class Remote(Place):
     """Anything that fsspec reaches: s3://, gs://, az://, sftp://, memory:// … Credentials and endpoints are taken from
-    where the service's own tools take them, for S3 the AWS_* environment variables and ~/.aws."""
+    where the service's own tools take them, for S3 the AWS_* environment variables and ~/.aws. Only object stores are
+    written to: there a put is whole or not there, and can be asked to create only."""
+
+    _probed: ClassVar[set[str]] = set()  # roots where a put that creates only was seen to do so
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -174,6 +193,25 @@ class Remote(Place):
     def _full(self, key: str) -> str:
         return f"{self._path}/{key}"
 
+    def check_writable(self) -> None:
+        protocol = self.root.split("://")[0].split("::")[0]
+        if protocol not in _ATOMIC:
+            raise StoreError(
+                f"{self.root} can be read but not written: {protocol} has no puts that are whole or not there; write to a "
+                f"local folder, s3://, gs:// or az://, and copy the finished store"
+            )
+        if self.root not in Remote._probed:
+            probe = f"probe-{uuid.uuid4().hex}"
+            self.put(probe, b"1")
+            created_twice = self.put(probe, b"2", exclusive=True)
+            self.remove(probe)
+            if created_twice:
+                raise StoreError(
+                    f"{self.root} can be read but not written: the service ignores requests to create only (If-None-Match), "
+                    f"so two writers could both win; write to a local folder and copy the finished store"
+                )
+            Remote._probed.add(self.root)
+
     def read(self, key: str) -> bytes:
         return self._files.cat_file(self._full(key))
 
@@ -186,12 +224,14 @@ class Remote(Place):
 
     def put(self, key: str, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
         path = self._full(key)
-        if exclusive and self._files.exists(path):  # not every service can be asked to create only
-            return False
         try:
             self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._files.pipe_file(path, bytes(data), **({"mode": "create"} if exclusive else {}))
         except FileExistsError:
+            return False
+        except OSError:  # services have several ways to say that it exists: 412, or 409 while another creates it
+            if not exclusive or not self._files.exists(path):
+                raise
             return False
         return True
 

@@ -118,6 +118,7 @@ def _named(place: Place, shard: int | None, key: str, error: Exception) -> Damag
 def repair(place: Place, found: list[Damage]) -> StoreWriter:
     """Take back the commits of damaged shards, so that they are missing and can be made again; write metadata again; make
     the manifest again if all shards are there. What could not be read for reasons that may pass stays as it is."""
+    place.check_writable()
     writer = StoreWriter(place, stored_description(place))
     shards = {d.shard for d in found if d.shard is not None and not d.passing}
     for shard in sorted(shards):

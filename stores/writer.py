@@ -55,17 +55,27 @@ class StoreWriter:
         if description.dtype not in DTYPES:
             raise ValueError(f"dtype {description.dtype!r} is not one of {', '.join(DTYPES)}")
         place, files = place_at(path), metadata(description)
+        place.check_writable()
         if not place.exists(ROOT) and not place.exists(MANIFEST):
             place.put(ROOT, files[ROOT], exclusive=True)
         found = read_description(place)
-        # Another process may have found that the text ends here.
-        if replace(found, n_sequences=description.n_sequences) != description:
-            raise StoreError(f"{path} holds a store of another description: delete it, or choose another place")
+        cls(place, found).check(description)
         for key, data in metadata(found).items():
             if not place.exists(key):
                 place.put(key, data)
         attempts.roll_forward(place)
         return cls(place, found)
+
+    def check(self, description: Description) -> None:
+        """Raises StoreError: the store is one of another description; says what differs."""
+        # Another process may have found that the text ends here.
+        found, wanted = asdict(replace(self.description, n_sequences=description.n_sequences)), asdict(description)
+        other = [f"{k}: {str(found[k])[:40]} → {str(wanted[k])[:40]}" for k in found if found[k] != wanted[k]]
+        if other:
+            raise StoreError(
+                f"{self.place.root} holds a store of another description ({'; '.join(other)}): choose another place, or "
+                f"remove it"
+            )
 
     @staticmethod
     def exists(path: Path | str) -> bool:

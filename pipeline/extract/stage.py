@@ -141,6 +141,12 @@ def _extract(
     if commit := unit.inputs["text"].get("revision"):
         print(f"{config.text.dataset}: revision {commit}")
     description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
+    try:
+        place_at(path).check_writable()
+        if config.store and StoreWriter.exists(path):
+            StoreWriter.resume(path).check(description)
+    except StoreError as error:
+        raise UserError(f"extract.store: {error}") from None
     begin()
     writer = StoreWriter.create(path, description)
     missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
