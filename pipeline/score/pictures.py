@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pipeline.pictures import save_figure
 from pipeline.score.histograms import ActivationHistogram, bin_edges
 from pipeline.score.pairs import MCS_BINS
 
@@ -39,7 +40,6 @@ def draw(
     compared: list[tuple[dict[str, Any], Tensor]],
 ) -> None:
     """frontier.png, histograms.png, mmcs.png."""
-    folder.mkdir(parents=True, exist_ok=True)
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}):
         _frontier(folder / "frontier.png", hook_point, rows)
         _histograms(folder / "histograms.png", hook_point, rows, histograms)
@@ -85,7 +85,7 @@ def _frontier(path: Path, hook_point: str, rows: list[dict[str, Any]]) -> None:
     left.set_ylim(bottom=0)
     left.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{hook_point}: held-out reconstruction against sparsity (larger points: larger dictionaries)")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _histograms(
@@ -122,7 +122,7 @@ def _histograms(
         right.set_xlim(seen[0] / 1.5, seen[-1] * 1.5)
         figure.legend(frameon=False, fontsize=7, loc="outside lower center", ncols=3)
     figure.suptitle(f"{hook_point}: how often and how strongly features are active")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _mmcs(path: Path, hook_point: str, compared: list[tuple[dict[str, Any], Tensor]]) -> None:
@@ -160,7 +160,7 @@ def _mmcs(path: Path, hook_point: str, compared: list[tuple[dict[str, Any], Tens
         figure.legend(frameon=False, fontsize=7, loc="outside lower right", ncols=2)
     right.set(xlabel="maximal cosine with the other seed", ylabel="fraction of features", xlim=(0, 1))
     figure.suptitle(f"{hook_point}: do dictionaries find the same features?")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _span(values: list[float]) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 scores.json is flat: {"dictionaries": [row, …], "pairs": [row, …], "documentation": what every column means}.
 """
 
-import io
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles, Precision
@@ -21,12 +19,13 @@ from pipeline.score.downstream import Downstream, ce_score, evaluate
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.pairs import Entry, all_pairs, compare
 from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
+from pipeline.score.results import read_histogram, read_row, write_results
 from pipeline.score.similarity import matched_cosine, random_directions
 from pipeline.score.subjects import Subject
-from pipeline.units import Unit
+from pipeline.units import Unit, json_object
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary, folder_digest
-from stores.manifest import commit_bytes, commit_json, digest, read_json, seed_of
+from stores.manifest import commit_json, digest, seed_of
 
 VERSION = 3
 Truncation = Callable[[torch.Tensor], torch.Tensor]
@@ -107,22 +106,9 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
                 **losses.get(subject.name, {}),
             }
             row = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
-            histogram, buffer = histograms[subject.name], io.BytesIO()
-            np.savez_compressed(
-                buffer, counts=histogram.counts.numpy(), l0=histogram.l0.numpy(), n_rows=np.int64(histogram.n_rows)
-            )
-            commit_bytes(unit.folder / "histograms.npz", buffer.getvalue())
-            commit_json(unit.folder / "scores.json", row)
+            write_results(unit.folder, row, histograms[subject.name])
             unit.headline.update({k: row[k] for k in ("l0", "fvu", "ce_score_zero") if k in row})
             unit.finish(device, time.time() - started)
-
-
-def read_histogram(folder: Path) -> ActivationHistogram:
-    """A scored dictionary's histograms."""
-    with np.load(folder / "histograms.npz") as arrays:
-        return ActivationHistogram(
-            torch.from_numpy(arrays["counts"]), torch.from_numpy(arrays["l0"]), int(arrays["n_rows"])
-        )
 
 
 @torch.no_grad()
@@ -228,13 +214,13 @@ def summarize(run: Path, work: list[tuple[Subject, Unit]]) -> bool:
     folder = run / "score"
     inputs = digest([VERSION, [[s.hook_point, s.name, s.method, s.settings, unit.key] for s, unit in work]])
     summary = folder / "scores.json"
-    if summary.exists() and read_json(summary).get("inputs") == inputs:
+    if (json_object(summary) or {}).get("inputs") == inputs:
         return False
     rows, pair_rows = [], []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items = list(together)
         histograms = {s.name: read_histogram(u.folder) for s, u in items}
-        own_rows = [read_json(u.folder / "scores.json") for _, u in items]
+        own_rows = [read_row(u.folder, s.name) for s, u in items]
         entries = [_entry(s, histograms[s.name]) for s, _ in items]
         compared = list(progress(all_pairs(entries), desc=f"pairs at {hook_point}", unit="pair"))
         rows += own_rows

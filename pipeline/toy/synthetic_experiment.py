@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.recipe import ExtractConfig, Recipe, ScoreConfig, TrainConfig
-from pipeline.score.stage import read_histogram
+from pipeline.score.results import read_histogram
 from pipeline.stages import Run, run_score, run_train
 from pipeline.toy.synthetic_data import HOOK_POINT, Data, write_ica, write_store, write_truth
 from stores.activations import ActivationStore

@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter
 
+from pipeline.pictures import save_figure
 from pipeline.train import logs
 from pipeline.train.rotations.findings import draw_by_n_fit
 
@@ -44,5 +45,5 @@ def _draw_curves(folder: Path, hook_point: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Training at {hook_point}", x=0.01, ha="left", fontsize=11)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
-    figure.savefig(folder / "curves.png", dpi=110)
+    save_figure(figure, folder / "curves.png", dpi=110)
     plt.close(figure)

@@ -1,6 +1,5 @@
 """What a Jacobian rotation did, written beside its dictionary: jacobian.json and jacobian.png."""
 
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,12 @@ import torch
 from torch import Tensor
 
 from pipeline.mlp import MLP
+from pipeline.pictures import save_figure
 from pipeline.train.logs import METRICS, records
 from pipeline.train.rotations.jacobians import OfMLP, Weights
 from pipeline.train.rotations.measures import compare, mean_magnitude, mean_svd, measure
 from pipeline.train.rotations.objectives import kurtosis
-from stores.manifest import commit_bytes, commit_json, read_json
+from stores.manifest import commit_json, read_json
 
 N_INPUTS = 128  # of each kind: a product of GPT-2 small's shape with all columns takes 3.6 GFLOP an input
 
@@ -82,7 +82,7 @@ def write_findings(
         kurtoses=found["kurtosis"],
         objective=objective,
     )
-    _save(figure, folder / "jacobian.png")
+    save_figure(figure, folder / "jacobian.png")
     commit_json(folder / FINDINGS, {"documentation": DOCUMENTATION, **found})
 
 
@@ -98,10 +98,4 @@ def draw_by_n_fit(folder: Path, hook_point: str) -> None:
             groups.setdefault(re.sub(r"-n_fit_\d+", "", name), []).append(measured)
     groups = {name: sorted(group, key=lambda m: m["n_fit"]) for name, group in groups.items() if len(group) > 1}
     if groups:
-        _save(n_fit_figure(f"Rotations of the MLP after {hook_point}", groups), folder / "by_n_fit.png")
-
-
-def _save(figure: Any, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    commit_bytes(path, picture.getvalue())
+        save_figure(n_fit_figure(f"Rotations of the MLP after {hook_point}", groups), folder / "by_n_fit.png")

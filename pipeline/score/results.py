@@ -1,0 +1,58 @@
+"""What a scored dictionary leaves in its folder: scores.json, its row of the table, and histograms.npz."""
+
+import io
+import shlex
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import UserError
+from pipeline.score.histograms import N_BINS, ActivationHistogram
+from pipeline.units import json_object
+from stores.manifest import commit_bytes, commit_json
+
+ROW, HISTOGRAMS = "scores.json", "histograms.npz"
+_COLUMNS = {"hook_point", "name", "method", "d_in", "d_sae", "signed", "l0", "fvu", "dead", "n_rows"}
+
+
+def write_results(folder: Path, row: dict[str, Any], histogram: ActivationHistogram) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, counts=histogram.counts.numpy(), l0=histogram.l0.numpy(), n_rows=np.int64(histogram.n_rows)
+    )
+    commit_bytes(folder / HISTOGRAMS, buffer.getvalue())
+    commit_json(folder / ROW, row)
+
+
+def read_row(folder: Path, name: str) -> dict[str, Any]:
+    """The scores of the dictionary of this name. Raises UserError: they are missing or damaged."""
+    row = json_object(folder / ROW)
+    if row is None or row.get("name") != name or not row.keys() >= _COLUMNS:
+        raise _damaged(folder / ROW)
+    return row
+
+
+def read_histogram(folder: Path) -> ActivationHistogram:
+    """Raises UserError: it is missing or damaged."""
+    file = folder / HISTOGRAMS
+    try:
+        with np.load(file) as arrays:
+            counts, l0, n_rows = (arrays[name] for name in ("counts", "l0", "n_rows"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise _damaged(file) from None
+    sizes = counts.shape, l0.shape, n_rows.shape
+    if sizes != ((len(l0) - 1, N_BINS), (len(l0),), ()) or {counts.dtype, l0.dtype, n_rows.dtype} != {
+        np.dtype("int64")
+    }:
+        raise _damaged(file)
+    return ActivationHistogram(torch.from_numpy(counts), torch.from_numpy(l0), int(n_rows))
+
+
+def _damaged(file: Path) -> UserError:
+    found = "is damaged" if file.exists() else "is missing"
+    manifest = shlex.quote(str(file.parent / "manifest.json"))
+    return UserError(f"{file} {found}: run `rm {manifest}` and then the same command again, which makes it again")
