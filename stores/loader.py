@@ -261,10 +261,11 @@ def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(x.view(np.int16)).view(dtype) if dtype == torch.bfloat16 else torch.from_numpy(x)
 
 
-def prefetched(items: Iterable[T], depth: int = 1) -> Iterator[T]:
-    """The same items, made ahead in a thread; its exception is raised here. The thread ends with the iteration."""
+def prefetched(items: Iterable[T], depth: int = 1, stop: threading.Event | None = None) -> Iterator[T]:
+    """The same items, made ahead in a thread; its exception is raised here. The thread ends with the iteration. stop: is
+    set then, for items that take long to come."""
     ready: queue.Queue = queue.Queue(depth)
-    stop, end = threading.Event(), object()
+    stop, end = stop or threading.Event(), object()
 
     def put(item: object) -> None:
         while not stop.is_set():

@@ -1,10 +1,12 @@
 """extract: text and a language model → an activation store."""
 
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.packing import START, Packer
 from pipeline.extract.sanity import first_batch_loss
+from pipeline.extract.shared_text import ShardText, shared_text, sweep, text_key
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
@@ -140,10 +143,12 @@ def _extract(
         print(f"{files.name}: revision {files.revision}")
     if commit := unit.inputs["text"].get("revision"):
         print(f"{config.text.dataset}: revision {commit}")
-    description = describe(config, files, unit)  # text that cannot be read is found out before anything is written
+    found = StoreWriter.resume(path).description if StoreWriter.exists(path) else None
+    # Text that cannot be read is found out before anything is written.
+    description = describe(config, files, unit, found)
     try:
         place_at(path).check_writable()
-        if config.store and StoreWriter.exists(path):
+        if config.store and found:
             StoreWriter.resume(path).check(description)
     except StoreError as error:
         raise UserError(f"extract.store: {error}") from None
@@ -159,7 +164,9 @@ def _extract(
     if left:
         print(f"{left} of {writer.description.n_shards} shards are left to the other workers")
         return None
-    return writer.close()
+    store = writer.close()
+    sweep(writer.place)
+    return store
 
 
 def fill(
@@ -175,7 +182,10 @@ def fill(
         progress(total=sequences * config.context, unit="token", desc="extract") as bar,
         ThreadPoolExecutor(1) as disk,
     ):
-        for shard, tokens, text_end in prefetched(_tokens(config, model.files, writer, shards)):
+        stop = threading.Event()
+        packer_at = partial(_packer, config, model.files)
+        for found in prefetched(shared_text(writer, packer_at, shards, stop), stop=stop):
+            shard, tokens = found.shard, found.tokens
             first, last = writer.description.sequences(shard)
             if len(tokens) < last - first:
                 if writing is not None:
@@ -188,8 +198,7 @@ def fill(
                 rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
                 if writing is not None:
                     writing.result()
-                options = {"text_end": text_end, "allow_nonfinite": config.allow_nonfinite}
-                writing = disk.submit(writer.write_shard, shard, tokens, rows, **options)
+                writing = disk.submit(_write, writer, found, rows, config.allow_nonfinite)
         if writing is not None:
             writing.result()
 
@@ -203,36 +212,14 @@ def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple
         commit_json(folder / _FIRST_BATCH, asdict(found), exclusive=True)
 
 
-def _tokens(
-    config: ExtractConfig, files: ModelFiles, writer: StoreWriter, shards: list[int]
-) -> Iterator[tuple[int, np.ndarray, TextPositions]]:
-    """(shard, its tokens, where the text goes on) of the shards asked for, in their order. If the text ends before, the
-    last one that comes is the shard in which it does, with the tokens there are."""
-    wanted, (start, positions) = set(shards), writer.text_position(shards[0])
-    packer = _packer(config, files, positions or START)
-    for shard in range(start, shards[-1] + 1):
-        tokens = shard_tokens(packer, writer.description, shard)
-        first, last = writer.description.sequences(shard)
-        if shard in wanted or len(tokens) < last - first:
-            yield shard, tokens, packer.positions
-        if len(tokens) < last - first:
-            return
+def _write(writer: StoreWriter, found: ShardText, rows: dict[str, np.ndarray], allow_nonfinite: bool) -> None:
+    writer.write_shard(found.shard, found.tokens, rows, text_end=found.text_end, allow_nonfinite=allow_nonfinite)
+    writer.place.remove(text_key(found.shard))
 
 
 def _packer(config: ExtractConfig, files: ModelFiles, start: TextPositions = START) -> Packer:
     texts = text.documents(config.text)
     return Packer(texts, files.tokenizer, files.bos, config.context, config.heldout_fraction, start)
-
-
-def shard_tokens(packer: Packer, description: Description, shard: int) -> np.ndarray:
-    """(n, context) a shard's sequences, each chunk's from its part's stream. The store ends at the first place for which
-    that stream has none, whatever the other one has."""
-    found = []
-    for part, n in description.shard_parts(shard):
-        found.append(packer.take(part, n))
-        if len(found[-1]) < n:
-            break
-    return np.concatenate(found)
 
 
 def _ended(description: Description) -> str:
@@ -244,8 +231,8 @@ def _ended(description: Description) -> str:
     )
 
 
-def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Description:
-    """Raises UserError: too few rows, or text, to train on some and hold some out."""
+def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Description | None) -> Description:
+    """found: of the store that is there. Raises UserError: too few rows, or text, to train on some and hold some out."""
     positions = config.positions.places(config.context)
     wanted = n_sequences(config)
     if wanted < 2:
@@ -254,15 +241,8 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Descriptio
             f"out: expected at least {len(positions) + 1}"
         )
     chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, wanted // 2))
-    packer = _packer(config, files)
-    names: dict[Part, str] = {"train": "training", "heldout": "held-out"}
-    for part, name in names.items():
-        chunk = min(chunk, len(packer.take(part, chunk)))  # there may be so little text that chunks have to be smaller
-        if not chunk:
-            raise UserError(
-                f"extract.text: the {name} documents fill no sequence of {config.context} tokens with "
-                f"extract.heldout_fraction = {config.heldout_fraction}: give more text, or another fraction"
-            )
+    if found is None or found.chunk_sequences != chunk:
+        chunk = _chunk_that_fills(config, files, chunk)
     return Description(
         model=config.model,
         model_revision=files.revision,
@@ -284,3 +264,17 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit) -> Descriptio
         shard_chunks=min(config.shard_chunks, -(-wanted // chunk)),
         n_rows_asked=config.n_rows,
     )
+
+
+def _chunk_that_fills(config: ExtractConfig, files: ModelFiles, chunk: int) -> int:
+    """Sequences in a chunk: so many, or fewer where there is so little text that it would not fill one of each part."""
+    packer = _packer(config, files)
+    names: dict[Part, str] = {"train": "training", "heldout": "held-out"}
+    for part, name in names.items():
+        chunk = min(chunk, len(packer.take(part, chunk)))  # there may be so little text that chunks have to be smaller
+        if not chunk:
+            raise UserError(
+                f"extract.text: the {name} documents fill no sequence of {config.context} tokens with "
+                f"extract.heldout_fraction = {config.heldout_fraction}: give more text, or another fraction"
+            )
+    return chunk

@@ -1,0 +1,103 @@
+"""Several processes share one pass of the tokeniser. Here they are threads, each with its own leases, as processes are."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.extract.packing import START, Packer, passages
+from pipeline.extract.shared_text import ShardText, read_text, shared_text, text_key
+from stores.description import TextPositions
+from stores.writer import StoreWriter
+from tests.conftest import make_store
+from tests.pipeline.extract.test_packing import CONTEXT, LONG, TEXTS, TOKENIZER
+
+ALL = [*TEXTS, LONG]
+N_PASSAGES = sum(len(list(passages(text))) for text in ALL)
+
+
+class Counting:
+    """A tokenizer that counts the passages it is given."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def encode_batch_fast(self, texts: list[str], **options: Any) -> list[Any]:
+        self.n += len(texts)
+        return TOKENIZER.encode_batch_fast(texts, **options)
+
+    def packer(self, start: TextPositions = START) -> Packer:
+        return Packer(ALL, self, 0, CONTEXT, 0.2, start)
+
+
+def empty_store(path: Path) -> StoreWriter:
+    """Of 63 shards of 16 sequences; the text ends in the 31st."""
+    found = make_store(path, n_sequences=1000, n_positions=CONTEXT - 1, heldout_fraction=0.2, close=False)
+    assert isinstance(found, StoreWriter)
+    for commit in (path / "commits").iterdir():
+        commit.unlink()
+    return found
+
+
+def work(writer: StoreWriter, shards: list[int], tokenizer: Counting) -> Iterator[ShardText]:
+    return shared_text(writer, tokenizer.packer, shards, threading.Event())
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> dict[int, ShardText]:
+    """The text of every shard that has some, made by one process."""
+    writer = empty_store(tmp_path / "alone")
+    return {found.shard: found for found in work(writer, list(range(63)), Counting())}
+
+
+def same(a: ShardText, b: ShardText) -> bool:
+    return np.array_equal(a.tokens, b.tokens) and a.text_end == b.text_end
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_workers_tokenise_the_text_once(tmp_path: Path, alone: dict[int, ShardText], n: int) -> None:
+    empty_store(tmp_path / "s")
+    tokenizers = [Counting() for _ in range(n)]
+
+    def run(i: int) -> list[ShardText]:
+        return list(work(StoreWriter.resume(tmp_path / "s"), list(range(i, 63, n)), tokenizers[i]))
+
+    with ThreadPoolExecutor(n) as pool:
+        found = {text.shard: text for texts in pool.map(run, range(n)) for text in texts}
+    assert len(alone) == 31
+    assert found.keys() == alone.keys()
+    assert all(same(found[shard], alone[shard]) for shard in alone)
+    assert sum(tokenizer.n for tokenizer in tokenizers) == N_PASSAGES
+
+
+def test_another_worker_goes_on_where_one_was_lost(tmp_path: Path, alone: dict[int, ShardText]) -> None:
+    writer = empty_store(tmp_path / "s")
+    first, second = Counting(), Counting()
+    lost = work(writer, [0, 20], first)
+    assert same(next(lost), alone[0])
+    assert same(next(lost), alone[20])
+    lost.close()
+    (tmp_path / "s" / text_key(20)).write_bytes(b"cut")
+    assert read_text(writer.place, 20) is None
+    found = list(work(StoreWriter.resume(tmp_path / "s"), list(range(1, 63)), second))
+    assert [text.shard for text in found] == list(alone)[1:]
+    assert all(same(text, alone[text.shard]) for text in found)
+    assert 0 < first.n < N_PASSAGES
+    assert second.n < N_PASSAGES
+
+
+def test_a_worker_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+    writer = empty_store(tmp_path / "s")
+    holder = work(writer, [0, 1], Counting())
+    next(holder)
+    stop = threading.Event()
+    waiting = shared_text(StoreWriter.resume(tmp_path / "s"), Counting().packer, [30], stop)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(list, waiting)
+        stop.set()
+        assert ended.result() == []
+    holder.close()
