@@ -1,7 +1,6 @@
 import json
 import math
 import shutil
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.extract.packing import Packer
 from pipeline.extract.sanity import FirstBatch, first_batch_loss
-from pipeline.extract.text import documents, pack
+from pipeline.extract.text import documents
 from pipeline.recipe import TextConfig
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
@@ -23,7 +23,7 @@ POSITIONS = tuple(range(1, 64))
 def tokens() -> np.ndarray:
     """(4, 64) of held-out Python."""
     files, texts = ModelFiles.find("demo"), documents(TextConfig(source="stdlib", split="heldout"))
-    return np.stack([sequence for sequence, _ in islice(pack(texts, files.tokenizer, files.bos, 64), 4)])
+    return Packer(texts, files.tokenizer, files.bos, 64, 0.01).take("train", 4)
 
 
 def first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...] = POSITIONS) -> FirstBatch:
