@@ -3,7 +3,18 @@
 import json
 
 _MAX_BYTES = 200  # of a file name's 255: a temporary file's name is this name, a uuid and more
-_TAKEN = ("attempts", "commits", "manifest.json", "plan.json", "started.json", "sums.npz", "tokens", "zarr.json")
+_TAKEN = (
+    "attempts",
+    "commits",
+    "leases",
+    "manifest.json",
+    "plan.json",
+    "started.json",
+    "sums.npz",
+    "text",
+    "tokens",
+    "zarr.json",
+)
 
 
 def check_name(name: str, what: str) -> str:
