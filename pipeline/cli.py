@@ -141,55 +141,22 @@ def extract(
 
 @app.command()
 def verify(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="An activation store's folder or URL.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A store's folder or URL, a run folder, a dictionary.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Take damaged shards back, so that extract makes them.")
+        bool, typer.Option("--repair", help="Take back what is damaged, so that it is made again.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Check every byte of a store, finished or not. Changes nothing without --repair.
+    """Check every byte of a store, finished or not, or of all that a run folder holds. Changes nothing without --repair.
 
     Exit code 0: all that is committed is sound, or was led back to that by --repair; 1: damage was found, or something
-    could not be read; 2: no store there.
+    could not be read; 2: there is nothing to check.
     """
 
     def work() -> None:
-        from pipeline.progress import progress
-        from stores.activations import ActivationStore
-        from stores.metadata import MANIFEST
-        from stores.place import place_at
-        from stores.verify import damage, stored_description
-        from stores.verify import repair as mend
-        from stores.writer import StoreWriter
+        from pipeline.verify import verify as check
 
-        if not StoreWriter.exists(store):
-            raise UserError(f"no activation store at {store}: give the folder or URL that ends in .zarr")
-        place = place_at(store)
-        n_shards, wrong = stored_description(place).n_shards, []
-        for _, found in progress(damage(place), total=n_shards + 1, unit="shard", desc="verify"):
-            for one in found:
-                print(one.what)
-            wrong += found
-        stays = [one for one in wrong if one.passing]
-        again = sorted({one.shard for one in wrong if one.shard is not None and not one.passing})
-        if wrong and not repair:
-            what = "could not be read: try again" if len(stays) == len(wrong) else f"is damaged: {place.repair}"
-            raise RuntimeError(f"{store}, in {len(wrong)} places, {what}")
-        writer = mend(place, wrong) if wrong else StoreWriter.resume(store)
-        if again:
-            several = "" if len(again) == 1 else "s"
-            print(f"shard{several} {', '.join(map(str, again))} taken back")
-        if stays:
-            raise RuntimeError(f"{store}: {len(stays)} places could not be read and were left as they are: try again")
-        left = len(writer.missing())
-        if left or not place.exists(MANIFEST):
-            what = (
-                f"{store}: {n_shards - left} of {n_shards} shards are there, as they were committed; the store is not"
-            )
-            print(f"{what} finished: run `unmix extract` with its recipe")
-        else:
-            digest = ActivationStore.open(store).digest[:12]
-            print(f"{store}: all {n_shards} shards are as they were committed, digest {digest}")
+        check(path, repair)
 
     _guarded(debug, work)
 

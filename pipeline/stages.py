@@ -1,6 +1,7 @@
 """The stages, in order: what each has to do, and doing it. What is done is skipped, what was begun is resumed."""
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.score import stage as score
 from pipeline.score.subjects import Subject, foreign_subjects
 from pipeline.train import stage as train
 from pipeline.train.ranks import Ranks
-from pipeline.units import Unit, pending
+from pipeline.units import Unit, damage, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter
@@ -139,6 +140,8 @@ def run_score(run: Run) -> bool:
         state = unit.state()
         if state != "done":
             raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
+        if found := next(damage(unit.folder), None):
+            raise UserError(f"{found}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
         own += _subjects(plan, unit, store)
     foreign = foreign_subjects(run.recipe.score, store)
     names = [(s.hook_point, s.name) for s in own + foreign]

@@ -312,7 +312,10 @@ def recover(folder: Path, name: str, row: Row) -> None:
         code, said = run(folder, "run", *recipe)
         row.traceback |= "Traceback" in said
         if code == 0:
-            return
+            code, said = run(folder, "verify", f"runs/{name}")
+            row.traceback |= "Traceback" in said
+            if code == 0:
+                return
         row.said.append(_last(said))
         row.hops += 1
         words = command_in(said, recipe)
@@ -355,6 +358,9 @@ class Drill:
         if after:
             shutil.copytree(self.folder / "runs" / f"after-{after}", self.folder / "runs" / name, symlinks=True)
         return name
+
+    def row(self, fault: str, detail: str) -> Row:
+        return Row(fault, detail, [])
 
     def check(self, name: str, row: Row) -> None:
         recover(self.folder, name, row)
