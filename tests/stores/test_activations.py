@@ -325,4 +325,4 @@ def test_closing_merges_the_sums_shard_by_shard_in_their_order(tmp_path: Path, m
     monkeypatch.setattr(StoreWriter, "_sums", watched)
     moments = writer.close().stats(HOOK)
     assert most <= 2
-    assert np.array_equal(moments.mean, merge_sums(parts)["sum"] / 600)
+    assert np.array_equal(moments.mean, merge_sums(parts)["sum"] / 450)

@@ -114,9 +114,11 @@ def whose(store: ActivationStore) -> list[float]:
     shards = [(0, first), (first, store.n_rows)]
     values = [{float(v) for h in HOOKS for v in np.unique(store.rows(h, *shard))} for shard in shards]
     assert all(len(v) == 1 for v in values)
-    sums = sum((stop - start) * v.copy().pop() for (start, stop), v in zip(shards, values))
+    parts = map(store.description.shard_parts, range(2))
+    n_train = [sum(n for part, n in own if part == "train") * store.description.n_positions for own in parts]
+    sums = sum(n * v.copy().pop() for n, v in zip(n_train, values, strict=True))
     for h in HOOKS:
-        np.testing.assert_allclose(store.stats(h).mean, sums / store.n_rows, rtol=1e-14)
+        np.testing.assert_allclose(store.stats(h).mean, sums / store.n_train_rows, rtol=1e-14)
     return [round((v.pop() - 1) * 1e6) for v in values]
 
 
