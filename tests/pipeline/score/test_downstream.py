@@ -110,8 +110,7 @@ def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  
     store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
     scores = json.loads((recipe / "runs" / "tiny" / "score" / "scores.json").read_text())["dictionaries"]
     description = store.description
-    first = description.n_sequences - description.n_heldout_sequences
-    tokens = store.tokens(first, min(description.n_sequences, first + 8))
+    tokens = store.heldout_tokens(8)
     model = ModelFiles.of_store(description).load(precision="bfloat16")
     for row in scores:
         expected = evaluate(model, tokens, row["hook_point"], description.positions, {"zero": torch.zeros_like})["zero"]
