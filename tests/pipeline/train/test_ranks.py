@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.config import UserError
+from pipeline.train.ranks import Ranks
 from stores import FeatureDictionary
 from tests.conftest import environment, make_store, planted_rows, unmix
 
@@ -115,3 +117,28 @@ def test_more_data_points_than_rows_to_begin_from_are_refused(folder: Path) -> N
     assert done.returncode == 2
     assert 'init = "data" takes d_sae = 5000 training rows, the store has' in done.stderr
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE = 'abc' in the environment, expected 1 to 1000000"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE = '0'"),
+        ({"RANK": "-1"}, "RANK = '-1' in the environment, expected 0 to"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2 in the environment, but WORLD_SIZE = 2"),
+        ({"RANK": "1"}, "RANK = 1 in the environment, but WORLD_SIZE = 1"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set in the environment"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "70000"}, "MASTER_PORT = '70000'"),
+        ({"RANK": "1_0", "WORLD_SIZE": "20"}, "RANK = '1_0'"),
+    ],
+)
+def test_an_environment_that_torchrun_did_not_make_is_told(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        Ranks.join("data", "cpu")
