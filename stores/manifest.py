@@ -124,6 +124,6 @@ def sweep_partial(folder: Path) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises ValueError naming the file when it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of 5000 digits, 5000 brackets
         raise ValueError(f"{path} is damaged: not JSON ({error})") from error
