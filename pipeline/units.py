@@ -79,9 +79,9 @@ class Unit:
     def _whole(self) -> bool:
         """Whether all is there that the manifest tells of, in its size: what is missing or cut is made again."""
         manifest = json_object(self.folder / "manifest.json")
-        files = manifest.get("files") if manifest else None
-        return isinstance(files, dict) and all(
-            (path := self.folder / name).is_file() and path.stat().st_size == n_bytes
+        files = _files(manifest)
+        return files is not None and all(
+            os.path.isfile(path := self.folder / name) and path.stat().st_size == n_bytes
             for name, (n_bytes, _) in files.items()
         )
 
@@ -185,6 +185,14 @@ def _results(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _files(manifest: dict[str, Any] | None) -> dict[str, tuple[int, str]] | None:
+    """Name → (bytes, sha256) of what a unit's manifest vouches for; None: there is none, or it is damaged."""
+    files = (manifest or {}).get("files")
+    if not isinstance(files, dict) or not all(isinstance(f, list) and len(f) == 2 for f in files.values()):
+        return None
+    return {name: (n_bytes, sha256) for name, (n_bytes, sha256) in files.items()}
+
+
 def damage(folder: Path) -> Iterator[str]:
     """A line for each file of a unit that is not as its manifest says. Nothing for a folder without a manifest.
 
@@ -193,13 +201,13 @@ def damage(folder: Path) -> Iterator[str]:
     path = folder / "manifest.json"
     if not path.exists():
         return
-    files = (json_object(path) or {}).get("files")
-    if not isinstance(files, dict):
+    files = _files(json_object(path))
+    if files is None:
         yield f"{path} is damaged"
         return
     for name, (n_bytes, sha256) in files.items():
         file = folder / name
-        if not file.is_file():
+        if not os.path.isfile(file):
             yield f"{file} is missing"
         elif file.stat().st_size != n_bytes:
             yield f"{file} is {file.stat().st_size} bytes, expected {n_bytes} bytes"

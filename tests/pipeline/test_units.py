@@ -156,3 +156,13 @@ def test_a_lost_or_damaged_plan_of_a_finished_unit_is_read_from_its_manifest(tmp
     assert one.state() == "done"
     with pytest.raises(UserError, match="32 → 64"):
         unit(one.folder, k=64).state()
+
+
+@pytest.mark.parametrize("files", ["[]", '{"a": []}', '{"a": 3}', '{"a": ["1"]}', '{"%s": [1, "0"]}' % ("x" * 300)])
+def test_a_manifest_whose_files_are_no_such_list_vouches_for_nothing(tmp_path: Path, files: str) -> None:
+    one = unit(tmp_path / "u")
+    one.begin()
+    one.finish("cpu", 1.0)
+    (one.folder / "manifest.json").write_text(f'{{"files": {files}}}')
+    assert one.state() == "started"
+    assert list(damage(one.folder))
