@@ -34,16 +34,24 @@ def validated(model: type[C], values: dict[str, Any], where: str) -> C:
         first = error.errors()[0]
         *parents, key = (str(part) for part in first["loc"]) if first["loc"] else ("",)
         name = ".".join(p for p in (where, *parents, key) if p)
+        name = name if name.isprintable() else ascii(name)
         if first["type"] == "extra_forbidden":
             known = _fields(model, parents)
             raise UserError(f"unknown key {name}{nearest(key, known)}") from None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise UserError(f"{name} is missing") from None
-        shown = first["input"] if not isinstance(first["input"], dict) else "these settings"
-        raise UserError(
-            f"{name}: {message}, got {shown!r}" if shown != "these settings" else f"{name}: {message}"
-        ) from None
+        if isinstance(first["input"], dict):
+            raise UserError(f"{name}: {message}") from None
+        raise UserError(f"{name}: {message}, got {_shown(first['input'])}") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of 5000 digits, 5000 brackets
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -174,7 +174,7 @@ def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | No
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"no recipe file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also no UTF-8, a number of 5000 digits, 5000 brackets
         raise UserError(f"{path} is not TOML: {error}") from None
     for item in sets or []:
         set_value(values, item)
@@ -191,7 +191,7 @@ def set_value(values: dict[str, Any], item: str) -> None:
         raise UserError(f"--set {item}: expected KEY=VALUE")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *parents, last = key.strip().split(".")
     tables = [values]
@@ -243,7 +243,7 @@ def plan_dictionaries(recipe: Recipe, d: Callable[[str], int], hook_points: tupl
             for hook_point in _as_list(table.pop("hook_points", list(hook_points))):
                 if hook_point not in hook_points:
                     raise UserError(
-                        f"{where}.hook_points: {hook_point!r} is not in the store{nearest(hook_point, list(hook_points))}"
+                        f"{where}.hook_points: {hook_point!r} is not in the store{nearest(str(hook_point), list(hook_points))}"
                     )
                 listed = {key for key, value in table.items() if isinstance(value, list)}
                 for values in itertools.product(*(_as_list(v) for v in table.values())):

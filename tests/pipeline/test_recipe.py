@@ -82,6 +82,9 @@ def test_overrides(path: Path) -> None:
         (["extract.n_rows=lots"], "extract.n_rows: .*valid integer.*, got 'lots'"),
         (["extract.text.source=files"], 'extract.text: source = "files" needs path'),
         (["train=5"], "train: .*valid dictionary"),
+        (["train.topk.hook_points=[true]"], "train.topk.hook_points: True is not in the store"),
+        (["a\nb=3"], "unknown key 'a"),
+        (["extract.context=" + "9" * 5000], "extract.context: .*integer"),
         (["nonsense"], "--set nonsense: expected KEY=VALUE"),
         (["extract.context.x=1"], "context is a value, not a table"),
     ],
@@ -97,9 +100,10 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
         load_recipe("demmo")
     with pytest.raises(UserError, match="no recipe file .*: No such file"):
         load_recipe(str(tmp_path / "x.toml"))
-    (tmp_path / "y.toml").write_text("= 3")
-    with pytest.raises(UserError, match="is not TOML"):
-        load_recipe(str(tmp_path / "y.toml"))
+    for wrong in ("= 3", "x = " + "9" * 5000, "x = " + "[" * 5000):
+        (tmp_path / "y.toml").write_text(wrong)
+        with pytest.raises(UserError, match="y.toml is not TOML"):
+            load_recipe(str(tmp_path / "y.toml"))
 
 
 @pytest.mark.parametrize("hook_point", ["", "..", "/tmp/x", "../x"])
