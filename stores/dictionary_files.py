@@ -123,8 +123,8 @@ def _check_regular(file: Path) -> None:
 
 
 def _text(file: Path, name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{file}: {name} is {_shown(value)}, expected text")
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"{file}: {name} is {_shown(value)}, expected text of one line")
     return value
 
 

@@ -211,9 +211,14 @@ def test_topk_without_k_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "provenance.json holds"), ('{"model_digest": 5}', "provenance.json: model_digest is 5, expected text"),
-     ("{", "provenance.json is damaged"), ('{"method": "a/b"}', "provenance.json: method is called")],
-)  # fmt: skip
+    [
+        ("[]", "provenance.json holds"),
+        ('{"model_digest": 5}', "provenance.json: model_digest is 5, expected text"),
+        ('{"model": "a\\nb"}', "provenance.json: model is .*, expected text of one line"),
+        ("{", "provenance.json is damaged"),
+        ('{"method": "a/b"}', "provenance.json: method is called"),
+    ],
+)
 def test_a_provenance_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
     make("topk").save(tmp_path)
     (tmp_path / "provenance.json").write_text(text)
