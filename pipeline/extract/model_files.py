@@ -52,7 +52,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Gpt2Settings of a config.json; n_inner is filled in. Raises UserError: one cannot be, or it is no GPT-2's."""
     values = read_json_object(path)
     if values.get("model_type") != "gpt2":
-        raise UserError(f"extract.model: {path.parent} is a {values.get('model_type')} model, only gpt2 can be read")
+        kind = " ".join(str(values.get("model_type")).split())
+        raise UserError(f"extract.model: {path.parent} is a {kind[:40]} model, only gpt2 can be read")
     found = validated(Gpt2Settings, values, str(path))
     if found.n_embd % found.n_head:
         raise UserError(f"{path}: n_embd = {found.n_embd} is no multiple of n_head = {found.n_head}")
@@ -197,7 +198,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             from transformers import AutoTokenizer
 
             tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
-    except Exception as error:  # the tokenizers library raises no other class
+        tokenizer.encode("\U000f0000")  # what is in no vocabulary: some can only fail
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers library raises Exception itself, and panics, which are none
         raise damaged(path, error) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -223,7 +227,7 @@ def check_ids(folder: Path, tokenizer: Tokenizer, bos: int, n: int) -> None:
         )
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: BaseException) -> UserError:
     """What to say of a file that a library could not read."""
     try:
         with path.open("rb") as file:

@@ -241,3 +241,14 @@ def test_vocab_and_merges_make_the_tokenizer_of_tokenizer_json(tmp_path: Path) -
     (tmp_path / "config.json").write_text((DEMO / "config.json").read_text())
     text = "def f(x):\n    return x\n"
     assert read_tokenizer(tmp_path).encode(text).ids == plain.encode(text).ids
+
+
+@pytest.mark.parametrize("wrong", [{"unk_token": "nothing"}, {"continuing_subword_prefix": "x" * 300}])
+def test_a_tokenizer_that_fails_or_panics_is_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    tokenizer = json.loads((DEMO / "tokenizer.json").read_text())
+    tokenizer["model"] |= {"byte_fallback": False, **wrong}
+    tokenizer["pre_tokenizer"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match=r"tokenizer.json is damaged \(") as error:
+        read_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
