@@ -1,0 +1,13 @@
+"""A glance of scripts/fuzz.py: some altered inputs of every reader. Minutes of it: python -m scripts.fuzz."""
+
+import pytest
+
+from scripts.fuzz import run
+from scripts.fuzz_targets import TARGETS, Target
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
+def test_altered_files_are_taken_or_refused_in_one_line_that_names_them(target: Target) -> None:
+    counts = run(target, seed=0, first=0, number=25, seconds=60, keep=None)
+    assert counts.findings == []
+    assert counts.inputs == counts.refused + counts.accepted == 25
