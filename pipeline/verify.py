@@ -9,7 +9,7 @@ from pipeline.progress import progress
 from pipeline.units import damage as unit_damage
 from pipeline.units import take_back
 from stores.activations import ActivationStore
-from stores.metadata import COPY, MANIFEST
+from stores.metadata import COPY, MANIFEST, ROOT
 from stores.place import is_url, place_at
 from stores.verify import damage as store_damage
 from stores.verify import repair as repair_store
@@ -54,7 +54,7 @@ def verify(path: str, repair: bool) -> None:
 
 
 def _is_store(path: Path) -> bool:
-    return path.suffix == ".zarr" or (path / "zarr.json").exists()
+    return path.suffix == ".zarr" or (path / ROOT).exists() or (path / COPY).exists()
 
 
 def _contents(root: Path) -> tuple[list[Path], list[Path]]:
@@ -76,7 +76,7 @@ def _stage(folder: Path) -> str:
 
 
 def _store(path: str, repair: bool) -> None:
-    if not StoreWriter.exists(path) and not place_at(path).exists(COPY):
+    if not StoreWriter.exists(path):
         raise UserError(f"no activation store at {path}: give the folder or URL that ends in .zarr")
     place = place_at(path)
     n_shards, wrong = stored_description(place).n_shards, []
