@@ -15,6 +15,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -63,10 +64,13 @@ class Unit:
         things that are not of this program."""
         found = self._found()
         if found is None:
-            if strange := self._strange():
+            strange = self._strange()
+            found = self._found() if strange else None  # again: another process may have just begun it
+            if strange and found is None:
                 raise UserError(
                     f"{self.folder} holds {strange} and no plan.json, so it is not known whose it is: {self._way_out()}"
                 )
+        if found is None:
             return "new"
         if found["key"] != self.key:
             differences = "; ".join(_differences(found, self.plan, self.stage))
@@ -80,21 +84,32 @@ class Unit:
         """Whether all is there that the manifest tells of, in its size: what is missing or cut is made again."""
         manifest = json_object(self.folder / "manifest.json")
         files = _files(manifest)
-        return files is not None and all(
-            os.path.isfile(path := self.folder / name) and path.stat().st_size == n_bytes
-            for name, (n_bytes, _) in files.items()
-        )
+        return files is not None and all(_size(self.folder / name) == n_bytes for name, (n_bytes, _) in files.items())
 
     def _found(self) -> dict[str, Any] | None:
-        plan_file = self.folder / "plan.json"
-        parts = ("settings", "inputs")
-        for found in (json_object(plan_file), json_object(self.folder / "manifest.json")):  # which holds the plan too
-            ours = found and (found.get("stage"), found.get("name")) == (self.stage, self.name)
-            if found and ours and "key" in found and all(isinstance(found.get(part), dict) for part in parts):
+        damaged = None
+        for file in ("plan.json", "manifest.json"):  # the manifest holds the plan too
+            try:
+                found = read_json(self.folder / file)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except ValueError:
+                found = None
+            if self._is_plan(found):
                 return found
-        if plan_file.exists():
-            raise UserError(f"{plan_file} is damaged, so it is not known what lies beside it: {self._way_out()}")
+            damaged = damaged or file
+        if damaged == "plan.json":
+            path = self.folder / damaged
+            raise UserError(f"{path} is damaged, so it is not known what lies beside it: {self._way_out()}")
         return None
+
+    def _is_plan(self, found: Any) -> bool:
+        return (
+            isinstance(found, dict)
+            and (found.get("stage"), found.get("name")) == (self.stage, self.name)
+            and "key" in found
+            and all(isinstance(found.get(part), dict) for part in ("settings", "inputs"))
+        )
 
     def _way_out(self) -> str:
         folder = shlex.quote(str(self.folder))
@@ -112,7 +127,10 @@ class Unit:
         """Something in the folder, or in its place, that no process leaves behind that died before it had a plan."""
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
             return "another file in its place"
-        names = sorted(p.name for p in self.folder.iterdir()) if self.folder.exists() else []
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return None
         return next((name for name in names if not is_partial(name)), None)
 
     def resumes(self) -> bool:
@@ -207,12 +225,21 @@ def damage(folder: Path) -> Iterator[str]:
         return
     for name, (n_bytes, sha256) in files.items():
         file = folder / name
-        if not os.path.isfile(file):
+        if (size := _size(file)) is None:
             yield f"{file} is missing"
-        elif file.stat().st_size != n_bytes:
-            yield f"{file} is {file.stat().st_size} bytes, expected {n_bytes} bytes"
+        elif size != n_bytes:
+            yield f"{file} is {size} bytes, expected {n_bytes} bytes"
         elif file_digest(file) != sha256:
             yield f"{file} was altered: its sha256 is not the one in manifest.json"
+
+
+def _size(path: Path) -> int | None:
+    """The bytes of a file; None: there is none, or its name is no name."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def take_back(folder: Path) -> None:

@@ -155,7 +155,7 @@ def start(*arguments: str, cwd: Path, dies_at: tuple[str, int] | None = None) ->
     command = ["-m", "pipeline"] if dies_at is None else ["-m", "tests.dying", dies_at[0], str(dies_at[1])]
     return subprocess.Popen(
         [sys.executable, *command, *arguments],
-        cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=cwd, env=environment(), stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +167,15 @@ def test_a_manifest_whose_files_are_no_such_list_vouches_for_nothing(tmp_path: P
     (one.folder / "manifest.json").write_text(f'{{"files": {files}}}')
     assert one.state() == "started"
     assert list(damage(one.folder))
+
+
+def test_a_unit_that_another_process_is_beginning_is_new_or_started_and_no_strangers(tmp_path: Path) -> None:
+    units = [unit(tmp_path / str(n)) for n in range(300)]
+    seen: set[str] = set()
+    beginner = threading.Thread(target=lambda: [one.begin() for one in units])
+    beginner.start()
+    for one in units:
+        while (state := one.state()) != "started":
+            seen.add(state)
+    beginner.join()
+    assert seen <= {"new"}
