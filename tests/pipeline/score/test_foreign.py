@@ -79,7 +79,12 @@ def test_a_folder_whose_name_is_none_is_refused(folder: Path, name: str) -> None
 
 @pytest.mark.parametrize(
     ("hook", "found"),
-    [("../../x", "called "), ("/tmp/x", "called "), ("..", "called "), ("a\0b", "'a\\x00b', expected text of one line")],
+    [
+        ("../../x", "called "),
+        ("/tmp/x", "called "),
+        ("..", "called "),
+        ("a\0b", "'a\\x00b', expected text of one line"),
+    ],
 )
 def test_a_hook_point_that_leads_elsewhere_is_refused(folder: Path, hook: str, found: str) -> None:
     alter(foreign(folder / "theirs"), "cfg.json", lambda c: c["metadata"].update(hook_name=hook))
