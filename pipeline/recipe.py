@@ -70,7 +70,8 @@ class PositionsConfig(Config):
 class ExtractConfig(Config):
     """model: "demo", a Hugging Face hub name, or a folder in Hugging Face layout. n_rows: per hook point; rounded up
     to whole sequences. precision: of the forward pass; dtype: of the store. store: where it is written, a folder or
-    s3:// or any fsspec URL; by default in the run folder. allow_nonfinite: keep rows that are not finite."""
+    s3:// or any fsspec URL; by default in the run folder. allow_nonfinite: keep rows that are not finite. shard_chunks:
+    chunks in a shard, fewer where they are more than 1 GiB."""
 
     model: str = "demo"
     revision: str | None = None

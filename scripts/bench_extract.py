@@ -5,10 +5,14 @@
 Random weights, 512 tokens of context, hook points blocks.8.hook_resid_pre and blocks.8.mlp.hook_post; the rounds go
 through all contestants in turn, medians count. Both of TransformerLens's models stop after layer 8 and cache these hook
 points alone; the peer is the faster one. Each contestant takes 1, 4 or 16 sequences at a time, what is fastest for it.
+memory_GB is the peak of a process that extracts three shards at two hook points, and at all 24 of MLPs and residual stream.
 Writes runs/bench/extract.json. Needs transformer-lens (pip install -e '.[dev]').
 """
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = _random_gpt2(Path(folder) / "gpt2")
+        memory = {n: _peak_bytes(files.folder, n) for n in (2, 24)}
         tokens = np.random.default_rng(0).integers(0, 4096, (args.sequences, CONTEXT), dtype=np.int32)
         own = {precision: files.load(precision=precision) for precision in ("float32", "bfloat16")}
         peers = {"HookedTransformer": _hooked_transformer(files), "TransformerBridge": _bridge(files)}
@@ -61,10 +66,30 @@ def main() -> None:
             "write_overhead": writing["float32"],
             "write_overhead_bf16": writing["bfloat16"],
             "largest_relative_difference": difference,
+            **{f"memory_GB {n} hook points": peak / 1e9 for n, peak in memory.items()},
             "peer": peer,
             **{f"tokens_per_s {name}": r for name, r in rate.items()},
         },
     )
+
+
+def _peak_bytes(model: Path, n_hook_points: int) -> int:
+    """Of a process of its own that does nothing but _fill_three_shards."""
+    code = f"from scripts.bench_extract import _fill_three_shards as f; print(f({str(model)!r}, {n_hook_points}))"
+    return int(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def _fill_three_shards(model: str, n_hook_points: int) -> int:
+    """The peak of this process's memory in bytes."""
+    names = ("hook_resid_post", "mlp.hook_post")
+    hook_points = tuple(f"blocks.{layer}.{name}" for layer in range(n_hook_points // 2) for name in names)
+    config = ExtractConfig(model=model, hook_points=hook_points, context=128, n_rows=1 << 20, precision="bfloat16")
+    files = ModelFiles.find(model)
+    with tempfile.TemporaryDirectory() as folder:
+        unit = Unit("extract", "bench", Path(folder), 0, {}, {"text": {}})
+        writer = StoreWriter.create(Path(folder) / "store.zarr", stage.describe(config, files, unit, None))
+        stage.fill(config, files.load(precision="bfloat16"), writer, [0, 1, 2])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _random_gpt2(folder: Path) -> ModelFiles:
@@ -130,7 +155,7 @@ def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, seque
         chunk_rows=sequences * (CONTEXT - 1), shard_chunks=1, precision=model.precision, batch_sequences=4,
     )  # fmt: skip
     unit = Unit("extract", "bench", folder, 0, {}, {"text": {}})
-    description = stage.describe(config, files, unit)
+    description = stage.describe(config, files, unit, None)
     n = 0
 
     def extract() -> None:

@@ -25,13 +25,14 @@ from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
-from stores.description import Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
+from stores.description import DTYPES, Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
 from stores.loader import prefetched
 from stores.manifest import commit_json, digest, read_json
 from stores.place import is_url, place_at
 from stores.writer import StoreWriter
 
 VERSION = 3
+SHARD_BYTES = 1 << 30  # of all hook points together: extraction has two shards in memory at a time
 _FIRST_BATCH = "first_batch.json"
 
 
@@ -243,6 +244,8 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Descri
     chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, wanted // 2))
     if found is None or found.chunk_sequences != chunk:
         chunk = _chunk_that_fills(config, files, chunk)
+    d = tuple(files.d(h) for h in config.hook_points)
+    chunk_bytes = chunk * len(positions) * sum(d) * np.dtype(DTYPES[config.dtype]).itemsize
     return Description(
         model=config.model,
         model_revision=files.revision,
@@ -256,12 +259,12 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Descri
         positions=positions,
         bos=True,
         hook_points=config.hook_points,
-        d=tuple(files.d(h) for h in config.hook_points),
+        d=d,
         dtype=config.dtype,
         n_sequences=wanted,
         heldout_fraction=config.heldout_fraction,
         chunk_sequences=chunk,
-        shard_chunks=min(config.shard_chunks, -(-wanted // chunk)),
+        shard_chunks=min(config.shard_chunks, max(1, SHARD_BYTES // chunk_bytes), -(-wanted // chunk)),
         n_rows_asked=config.n_rows,
     )
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pipeline.extract import stage
 from pipeline.extract.language_model import ModelFiles
+from pipeline.recipe import ExtractConfig, TextConfig
+from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.description import Part, is_heldout
 from stores.place import place_at
@@ -57,6 +60,33 @@ def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, n: int) -> N
     assert description.ended_early
     assert store.rows(RESID, 0, store.n_rows).any(1).all()
     assert "nothing to do" in unmix("extract", "tiny.toml", *MANY, cwd=recipe).stdout
+
+
+@pytest.mark.parametrize(("kept", "n_chunks"), [(1 << 30, 4), (100_000, 2), (30_000, 1), (10, 1)])
+def test_a_shard_of_all_hook_points_has_the_bytes_that_are_kept_for_it(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+    n_chunks: int,
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_BYTES", kept)
+    (tmp_path / "a.txt").write_text("".join(f"def walk_{i}(path): return {i}\n" for i in range(3000)))
+    config = ExtractConfig(
+        model=str(tiny_model),
+        hook_points=(RESID, MLP),
+        context=32,
+        n_rows=3100,
+        chunk_rows=155,
+        shard_chunks=4,
+        heldout_fraction=0.3,
+        text=TextConfig(source="files", path=(str(tmp_path / "a.txt"),)),
+    )
+    unit = Unit("extract", "activations", tmp_path / "run", 0, {}, {"text": {}})
+    description = stage.describe(config, ModelFiles.find(config.model), unit, None)
+    n_bytes = description.chunk_rows * sum(description.d) * 2
+    assert description.shard_chunks == n_chunks
+    assert n_chunks in (1, 4) or n_chunks * n_bytes <= kept < (n_chunks + 1) * n_bytes
 
 
 def test_every_source_is_trained_on_and_held_out(recipe: Path) -> None:  # noqa: F811
