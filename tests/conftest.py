@@ -1,10 +1,10 @@
 """Small real things that the tests share: a GPT-2 of two layers, text, stores."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from stores.activations import ActivationStore
 from stores.description import Description
 from stores.moments import Moments
 from stores.writer import StoreWriter
+from tests.dying import Process
 
 torch.set_num_threads(1)  # what is tested is small, and two tests run at a time
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for processes that the tests start
+multiprocessing.set_forkserver_preload(["tests.loaded"])
 
 
 @pytest.fixture(scope="session")
@@ -149,14 +152,12 @@ def unmix(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complete
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-def start(*arguments: str, cwd: Path, dies_at: tuple[str, int] | None = None) -> subprocess.Popen[bytes]:
+def start(*arguments: str, cwd: Path, dies_at: tuple[str, int] | None = None) -> Process:
     """Start the command in a process of its own, and do not wait for it. dies_at: what makes it SIGKILL itself, see
     tests/dying.py."""
-    command = ["-m", "pipeline"] if dies_at is None else ["-m", "tests.dying", dies_at[0], str(dies_at[1])]
-    return subprocess.Popen(
-        [sys.executable, *command, *arguments],
-        cwd=cwd, env=environment(), stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = Process(arguments, cwd, environment(), dies_at)
+    process.start()
+    return process
 
 
 def kill_at(pattern: str, n: int, *arguments: str, cwd: Path) -> None:
@@ -165,5 +166,4 @@ def kill_at(pattern: str, n: int, *arguments: str, cwd: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

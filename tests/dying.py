@@ -1,21 +1,62 @@
-"""unmix in a process that kills itself: python -m tests.dying PATTERN N ARGUMENTS…
+"""unmix in a process of its own, which may kill itself: python -m tests.dying PATTERN N ARGUMENTS…, or start().
 
 SIGKILL comes as the N-th file whose path matches PATTERN (fnmatch) is about to get its name, by a rename or a link: all
 of its bytes are written; or as the N-th such key of a remote store is about to be put or moved to. What
 is left behind never depends on how busy the machine is.
 """
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from stores.place import Remote
 
 
 def main() -> None:
-    pattern, left = sys.argv[1], int(sys.argv[2])
+    die_at(sys.argv[1], int(sys.argv[2]))
+    _unmix(sys.argv[3:])
+
+
+class Process(multiprocessing.get_context("forkserver").Process):
+    """The command in a process that is forked from one with the libraries loaded: loading them takes 6 s."""
+
+    def __init__(
+        self, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], dies_at: tuple[str, int] | None
+    ) -> None:
+        super().__init__(target=_run, args=(arguments, cwd, dict(environment), dies_at))
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal."""
+        self.join()
+        assert self.exitcode is not None
+        return self.exitcode
+
+
+def _run(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], dies_at: tuple[str, int] | None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if dies_at is not None:
+            die_at(*dies_at)
+        _unmix(arguments)
+
+
+def _unmix(arguments: Sequence[str]) -> None:
+    sys.argv = ["unmix", *arguments]
+    from pipeline.cli import main as unmix
+
+    unmix()
+
+
+def die_at(pattern: str, left: int) -> None:
+    """Have this process killed as the left-th such file is about to get its name."""
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
@@ -35,10 +76,6 @@ def main() -> None:
     put_there, Remote.put = Remote.put, put
     move_there, Remote.move = Remote.move, move
     sys.addaudithook(watch)
-    sys.argv = ["unmix", *sys.argv[3:]]
-    from pipeline.cli import main as unmix
-
-    unmix()
 
 
 if __name__ == "__main__":

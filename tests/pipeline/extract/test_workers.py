@@ -47,7 +47,7 @@ def fill(folder: Path, name: str, n: int, kills: int, rng: random.Random) -> int
         if hit < kills:
             time.sleep(rng.uniform(0.5, 2.0 + 1.5 * n))
             for process in rng.sample(processes, rng.randint(1, n)):
-                if hit < kills and process.poll() is None:
+                if hit < kills and process.is_alive():
                     process.kill()
                     hit += 1
         for process in processes:

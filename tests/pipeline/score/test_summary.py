@@ -60,7 +60,7 @@ def test_two_processes_at_once_end_with_the_same_files(scored: Path) -> None:
     for unit in (scored / "score" / HOOK).glob("*/manifest.json"):
         unit.unlink()
     lose_summary(scored)
-    both: list[subprocess.Popen] = [start("score", "r.toml", cwd=scored.parents[1]) for _ in range(2)]
+    both = [start("score", "r.toml", cwd=scored.parents[1]) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert results(scored) == whole
 

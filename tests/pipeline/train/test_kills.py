@@ -1,6 +1,5 @@
 """A sweep that is killed again and again ends with the bits of one that was left alone."""
 
-import os
 import random
 import signal
 import time
@@ -71,14 +70,12 @@ def kill(recipe: Path, name: str, rng: random.Random) -> bool:
     """Start it, kill it within a second of its going on. Returns whether it was still at work."""
     process, began, wait = start("train", "sweep.toml", "--name", name, cwd=recipe), time.time(), rng.uniform(0, 1)
     folder = recipe / "runs" / name / "train" / HOOK
-    while process.poll() is None and not any(
+    while process.is_alive() and not any(
         p.stat().st_mtime > began for p in folder.glob("*/started.json") if p.exists()
     ):
         time.sleep(0.01)
-    try:
-        process.wait(wait)
-    except Exception:
-        os.kill(process.pid, signal.SIGKILL)
+    process.join(wait)
+    process.kill()
     return process.wait() == -signal.SIGKILL
 
 
