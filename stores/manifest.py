@@ -1,11 +1,11 @@
 """Digests and atomic commits: a file is there whole, under its final name, or it is not there."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
-import time
+import stat
 import uuid
 from pathlib import Path
 from typing import Any
@@ -105,20 +105,20 @@ def is_partial(name: str) -> bool:
 
 
 def sweep_partial(folder: Path) -> None:
-    """Remove what killed processes left half-written below a folder.
+    """Remove what killed processes left half-written below a folder: files that commit_bytes named.
 
-    A young one stays: it may belong to a process that is at work, such as a requeued job's predecessor.
+    A young one stays: it may belong to a process that is at work, such as a requeued job's predecessor. Ages are told by
+    the clock that dates the folder's files, not by this machine's.
     """
-    for orphan in [*folder.rglob("*.partial"), *folder.rglob("*.partial.*")]:
-        try:
-            if time.time() - orphan.stat().st_mtime < _ORPHAN_AGE_S:
-                continue
-            if orphan.is_dir():
-                shutil.rmtree(orphan)
-            else:
+    clock = folder / f".clock.{uuid.uuid4().hex}.partial"
+    clock.touch()
+    now = clock.stat().st_mtime
+    clock.unlink()
+    for orphan in folder.rglob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):  # its process has finished it, or another one swept it
+            status = orphan.lstat()
+            if is_partial(orphan.name) and stat.S_ISREG(status.st_mode) and now - status.st_mtime > _ORPHAN_AGE_S:
                 orphan.unlink()
-        except FileNotFoundError:  # its process has finished it, or another one swept it
-            continue
 
 
 def read_json(path: Path) -> Any:

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,19 +41,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_orphans_are_swept_when_they_are_old(tmp_path: Path) -> None:
-    old, young, kept = tmp_path / "a" / ".x.1.partial", tmp_path / "0.2.partial", tmp_path / "x.json"
-    draft = tmp_path / ".store.3.partial"
-    for folder in (old.parent, draft):
-        folder.mkdir()
-    for file in (old, young, kept, draft / "zarr.json"):
+    (tmp_path / "a").mkdir()
+    name = f".x.json.{'0' * 32}.partial"
+    old, young = tmp_path / "a" / name, tmp_path / name
+    kept = [tmp_path / "x.json", tmp_path / "mine.partial", tmp_path / ".mine.1.partial"]
+    for file in (old, young, *kept):
         file.write_text("")
-    for orphan in (old, draft, kept):
-        os.utime(orphan, (0, 0))
+    for file in (old, *kept):
+        os.utime(file, (0, 0))
+    (tmp_path / "a" / "b").mkdir()
+    (tmp_path / "a" / "b" / name).mkdir()  # a folder is not what commit_bytes makes
+    kept.append(tmp_path / "a" / "b" / name)
+    sweep_partial(tmp_path)
+    assert not old.exists()
+    assert all(file.exists() for file in (young, *kept))
+
+
+def test_ages_are_told_by_the_clock_that_dates_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    young = tmp_path / f".x.json.{'0' * 32}.partial"
+    young.write_text("")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
     sweep_partial(tmp_path)
     assert young.exists()
-    assert kept.exists()
-    assert not old.exists()
-    assert not draft.exists()
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:
