@@ -91,7 +91,7 @@ def run_extract(run: Run) -> bool:
     """Returns whether there was anything to do, as do all stages."""
     unit = extract.plan(run.recipe, run.folder)
     path = extract.store_path(run.recipe, run.folder)
-    if not pending([unit], run.replace) and extract.done(path):
+    if not pending([unit], run.replace) and extract.done(unit, path):
         return False
     with Claims(run.folder) as claims:
         extract.execute(run.recipe, unit, path, run.device, run.worker, claims, run.replace)

@@ -8,6 +8,7 @@ the description and the shard's number, so two that tokenise at once put the sam
 """
 
 import io
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -80,13 +81,20 @@ def shared_text(
 
 def sweep(place: Place) -> None:
     """Remove what nobody needs once the store is closed."""
-    for folder in ("text", f"leases/held/{_LEASE}"):
-        for name in place.names(folder):
-            place.remove(f"{folder}/{name}")
+    for shard in _shards(place):
+        place.remove(text_key(shard))
+    for name in place.names(f"leases/held/{_LEASE}"):
+        place.remove(f"leases/held/{_LEASE}/{name}")
 
 
 def text_key(shard: int) -> str:
     return f"text/{shard:05d}.npz"
+
+
+def _shards(place: Place) -> list[int]:
+    """Those whose text lies there. A process that was killed may have left half-written files beside it."""
+    found = (re.fullmatch(r"(\d{5,9})\.npz", name) for name in place.names("text"))
+    return sorted(int(name[1]) for name in found if name)
 
 
 def read_text(place: Place, shard: int) -> ShardText | None:
@@ -121,9 +129,9 @@ def _tokenised(
 
 def _known(writer: StoreWriter, shard: int) -> tuple[int, TextPositions]:
     """(a shard, where in the text it begins): the last one not after `shard` of which that is known."""
-    names = writer.place.names("text")  # before the commits: a file goes when its commit is there
+    shards = _shards(writer.place)  # before the commits: a file goes when its commit is there
     start, position = writer.text_position(shard)
-    for before in sorted((int(name.removesuffix(".npz")) for name in names), reverse=True):
+    for before in reversed(shards):
         found = read_text(writer.place, before) if start <= before < shard else None
         if found and not _is_last(found, writer.description):
             return before + 1, found.text_end

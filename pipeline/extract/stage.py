@@ -22,7 +22,7 @@ from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText, shared_text, sweep, text_key
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
-from pipeline.units import Unit
+from pipeline.units import Unit, json_object
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import DTYPES, Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
@@ -75,11 +75,15 @@ def plan(recipe: Recipe, run: Path) -> Unit:
     return Unit("extract", "activations", run / "extract", VERSION, settings, inputs)
 
 
-def done(path: Path | str) -> bool:
-    """Whether the store is whole: a shard whose commit was taken away is made again. Raises StoreError: its metadata or
-    manifest is damaged."""
+def done(unit: Unit, path: Path | str) -> bool:
+    """Whether the unit's store lies there and is whole: a shard whose commit was taken away is made again. Raises
+    StoreError: its metadata or manifest is damaged."""
     place = place_at(path)
-    return place.exists("manifest.json") and not StoreWriter(place, ActivationStore(place).description).missing()
+    if not place.exists("manifest.json"):
+        return False
+    store, headline = ActivationStore(place), (json_object(unit.folder / "manifest.json") or {}).get("headline")
+    own = isinstance(headline, dict) and headline.get("digest") == store.digest
+    return own and not StoreWriter(place, store.description).missing()
 
 
 def how_far(path: Path | str) -> tuple[int, int, str, Path | None]:

@@ -83,6 +83,7 @@ def test_another_worker_goes_on_where_one_was_lost(tmp_path: Path, alone: dict[i
     lost.close()
     (tmp_path / "s" / text_key(20)).write_bytes(b"cut")
     assert read_text(writer.place, 20) is None
+    (tmp_path / "s" / "text" / f".00021.npz.{'0' * 32}.partial").write_bytes(b"half")  # it was killed as it wrote this
     found = list(work(StoreWriter.resume(tmp_path / "s"), list(range(1, 63)), second))
     assert [text.shard for text in found] == list(alone)[1:]
     assert all(same(text, alone[text.shard]) for text in found)

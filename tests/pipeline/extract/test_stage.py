@@ -135,6 +135,20 @@ def test_a_store_is_done_only_for_the_rows_that_were_asked_for(recipe: Path) -> 
     assert "extract: done" in unmix(*there, "--name", "four", cwd=recipe).stdout
 
 
+def test_a_run_is_not_done_with_the_store_that_another_text_made_where_its_own_lay(recipe: Path) -> None:  # noqa: F811
+    there = ["extract", "tiny.toml", "--set", "extract.store=shared.zarr"]
+    unmix(*there, "--name", "one", cwd=recipe)
+    many(recipe, 60)
+    (recipe / "shared.zarr").rename(recipe / "aside.zarr")
+    unmix(*there, *MANY, "--name", "two", cwd=recipe)
+    other = unmix(*there, "--name", "one", cwd=recipe, check=False)
+    assert other.returncode == 2
+    assert "holds a store of another description" in other.stderr
+    shutil.rmtree(recipe / "shared.zarr")
+    (recipe / "aside.zarr").rename(recipe / "shared.zarr")
+    assert "extract: nothing to do" in unmix(*there, "--name", "one", cwd=recipe).stdout
+
+
 def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> None:  # noqa: F811
     many(recipe, 60)
     unmix("extract", "tiny.toml", *MANY, "--name", "one", cwd=recipe)
