@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.units import Unit, pending
+from stores.commits import commit_key
 from stores.lease import Leases
 from stores.manifest import digest
-from stores.place import Folder
+from stores.place import Folder, Place
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
@@ -63,7 +64,7 @@ class Claims:
         when they give it back or are gone; while there is nothing else to do, empty lists come. Each unit comes once,
         and is given back when the next list is asked for, done or not."""
         over: set[Path] = set()
-        pause_s = _FIRST_PAUSE_S
+        patience = Patience()
         while left := [
             own for group in groups if (own := [u for u in pending(group, replace) if u.folder not in over])
         ]:
@@ -76,11 +77,30 @@ class Claims:
                     for unit in mine:
                         self.give_back(unit)
             if not found:
-                if pause_s == _FIRST_PAUSE_S:
-                    n = sum(map(len, left))
-                    print(
-                        f"waiting for {left[0][0].name}{f' and {n - 1} more' if n > 1 else ''}: another process is at it"
-                    )
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                n = sum(map(len, left))
+                patience.wait(f"{left[0][0].name}{f' and {n - 1} more' if n > 1 else ''}")
                 yield []
+
+
+class Patience:
+    """Waiting for what another process works on, in pauses that grow."""
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    def wait(self, what: str) -> None:
+        """Sleep for a while. The first time it says what is waited for."""
+        if self._pause_s == _FIRST_PAUSE_S:
+            print(f"waiting for {what}: another process is at it")
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+def claimed_shards(place: Place, shards: Iterable[int], leases: Leases) -> Iterator[int]:
+    """Those shards of a store that are not committed and that no other process works on, claimed as they are asked for.
+    They are this process's until it commits them or closes its leases."""
+    for shard in shards:
+        committed = commit_key(shard)
+        # Once more with the lease: its process may have just finished.
+        if not place.exists(committed) and leases.acquire(f"shard-{shard:05d}") and not place.exists(committed):
+            yield shard

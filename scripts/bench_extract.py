@@ -28,6 +28,7 @@ from pipeline.extract.language_model import DEMO, LanguageModel, ModelFiles
 from pipeline.recipe import ExtractConfig
 from pipeline.units import Unit
 from scripts.bench import medians, report
+from stores.lease import Leases
 from stores.writer import StoreWriter
 
 HOOK_POINTS = ("blocks.8.hook_resid_pre", "blocks.8.mlp.hook_post")
@@ -88,7 +89,8 @@ def _fill_three_shards(model: str, n_hook_points: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         unit = Unit("extract", "bench", Path(folder), 0, {}, {"text": {}})
         writer = StoreWriter.create(Path(folder) / "store.zarr", stage.describe(config, files, unit, None))
-        stage.fill(config, files.load(precision="bfloat16"), writer, [0, 1, 2])
+        with Leases(writer.place) as leases:
+            stage.fill(config, files.load(precision="bfloat16"), writer, [0, 1, 2], leases)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -162,7 +164,8 @@ def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, seque
         nonlocal n
         n += 1
         writer = StoreWriter.create(folder / f"{model.precision}-{n}.zarr", description)
-        stage.fill(config, model, writer, writer.missing())
+        with Leases(writer.place) as leases:
+            stage.fill(config, model, writer, writer.missing(), leases)
         writer.close()
 
     tokens = np.random.default_rng(0).integers(0, 4096, (6 * sequences, CONTEXT), dtype=np.int32)

@@ -150,6 +150,12 @@ class Leases:
         return f"{_ROOT}/alive/{process}.json"
 
 
+def sweep(place: Place) -> None:
+    """Remove all that leases left in a place where nothing is left to do."""
+    for folder in (*(f"{_ROOT}/held/{key}" for key in place.names(f"{_ROOT}/held")), f"{_ROOT}/alive", f"{_ROOT}/held"):
+        place.remove_folder(folder)
+
+
 def _here() -> dict[str, Any]:
     """What names this process on this machine: a process number alone is used again, and containers have their own."""
     try:

@@ -11,7 +11,7 @@ import io
 import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,17 +40,21 @@ class ShardText:
 
 
 def shared_text(
-    writer: StoreWriter, packer_at: Callable[[TextPositions], Packer], shards: list[int], stop: threading.Event
+    writer: StoreWriter,
+    packer_at: Callable[[TextPositions], Packer],
+    shards: Iterable[int],
+    leases: Leases,
+    stop: threading.Event,
 ) -> Iterator[ShardText]:
     """The text of the shards asked for, in their order, and of the one in which the text ends if this process finds it.
 
-    packer_at: a packer of the store's text that begins there. stop: ends the iteration, also while it waits or works for
-    other processes.
+    packer_at: a packer of the store's text that begins there. leases: of this process in the store's place. stop: ends
+    the iteration, also while it waits or works for other processes.
     """
     place, described = writer.place, writer.description
-    last = max([*shards, *writer.missing()])
+    last = max(writer.missing(), default=0)
     tokeniser: Iterator[ShardText] | None = None
-    with Leases(place) as leases:
+    try:
         for shard in shards:
             found, pause = read_text(place, shard), _FIRST_PAUSE_S
             while found is None and not stop.is_set() and not place.exists(commit_key(shard)):
@@ -77,14 +81,14 @@ def shared_text(
         for _ in tokeniser or ():  # for the others
             if stop.is_set():
                 return
+    finally:
+        leases.release(_LEASE)
 
 
 def sweep(place: Place) -> None:
     """Remove what nobody needs once the store is closed."""
     for shard in _shards(place):
         place.remove(text_key(shard))
-    for name in place.names(f"leases/held/{_LEASE}"):
-        place.remove(f"leases/held/{_LEASE}/{name}")
 
 
 def text_key(shard: int) -> str:

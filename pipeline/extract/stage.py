@@ -3,29 +3,32 @@
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.claims import Claims
+from pipeline.claims import Claims, Patience, claimed_shards
 from pipeline.config import UserError
-from pipeline.extract import text
+from pipeline.extract import shared_text, text
 from pipeline.extract.capture import capture
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.packing import START, Packer
 from pipeline.extract.sanity import first_batch_loss
-from pipeline.extract.shared_text import ShardText, shared_text, sweep, text_key
+from pipeline.extract.shared_text import ShardText
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit, json_object
+from stores import lease
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import DTYPES, Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
+from stores.lease import Leases
 from stores.loader import prefetched
 from stores.manifest import commit_json, digest, read_json
 from stores.place import is_url, place_at
@@ -159,37 +162,54 @@ def _extract(
         raise UserError(f"extract.store: {error}") from None
     begin()
     writer = StoreWriter.create(path, description)
-    missing = [shard for shard in writer.missing() if shard % worker.n == worker.index]
-    if missing:
-        fill(config, files.load(config.weight_processing, device, config.precision), writer, missing, unit.folder)
-        for line in writer.differences:
-            print(line)
-        writer = StoreWriter.resume(path)  # another worker may have found that the text ends
+    model = cache(lambda: files.load(config.weight_processing, device, config.precision))
+    patience = Patience()
+    with Leases(writer.place) as leases:
+        while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:
+            claimed = claimed_shards(writer.place, missing, leases)
+            if (first := next(claimed, None)) is None:
+                patience.wait(f"shard {missing[0]}{f' and {n} more' if (n := len(missing) - 1) else ''}")
+            else:
+                n_sequences = sum(b - a for a, b in map(writer.description.sequences, missing))
+                with progress(total=n_sequences * config.context, unit="token", desc="extract") as bar:
+                    fill(config, model(), writer, chain([first], claimed), leases, unit.folder, bar)
+            for line in writer.differences:
+                print(line)
+            writer = StoreWriter.resume(path)  # another worker may have found that the text ends
     left = len(writer.missing())
     if left:
         print(f"{left} of {writer.description.n_shards} shards are left to the other workers")
         return None
     store = writer.close()
-    sweep(writer.place)
+    shared_text.sweep(writer.place)
+    lease.sweep(writer.place)
     return store
 
 
 def fill(
-    config: ExtractConfig, model: LanguageModel, writer: StoreWriter, shards: list[int], folder: Path | None = None
+    config: ExtractConfig,
+    model: LanguageModel,
+    writer: StoreWriter,
+    shards: Iterable[int],
+    leases: Leases,
+    folder: Path | None = None,
+    bar: tqdm | None = None,
 ) -> None:
     """Three things at a time: tokens of the next shard, the forward pass of this one, writing the one before.
 
-    folder: where the first batch's cross-entropy is kept until the unit is finished.
+    leases: of this process in the store's place. folder: where the first batch's cross-entropy is kept until the unit is
+    finished.
     """
-    sequences = sum(b - a for a, b in map(writer.description.sequences, shards))
-    wanted, writing = set(shards), None
-    with (
-        progress(total=sequences * config.context, unit="token", desc="extract") as bar,
-        ThreadPoolExecutor(1) as disk,
-    ):
-        stop = threading.Event()
-        packer_at = partial(_packer, config, model.files)
-        for found in prefetched(shared_text(writer, packer_at, shards, stop), stop=stop):
+    wanted, writing, stop = set[int](), None, threading.Event()
+
+    def asked_for() -> Iterator[int]:
+        for shard in shards:
+            wanted.add(shard)
+            yield shard
+
+    texts = shared_text.shared_text(writer, partial(_packer, config, model.files), asked_for(), leases, stop)
+    with ThreadPoolExecutor(1) as disk:
+        for found in prefetched(texts, stop=stop):
             shard, tokens = found.shard, found.tokens
             first, last = writer.description.sequences(shard)
             if len(tokens) < last - first:
@@ -219,7 +239,7 @@ def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple
 
 def _write(writer: StoreWriter, found: ShardText, rows: dict[str, np.ndarray], allow_nonfinite: bool) -> None:
     writer.write_shard(found.shard, found.tokens, rows, text_end=found.text_end, allow_nonfinite=allow_nonfinite)
-    writer.place.remove(text_key(found.shard))
+    writer.place.remove(shared_text.text_key(found.shard))
 
 
 def _packer(config: ExtractConfig, files: ModelFiles, start: TextPositions = START) -> Packer:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.extract.packing import START, Packer, passages
 from pipeline.extract.shared_text import ShardText, read_text, shared_text, text_key
 from stores.description import TextPositions
+from stores.lease import Leases
 from stores.writer import StoreWriter
 from tests.conftest import make_store
 from tests.pipeline.extract.test_packing import CONTEXT, LONG, TEXTS, TOKENIZER
@@ -44,7 +45,8 @@ def empty_store(path: Path) -> StoreWriter:
 
 
 def work(writer: StoreWriter, shards: list[int], tokenizer: Counting) -> Iterator[ShardText]:
-    return shared_text(writer, tokenizer.packer, shards, threading.Event())
+    with Leases(writer.place) as leases:
+        yield from shared_text(writer, tokenizer.packer, shards, leases, threading.Event())
 
 
 @pytest.fixture
@@ -96,8 +98,8 @@ def test_a_worker_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
     holder = work(writer, [0, 1], Counting())
     next(holder)
     stop = threading.Event()
-    waiting = shared_text(StoreWriter.resume(tmp_path / "s"), Counting().packer, [30], stop)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, Leases(writer.place) as leases:
+        waiting = shared_text(StoreWriter.resume(tmp_path / "s"), Counting().packer, [30], leases, stop)
         ended = pool.submit(list, waiting)
         stop.set()
         assert ended.result() == []

@@ -2,11 +2,19 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.extract import stage
+from pipeline.extract.capture import capture
+from pipeline.extract.language_model import LanguageModel
+from pipeline.recipe import load_recipe
+from pipeline.stages import Run, run_extract
 from stores import ActivationStore
 from tests.conftest import kill_at, start, unmix
 from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
@@ -34,6 +42,26 @@ def test_three_workers_make_the_store_of_one(recipe: Path) -> None:  # noqa: F81
     assert digest(recipe / "runs" / "three") == digest(recipe / "runs" / "one")
     done = unmix("verify", "runs/three/extract/activations.zarr", cwd=recipe)
     assert "as they were committed" in done.stdout
+
+
+def test_those_that_were_given_no_shares_divide_the_store(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Three at once, here threads with claims of their own: no sequence goes through the model twice."""
+    monkeypatch.chdir(recipe)
+    n_captured = []
+
+    def counting(model: LanguageModel, tokens: np.ndarray, *options: Any) -> dict[str, np.ndarray]:
+        n_captured.append(len(tokens))
+        return capture(model, tokens, *options)
+
+    monkeypatch.setattr(stage, "capture", counting)
+    one, three = (load_recipe("tiny.toml", SETS[1::2], name) for name in ("one", "three"))
+    assert run_extract(Run(one, recipe / "one", "cpu"))
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(lambda _: run_extract(Run(three, recipe / "three", "cpu")), range(3)))
+    assert sorted(n_captured[:49]) == sorted(n_captured[49:])
+    stores = [recipe / name / "extract" / "activations.zarr" for name in ("one", "three")]
+    assert ActivationStore.open(stores[0]).digest == ActivationStore.open(stores[1]).digest
+    assert not list((stores[1] / "leases").rglob("*.json"))
 
 
 def fill(folder: Path, name: str, n: int, kills: int, rng: random.Random) -> int:
