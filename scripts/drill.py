@@ -251,7 +251,7 @@ def delete(path: Path, rng: random.Random) -> None:
 
 
 def exchange(path: Path, rng: random.Random) -> None:
-    others = [p for p in path.parent.parent.parent.rglob(path.name) if p != path]
+    others = [p for p in path.parent.parent.parent.rglob(path.name) if p != path and p.is_file()]
     other = rng.choice(others) if others else path
     one, two = path.read_bytes(), other.read_bytes()
     path.write_bytes(two)

@@ -40,14 +40,15 @@ def read_documents(path: Path, column: str) -> Iterator[str]:
         raise UserError(f"extract.text: cannot read {path}: {error}") from None
 
 
-def texts(rows: Iterable[Any], column: str, where: str) -> Iterator[str]:
-    """The column of rows, which are dictionaries. Rows with null there are left out, counted and told.
+def texts(rows: Iterable[Any], column: str, where: str, before: int = 0) -> Iterator[str]:
+    """The column of rows, which are dictionaries. Rows with null there are left out, counted and told. before: how many
+    rows come before the first.
 
     Raises UserError: a row is no dictionary or lacks the column, or has no text there.
     """
-    nulls, first, row = 0, 0, 0
+    nulls, first, row = 0, 0, before
     try:
-        for row, values in enumerate(rows, 1):
+        for row, values in enumerate(rows, before + 1):
             if not isinstance(values, dict):
                 raise UserError(f"extract.text: {where} row {row} is no object with columns: {str(values)[:40]!r}")
             if column not in values:

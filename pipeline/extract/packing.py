@@ -70,8 +70,8 @@ class _Stream:
 
 
 class Packer:
-    """texts: all documents. tokenizer: a `tokenizers.Tokenizer`. start: the positions to go on from, which gives the
-    sequences that would have followed them."""
+    """texts: the documents, all or from number `first` on. tokenizer: a `tokenizers.Tokenizer`. start: the positions to
+    go on from, none before that document; it gives the sequences that would have followed them."""
 
     def __init__(
         self,
@@ -81,10 +81,11 @@ class Packer:
         context: int,
         heldout_fraction: float,
         start: TextPositions = START,
+        first: int = 0,
     ) -> None:
         self.tokenizer, self.bos, self.context, self.heldout_fraction = tokenizer, bos, context, heldout_fraction
         self._streams: dict[Part, _Stream] = {"train": _Stream(start[0]), "heldout": _Stream(start[1])}
-        self._passages = self._unread(texts, min(start)[0])
+        self._passages = self._unread(texts, first, min(start)[0])
 
     @property
     def n_waiting(self) -> int:
@@ -107,9 +108,9 @@ class Packer:
         found[:, 1:] = stream.take(n * size).reshape(n, size)
         return found
 
-    def _unread(self, texts: Iterable[str], first: int) -> Iterator[tuple[Part, int, int, str]]:
+    def _unread(self, texts: Iterable[str], first: int, start: int) -> Iterator[tuple[Part, int, int, str]]:
         """(part, document, passage, its text) of what is not before its stream's position."""
-        for document, text in enumerate(itertools.islice(texts, first, None), first):
+        for document, text in enumerate(itertools.islice(texts, start - first, None), start):
             for passage, piece in enumerate(passages(text)):
                 part = part_of(piece, self.heldout_fraction)
                 if (document, passage) >= self._streams[part].position[:2]:

@@ -21,6 +21,7 @@ from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.packing import START, Packer
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
+from pipeline.extract.text import Bookmark, Documents
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
 from pipeline.units import Unit, json_object
@@ -242,9 +243,13 @@ def _write(writer: StoreWriter, found: ShardText, rows: dict[str, np.ndarray], a
     writer.place.remove(shared_text.text_key(found.shard))
 
 
-def _packer(config: ExtractConfig, files: ModelFiles, start: TextPositions = START) -> Packer:
-    texts = text.documents(config.text)
-    return Packer(texts, files.tokenizer, files.bos, config.context, config.heldout_fraction, start)
+def _packer(
+    config: ExtractConfig, files: ModelFiles, position: TextPositions = START, bookmark: Bookmark | None = None
+) -> tuple[Packer, Documents]:
+    """A packer of the recipe's text from a position on, and what it reads: from a bookmark on, which is not behind it."""
+    texts = Documents(config.text, bookmark)
+    packer = Packer(texts, files.tokenizer, files.bos, config.context, config.heldout_fraction, position, texts.first)
+    return packer, texts
 
 
 def _ended(description: Description) -> str:
@@ -295,7 +300,7 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Descri
 
 def _chunk_that_fills(config: ExtractConfig, files: ModelFiles, chunk: int) -> int:
     """Sequences in a chunk: so many, or fewer where there is so little text that it would not fill one of each part."""
-    packer = _packer(config, files)
+    packer, _ = _packer(config, files)
     names: dict[Part, str] = {"train": "training", "heldout": "held-out"}
     for part, name in names.items():
         chunk = min(chunk, len(packer.take(part, chunk)))  # there may be so little text that chunks have to be smaller

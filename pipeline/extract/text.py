@@ -1,8 +1,10 @@
 """Sources of text → documents."""
 
 import hashlib
+import importlib.metadata
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,70 @@ from pipeline.recipe import TextConfig
 from stores.manifest import digest, file_digest
 
 
-def documents(config: TextConfig) -> Iterator[str]:
-    """The documents, in an order that is the same every time.
+@dataclass(frozen=True)
+class Bookmark:
+    """A place in a streamed dataset. document, row: how many come before it; state: what the library goes on from, in its
+    own words, which another version may not know."""
 
-    Raises UserError: a file or dataset that is not there, or not text, or a column it does not have.
+    document: int
+    row: int
+    state: dict[str, Any]
+    library: str
+
+
+class Documents:
+    """The documents of a source, in an order that is the same every time; from number `first` on, that of a bookmark.
+
+    Iterating raises UserError: a file or dataset that is not there, or not text, or a column it does not have.
     """
-    if config.source == "hub":
-        yield from _dataset(config)
-    for path in text_files(config):
-        if config.source == "stdlib":
-            with tokenize.open(path) as file:  # a Python file may say that it is in another encoding
-                yield file.read()
-        else:
-            yield from read_documents(path, config.column)
+
+    def __init__(self, config: TextConfig, start: Bookmark | None = None) -> None:
+        self.config = config
+        self._start = start if start and start.library == importlib.metadata.version("datasets") else None
+        self.first = self._document = self._start.document if self._start else 0
+        self._row = self._start.row if self._start else 0
+        self._stream: Any = None
+
+    def __iter__(self) -> Iterator[str]:
+        if self.config.source == "hub":
+            yield from self._dataset()
+        for path in text_files(self.config):
+            if self.config.source == "stdlib":
+                with tokenize.open(path) as file:  # a Python file may say that it is in another encoding
+                    yield file.read()
+            else:
+                yield from read_documents(path, self.config.column)
+
+    def bookmark(self) -> Bookmark | None:
+        """Behind the document that came last; None where the source cannot be entered in its middle."""
+        if self._stream is None:
+            return None
+        library = importlib.metadata.version("datasets")
+        return Bookmark(self._document, self._row, self._stream.state_dict(), library)
+
+    def _dataset(self) -> Iterator[str]:
+        import datasets
+        from datasets.exceptions import DatasetsError
+
+        config, name = self.config, self.config.dataset or ""
+        commit = None if Path(name).is_dir() else dataset_commit(name, config.revision)
+        try:
+            self._stream = datasets.load_dataset(
+                name, name=config.subset, split=config.split, revision=commit, streaming=True
+            )
+            if self._start:
+                self._stream.load_state_dict(self._start.state)
+            for found in texts(self._rows(), config.column, name, self._row):
+                self._document += 1
+                yield found
+        except (OSError, ValueError, DatasetsError) as error:
+            found = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"extract.text: cannot read {name}: {found}") from None
+
+    def _rows(self) -> Iterator[Any]:
+        for found in self._stream:
+            self._row += 1
+            yield found
 
 
 def text_files(config: TextConfig) -> list[Path]:
@@ -76,17 +129,3 @@ def describe(config: TextConfig) -> str:
     if config.source == "hub":
         return ", ".join(p for p in (config.dataset, config.subset, config.split) if p)
     return ", ".join(config.path)
-
-
-def _dataset(config: TextConfig) -> Iterator[str]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    name = config.dataset or ""
-    commit = None if Path(name).is_dir() else dataset_commit(name, config.revision)
-    try:
-        rows = datasets.load_dataset(name, name=config.subset, split=config.split, revision=commit, streaming=True)
-        yield from texts(rows, config.column, name)
-    except (OSError, ValueError, DatasetsError) as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"extract.text: cannot read {name}: {found}") from None

@@ -199,11 +199,11 @@ def test_a_model_whose_settings_changed_after_extraction_is_refused(
 def test_the_demo_model_has_learnt_python() -> None:
     """Cross-entropy on held-out standard-library files, nats a token; a uniform guess is 8.3."""
     from pipeline.extract.packing import Packer
-    from pipeline.extract.text import documents
+    from pipeline.extract.text import Documents
     from pipeline.recipe import TextConfig
 
     files = ModelFiles.find("demo")
-    texts = documents(TextConfig(source="stdlib", split="heldout"))
+    texts = Documents(TextConfig(source="stdlib", split="heldout"))
     tokens = torch.from_numpy(Packer(texts, files.tokenizer, files.bos, 256, 0.01).take("train", 100)).long()
     model = files.load()
     total = 0.0

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.packing import Packer
 from pipeline.extract.sanity import FirstBatch, first_batch_loss
-from pipeline.extract.text import documents
+from pipeline.extract.text import Documents
 from pipeline.recipe import TextConfig
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
@@ -22,7 +22,7 @@ POSITIONS = tuple(range(1, 64))
 @pytest.fixture(scope="module")
 def tokens() -> np.ndarray:
     """(4, 64) of held-out Python."""
-    files, texts = ModelFiles.find("demo"), documents(TextConfig(source="stdlib", split="heldout"))
+    files, texts = ModelFiles.find("demo"), Documents(TextConfig(source="stdlib", split="heldout"))
     return Packer(texts, files.tokenizer, files.bos, 64, 0.01).take("train", 4)
 
 

@@ -1,7 +1,7 @@
 """Several processes share one pass of the tokeniser. Here they are threads, each with its own leases, as processes are."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import pytest
 
 from pipeline.extract.packing import START, Packer, passages
 from pipeline.extract.shared_text import ShardText, read_text, shared_text, text_key
+from pipeline.extract.text import Bookmark, Documents
+from pipeline.recipe import TextConfig
 from stores.description import TextPositions
 from stores.lease import Leases
 from stores.writer import StoreWriter
@@ -31,8 +33,9 @@ class Counting:
         self.n += len(texts)
         return TOKENIZER.encode_batch_fast(texts, **options)
 
-    def packer(self, start: TextPositions = START) -> Packer:
-        return Packer(ALL, self, 0, CONTEXT, 0.2, start)
+    def packer(self, position: TextPositions = START, bookmark: Bookmark | None = None) -> tuple[Packer, Documents]:
+        texts = Documents(TextConfig())  # of the standard library, which gives no bookmarks
+        return Packer(ALL, self, 0, CONTEXT, 0.2, position), texts
 
 
 def empty_store(path: Path) -> StoreWriter:
@@ -44,7 +47,7 @@ def empty_store(path: Path) -> StoreWriter:
     return found
 
 
-def work(writer: StoreWriter, shards: list[int], tokenizer: Counting) -> Iterator[ShardText]:
+def work(writer: StoreWriter, shards: list[int], tokenizer: Counting) -> Generator[ShardText]:
     with Leases(writer.place) as leases:
         yield from shared_text(writer, tokenizer.packer, shards, leases, threading.Event())
 
@@ -104,3 +107,35 @@ def test_a_worker_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
         stop.set()
         assert ended.result() == []
     holder.close()
+
+
+def test_a_streamed_dataset_is_entered_where_the_last_process_left_it(tmp_path: Path) -> None:
+    """A file of it that comes long before that place is not read again: here it is damaged meanwhile."""
+    import datasets
+
+    for i, texts in enumerate([ALL[:3], ALL[3:5], ALL[5:8], [*ALL[8:], *TEXTS]]):
+        datasets.Dataset.from_dict({"text": [None, *texts]}).to_parquet(str(tmp_path / "d" / f"{i}.parquet"))
+    config, starts = TextConfig(source="hub", dataset=str(tmp_path / "d")), []
+
+    def packer_at(position: TextPositions, bookmark: Bookmark | None) -> tuple[Packer, Documents]:
+        starts.append(bookmark)
+        texts = Documents(config, bookmark)
+        return Packer(texts, TOKENIZER, 0, CONTEXT, 0.2, position, texts.first), texts
+
+    def work_on(name: str, shards: list[int]) -> Generator[ShardText]:
+        writer = StoreWriter.resume(tmp_path / name)
+        with Leases(writer.place) as leases:
+            yield from shared_text(writer, packer_at, shards, leases, threading.Event())
+
+    for name in ("alone", "two"):
+        empty_store(tmp_path / name)
+    expected = list(work_on("alone", list(range(63))))
+    first = work_on("two", list(range(63)))
+    some = [next(first) for _ in range(len(expected) - 2)]
+    first.close()
+    (tmp_path / "d" / "1.parquet").write_bytes(b"")
+    found = [*some, *work_on("two", list(range(len(some), 63)))]
+    assert starts[:2] == [None, None]
+    assert starts[2].document >= 5
+    assert [text.shard for text in found] == [text.shard for text in expected]
+    assert all(map(same, found, expected))

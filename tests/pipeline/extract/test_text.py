@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import UserError
 from pipeline.extract.hub import dataset_commit
 from pipeline.extract.stdlib import relative_name, stdlib_files
-from pipeline.extract.text import documents, text_inputs
+from pipeline.extract.text import Documents, text_inputs
 from pipeline.recipe import PositionsConfig, TextConfig
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
@@ -27,11 +27,11 @@ def test_text_files_folders_jsonl_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.txt").write_text("ay")
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t, "n": 1}) + "\n" for t in ("one", "two")))
     datasets.Dataset.from_dict({"text": ["three"]}).to_parquet(str(tmp_path / "d.parquet"))
-    assert list(documents(files(tmp_path))) == ["bee", "one", "two", "three", "ay"]
-    assert list(documents(files(tmp_path / "sub", tmp_path / "b.txt"))) == ["ay", "bee"]
+    assert list(Documents(files(tmp_path))) == ["bee", "one", "two", "three", "ay"]
+    assert list(Documents(files(tmp_path / "sub", tmp_path / "b.txt"))) == ["ay", "bee"]
     column = TextConfig(source="files", path=(str(tmp_path / "c.jsonl"),), column="body")
     with pytest.raises(UserError, match=r"no column 'body' in .*c.jsonl row 1, it has text, n"):
-        list(documents(column))
+        list(Documents(column))
 
 
 def test_a_hub_dataset_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,16 +41,16 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     (tmp_path / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
-    assert list(documents(TextConfig(source="hub", dataset=str(tmp_path)))) == ["a", "b"]
+    assert list(Documents(TextConfig(source="hub", dataset=str(tmp_path)))) == ["a", "b"]
     with pytest.raises(UserError, match="cannot read nobody/nothing"):
-        list(documents(TextConfig(source="hub", dataset="nobody/nothing")))
+        list(Documents(TextConfig(source="hub", dataset="nobody/nothing")))
 
 
 def test_missing_text_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file or folder .*/nothing.txt"):
-        list(documents(files(tmp_path / "nothing.txt")))
+        list(Documents(files(tmp_path / "nothing.txt")))
     with pytest.raises(UserError, match="holds no text, expected files ending in .txt"):
-        list(documents(files(tmp_path)))
+        list(Documents(files(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["a.TXT", "a.txt.gz", "a.JsonL", "a.jsonl.gz", "a.json", "a.Json.GZ", "list.json"])
@@ -64,7 +64,7 @@ def test_endings_in_any_case_gzip_and_lists(tmp_path: Path, name: str) -> None:
     data = text.encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.lower().endswith("gz") else data)
     expected = ["one\nzwei ü"] if ".txt" in name.lower() else ["one\n", "zwei ü"]
-    assert list(documents(files(tmp_path))) == expected
+    assert list(Documents(files(tmp_path))) == expected
 
 
 def parquet(values: list) -> bytes:
@@ -101,7 +101,7 @@ def parquet(values: list) -> bytes:
 def test_what_is_no_text_is_refused_with_its_place(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
-        list(documents(files(tmp_path)))
+        list(Documents(files(tmp_path)))
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -112,7 +112,7 @@ def test_null_rows_are_counted_named_and_left_out(
     values = ["a", None, "b", None]
     data = parquet(values) if name == "a.parquet" else "\n".join(json.dumps({"text": v}) for v in values).encode()
     (tmp_path / name).write_bytes(data)
-    assert list(documents(files(tmp_path))) == ["a", "b"]
+    assert list(Documents(files(tmp_path))) == ["a", "b"]
     assert (
         capsys.readouterr().out
         == f"{tmp_path / name}: 2 of 4 rows have null in column 'text', the first is 2: left out\n"
@@ -169,7 +169,7 @@ def test_a_hub_datasets_revision_is_pinned(tmp_path: Path, monkeypatch: pytest.M
     config = TextConfig(source="hub", dataset="someone/text")
     assert text_inputs(config)["revision"] == "1" * 40
     said["main"] = "2" * 40  # pushed in between
-    assert list(documents(config)) == ["a"]
+    assert list(Documents(config)) == ["a"]
     assert read == ["1" * 40]
     # A commit is not asked for; a branch that the hub does not tell is what the cache says, or refused.
     assert text_inputs(config.model_copy(update={"revision": "3" * 40}))["revision"] == "3" * 40
