@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -71,6 +71,7 @@ n_sequences = 8
 at_l0 = [4]
 """
 LIMIT_S = 120
+STARTS = 40  # of four processes that extract one store
 HOPS = 4  # commands that a user may have to run one after another
 Point = tuple[str, str, int]  # (event, pattern of the path, which of them)
 
@@ -305,11 +306,11 @@ def command_in(said: str, recipe: list[str]) -> list[str] | None:
     return words
 
 
-def recover(folder: Path, name: str, row: Row) -> None:
-    """Do what a user would, until the run is whole or the messages lead nowhere."""
+def recover(folder: Path, name: str, row: Row, command: str = "run") -> None:
+    """Do what a user would, until the run, or the one stage, is whole or the messages lead nowhere."""
     recipe = ["drill.toml", "--name", name]
     for _ in range(HOPS):
-        code, said = run(folder, "run", *recipe)
+        code, said = run(folder, command, *recipe)
         row.traceback |= "Traceback" in said
         if code == 0:
             code, said = run(folder, "verify", f"runs/{name}")
@@ -330,7 +331,7 @@ def recover(folder: Path, name: str, row: Row) -> None:
             row.said.append(_last(said))
             if (words := command_in(said, recipe)) and words[0] == "unmix":
                 run(folder, *words[1:])
-    row.dead_end = run(folder, "run", *recipe)[0] != 0
+    row.dead_end = run(folder, command, *recipe)[0] != 0
 
 
 def _last(said: str) -> str:
@@ -362,11 +363,14 @@ class Drill:
     def row(self, fault: str, detail: str) -> Row:
         return Row(fault, detail, [])
 
-    def check(self, name: str, row: Row) -> None:
-        recover(self.folder, name, row)
+    def check(self, name: str, row: Row, command: str = "run", ends: Sequence[int | None] = ()) -> None:
+        """ends: of processes that should have ended well."""
+        recover(self.folder, name, row, command)
         found = outcome(self.folder, name)
-        row.lost = set(found) != set(self.expected) or found["store"].startswith("none")
-        row.wrong = any(found[key] != value for key, value in self.expected.items() if key in found)
+        expected = self.expected if command == "run" else {"store": self.expected["store"]}
+        row.lost = set(found) != set(expected) or found["store"].startswith("none")
+        row.wrong = any(found[key] != value for key, value in expected.items() if key in found)
+        row.dead_end |= any(code != 0 for code in ends)
         self.rows.append(row)
         mark = "" if not (row.lost or row.wrong or row.dead_end or row.traceback) else "   <-- " + str(row)
         print(f"{len(self.rows):4} {row.fault}: {row.detail} {row.hops} hops{mark}", flush=True)
@@ -377,14 +381,16 @@ class Drill:
         row = Row(fault, detail, [f"exit {code}: {_last(said)}"], traceback="Traceback" in said)
         self.check(name, row)
 
-    def together(self, fault: str, hooks: list[list[Callable[[], None]]], detail: str) -> None:
+    def together(
+        self, fault: str, hooks: list[list[Callable[[], None]]], detail: str, killed: int = 0, command: str = "run"
+    ) -> None:
+        """Processes that start at once. killed: how many, of the first ones, may end in another way than well."""
         name = self.fresh(None)
-        children = [Child(["run", "drill.toml", "--name", name], self.folder, own).start() for own in hooks]
+        children = [Child([command, "drill.toml", "--name", name], self.folder, own).start() for own in hooks]
         ends = [child.wait() for child in children]
         row = Row(fault, detail, [f"exit {code}: {_last(said)}" for code, said in ends])
         row.traceback = any("Traceback" in said for _, said in ends)
-        row.dead_end = any(code is None for code, _ in ends)
-        self.check(name, row)
+        self.check(name, row, command, [code for code, _ in ends[killed:]])
 
     def standing_still(self, fault: str, where: Point) -> None:
         """A process stops, another takes its work over, then the first one wakes up."""
@@ -398,8 +404,7 @@ class Drill:
         ends = [(code, said), first.wait()]
         row = Row(fault, where[1], [f"exit {code}: {_last(said)}" for code, said in ends])
         row.traceback = any("Traceback" in said for _, said in ends)
-        row.dead_end = any(code is None for code, _ in ends)
-        self.check(name, row)
+        self.check(name, row, ends=[code for code, _ in ends])
 
     def damaged(self, kind: str, after: str) -> None:
         name = self.fresh(after)
@@ -442,7 +447,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def faults(drill: Drill, n: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """n faults: each kind its share, their places drawn from the seed."""
+    """n faults: each kind its share, their places drawn from the seed; and the rounds of four extractions."""
     rng = drill.rng
     share = max(1, n // 20)
 
@@ -476,13 +481,21 @@ def faults(drill: Drill, n: int) -> Iterator[tuple[str, Callable[[], None]]]:
     for _ in range(2 * share):
         k = rng.choice([2, 2, 3, 4, 8])
         yield "several at once", partial(drill.together, "several at once", [[] for _ in range(k)], f"{k} processes")
-    for _ in range(half):
+    for _ in range(half // 2):
         fault = "several at once, slow fsync"
         yield fault, partial(drill.together, fault, [[slow_fsync]] * 3, "3 processes, 100 ms")
+    for slow in (False, True):
+        for i in range(STARTS):
+            fault = "four extractions at once" + (", slow fsync" if slow else "")
+            yield (
+                fault,
+                partial(drill.together, fault, [[slow_fsync] if slow else []] * 4, f"round {i + 1}", command="extract"),
+            )
     for _ in range(share):
         k, where = rng.choice([2, 3, 4]), point()
         hooks = [[at(where, die)], *[[] for _ in range(k - 1)]]
-        yield "several, one killed", partial(drill.together, "several, one killed", hooks, f"{k} processes, {where[1]}")
+        fault = "several, one killed"
+        yield fault, partial(drill.together, fault, hooks, f"{k} processes, {where[1]}", killed=1)
     for _ in range(6 * share):
         kind, after = rng.choice(list(DAMAGES)), rng.choice(["extract", "train", "score"])
         yield kind, partial(drill.damaged, kind, after)

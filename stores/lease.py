@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import threading
 import time
 import uuid
@@ -56,7 +57,10 @@ class Leases:
             return False
         self._live()
         word = json.dumps({"process": self.process, **_here()}).encode()
-        if not self.place.put(self._file(key, newest + 1), word, exclusive=True):
+        try:
+            if not self.place.put(self._file(key, newest + 1), word, exclusive=True):
+                return False
+        except FileNotFoundError:  # its folder was swept just now
             return False
         numbers = self._numbers(key)
         if (
@@ -151,9 +155,17 @@ class Leases:
 
 
 def sweep(place: Place) -> None:
-    """Remove all that leases left in a place where nothing is left to do."""
-    for folder in (*(f"{_ROOT}/held/{key}" for key in place.names(f"{_ROOT}/held")), f"{_ROOT}/alive", f"{_ROOT}/held"):
-        place.remove_folder(folder)
+    """Remove what leases left in a place where nothing is left to do. A process may still be asking for one."""
+    for key in place.names(f"{_ROOT}/held"):
+        folder = f"{_ROOT}/held/{key}"
+        for name in place.names(folder):
+            if re.fullmatch(r"\d{8}\.json", name):
+                place.remove(f"{folder}/{name}")
+        if not place.names(folder):
+            place.remove_folder(folder)
+    for name in place.names(f"{_ROOT}/alive"):
+        if re.fullmatch(r"[0-9a-f]{32}\.json", name):
+            place.remove(f"{_ROOT}/alive/{name}")
 
 
 def _here() -> dict[str, Any]:

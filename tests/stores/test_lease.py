@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from stores.lease import Leases
+from stores.lease import Leases, sweep
 from stores.place import Folder, Place, place_at
 from tests.conftest import environment
 
@@ -128,6 +130,29 @@ def test_of_four_that_begin_at_once_one_wins_in_each_of_forty_rounds(tmp_path: P
         assert process.exitcode == 0
     for turn in range(40):
         assert len(list(tmp_path.glob(f"{turn}-*"))) == 1
+
+
+def test_sweeping_stops_nobody_who_asks_for_a_lease_meanwhile(tmp_path: Path) -> None:
+    place, n_taken = Folder(tmp_path), 0
+    done = threading.Event()
+
+    def keep_sweeping() -> None:
+        while not done.is_set():
+            sweep(place)
+
+    with ThreadPoolExecutor(2) as pool, Leases(place) as leases:
+        sweepers = [pool.submit(keep_sweeping) for _ in range(2)]
+        try:
+            for i in range(600):
+                n_taken += leases.acquire(f"u{i % 5}")
+                leases.release(f"u{i % 5}")
+        finally:
+            done.set()
+        for sweeper in sweepers:
+            sweeper.result()
+    assert n_taken
+    sweep(place)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_lease_says_who_holds_it(tmp_path: Path) -> None:
