@@ -77,7 +77,7 @@ class ExtractConfig(Config):
     revision: str | None = None
     weight_processing: Literal["none", "folded"] = "none"
     hook_points: tuple[str, ...] = Field(min_length=1)
-    context: int = Field(default=256, ge=2)
+    context: int = Field(default=256, ge=2, le=1 << 20)
     n_rows: int = Field(ge=1)
     heldout_fraction: float = Field(default=0.05, gt=0, lt=1)
     text: TextConfig = TextConfig()

@@ -79,6 +79,7 @@ def test_overrides(path: Path) -> None:
         (["train.topk.k=9"], "train.topk at blocks.0.hook_resid_post: k = 9 is more than d_sae = 8"),
         (["train.pca.d_sae=5"], "d_sae = 5 is more than the 4 components"),
         (["train.topk.hook_points=blocks.0.hook_resid_pots"], "did you mean blocks.0.hook_resid_post"),
+        (["extract.context=1000000000"], "extract.context: .*less than or equal to 1048576, got 1000000000"),
         (["extract.n_rows=lots"], "extract.n_rows: .*valid integer.*, got 'lots'"),
         (["extract.text.source=files"], 'extract.text: source = "files" needs path'),
         (["train=5"], "train: .*valid dictionary"),
