@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tqdm import tqdm
+
 from pipeline.units import Unit, pending
 from stores.commits import commit_key
 from stores.lease import Leases
@@ -20,11 +22,14 @@ class Claims:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._leases = Leases(Folder(run))
+        self._partaking: list[str] = []  # leases that say that this process is at a unit that several work on
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        for key in self._partaking:
+            self._leases.drop(key)
         self._leases.close()
 
     def claim(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
@@ -42,15 +47,32 @@ class Claims:
         return False
 
     def begin_together(self, unit: Unit, done: int = 0, *, replace: bool = False) -> None:
-        """Begin a unit that several processes work on at a time; its parts have leases of their own."""
-        while not self._leases.acquire(self._key(unit)):
-            time.sleep(_FIRST_PAUSE_S)
+        """Begin a unit that several processes work on at a time; its parts have leases of their own. Before it replaces
+        another's work, it waits until no process is at that."""
+        key, patience = self._key(unit), Patience()
+        while not self._leases.acquire(key):
+            patience.wait(unit.name)
+        replaces = not unit.resumes()
+        for other in self._leases.keys_beginning(f"{key} "):
+            while not (gone := self._leases.acquire(other)) and replaces:
+                patience.wait(f"the end of what is to be replaced in {unit.folder}")
+            if gone:
+                self._leases.drop(other)
         unit.begin(done, replace=replace)
+        self._partaking.append(f"{key} {self._leases.process}")
+        self._leases.acquire(self._partaking[-1])
         self.give_back(unit)
 
     def holds(self, unit: Unit) -> bool:
         """Whether the unit is still this process's: one that stood still for long may have lost it to another."""
         return self._leases.holds(self._key(unit))
+
+    def still_holds(self, unit: Unit) -> bool:
+        """holds, which says so where it is lost."""
+        if found := self.holds(unit):
+            return found
+        tqdm.write(f"{unit.folder.relative_to(self.run)} is left to the process that took it over")
+        return False
 
     def give_back(self, unit: Unit) -> None:
         """Let others have the unit, done or not."""

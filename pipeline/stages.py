@@ -153,7 +153,7 @@ def run_score(run: Run) -> bool:
     with Claims(run.folder) as claims:
         for units in claims.rounds(_by_hook_point(work), run.replace):
             did = did or bool(units)
-            score.execute(run.recipe, store, [(s, u) for s, u in work if u in units], run.device)
+            score.execute(run.recipe, store, [(s, u) for s, u in work if u in units], run.device, claims)
     return score.summarize(run.folder, work) or did
 
 

@@ -84,7 +84,9 @@ class Unit:
         """Whether all is there that the manifest tells of, in its size: what is missing or cut is made again."""
         manifest = json_object(self.folder / "manifest.json")
         files = _files(manifest)
-        return files is not None and all(_size(self.folder / name) == n_bytes for name, (n_bytes, _) in files.items())
+        if files is None or (manifest or {}).get("key") != self.key:
+            return False
+        return all(_size(self.folder / name) == n_bytes for name, (n_bytes, _) in files.items())
 
     def _found(self) -> dict[str, Any] | None:
         damaged = None
@@ -107,8 +109,8 @@ class Unit:
         return (
             isinstance(found, dict)
             and (found.get("stage"), found.get("name")) == (self.stage, self.name)
-            and "key" in found
             and all(isinstance(found.get(part), dict) for part in ("settings", "inputs"))
+            and found.get("key") == digest([self.stage, found.get("version"), found["settings"], found["inputs"]])
         )
 
     def _way_out(self) -> str:
@@ -150,6 +152,8 @@ class Unit:
             self.state()
             commit_json(self.folder / "plan.json", self.plan, exclusive=True)
             self.state()  # another process may have been first, with other settings
+        elif not self._is_plan(json_object(self.folder / "plan.json")):  # damaged; the manifest has it
+            commit_json(self.folder / "plan.json", self.plan)
         commit_json(self.folder / "started.json", {"time": time.time(), "done": done})
 
     def sweep(self) -> None:
@@ -161,15 +165,20 @@ class Unit:
 
     def rate(self, done: int, file: Path) -> float | None:
         """What is done a second since the last start, until `file` was last written; None when nothing is known."""
-        try:
-            started = read_json(self.folder / "started.json")
-            seconds = file.stat().st_mtime - started["time"]
-        except FileNotFoundError:
+        started = json_object(self.folder / "started.json") or {}
+        since, before = started.get("time"), started.get("done")
+        if not isinstance(since, float) or not isinstance(before, int) or not file.exists():
             return None
-        return (done - started["done"]) / seconds if seconds > 0 and done > started["done"] else None
+        seconds = file.stat().st_mtime - since
+        return (done - before) / seconds if seconds > 0 and done > before else None
 
     def finish(self, device: str, wall_s: float) -> None:
-        """Write the manifest; sweep what killed processes left half-written."""
+        """Write the manifest; sweep what killed processes left half-written.
+
+        Raises UserError: another process has replaced this work by that of other settings.
+        """
+        if not self.resumes():
+            raise UserError(f"{self.folder} was replaced by another process while this one worked on it")
         sweep_partial(self.folder)
         files = {path.relative_to(self.folder).as_posix(): path for path in _results(self.folder)}
         commit_json(
@@ -223,14 +232,19 @@ def damage(folder: Path) -> Iterator[str]:
     if files is None:
         yield f"{path} is damaged"
         return
+    if json_object(folder / "plan.json") != _plan_of(folder):
+        yield f"{folder / 'plan.json'} is not the one that manifest.json has"
     for name, (n_bytes, sha256) in files.items():
         file = folder / name
-        if (size := _size(file)) is None:
-            yield f"{file} is missing"
-        elif size != n_bytes:
-            yield f"{file} is {size} bytes, expected {n_bytes} bytes"
-        elif file_digest(file) != sha256:
-            yield f"{file} was altered: its sha256 is not the one in manifest.json"
+        try:
+            if (size := _size(file)) is None:
+                yield f"{file} is missing"
+            elif size != n_bytes:
+                yield f"{file} is {size} bytes, expected {n_bytes} bytes"
+            elif file_digest(file) != sha256:
+                yield f"{file} was altered: its sha256 is not the one in manifest.json"
+        except OSError as error:
+            yield f"{file} cannot be read: {error.strerror}"
 
 
 def _size(path: Path) -> int | None:
@@ -242,9 +256,21 @@ def _size(path: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def take_back(folder: Path) -> None:
-    """Unmake a unit's manifest, so that its stage makes the unit again."""
+def _plan_of(folder: Path) -> dict[str, Any]:
+    """The plan in a unit's manifest."""
+    manifest = json_object(folder / "manifest.json") or {}
+    return {key: manifest[key] for key in ("stage", "name", "key", "version", "settings", "inputs") if key in manifest}
+
+
+def repair(folder: Path) -> bool:
+    """Lead a damaged unit to health: write its plan again as its manifest has it; where more is damaged, unmake the
+    manifest, so that its stage makes the unit again. Returns whether it has to."""
+    if json_object(folder / "plan.json") != (plan := _plan_of(folder)) and "key" in plan:
+        commit_json(folder / "plan.json", plan)
+    if next(damage(folder), None) is None:
+        return False
     os.replace(folder / "manifest.json", folder / "manifest.withdrawn")
+    return True
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
@@ -294,7 +320,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], stage: str) -> l
         for key in sorted(old | new):
             if old.get(key) != new.get(key):
                 lines.append(f"{prefix}{key}: {_short(old.get(key))} → {_short(new.get(key))}")
-    return lines or [f"stage version {found.get('version')} → {wanted['version']}"]
+    return lines or [f"stage version {_short(found.get('version'))} → {wanted['version']}"]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -304,5 +330,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
+    text = "nothing" if value is None else " ".join(str(value).split())
     return text if len(text) <= 48 else f"{text[:12]}…"

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.config import UserError
 from pipeline.progress import progress
 from pipeline.units import damage as unit_damage
-from pipeline.units import take_back
+from pipeline.units import repair as repair_unit
 from stores.activations import ActivationStore
 from stores.metadata import COPY, MANIFEST, ROOT
 from stores.place import is_url, place_at
@@ -34,8 +34,7 @@ def verify(path: str, repair: bool) -> None:
         if found := list(unit_damage(folder)):
             print("\n".join(found))
             wrong += found
-            if repair:
-                take_back(folder)
+            if repair and repair_unit(folder):
                 print(f"{folder} taken back: run `unmix {_stage(folder)}` with its recipe")
     failed = []
     for store in stores:

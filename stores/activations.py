@@ -25,7 +25,7 @@ from crc32c import crc32c
 
 from stores.commits import TOKENS, Commit, file_key, read_commit
 from stores.description import DTYPES, Part, StoreError, from_stored
-from stores.metadata import read_description, read_manifest
+from stores.metadata import MANIFEST, read_description, read_manifest
 from stores.moments import Moments
 from stores.place import Place, place_at
 
@@ -163,7 +163,14 @@ class ActivationStore:
 
     def _commit(self, shard: int) -> Commit:
         if shard not in self._commits:
-            self._commits[shard] = read_commit(self.place, shard, self.description)
+            commit = read_commit(self.place, shard, self.description)
+            try:
+                same = self.digest.encode() in self.place.read(MANIFEST)
+            except FileNotFoundError:
+                same = False
+            if not same:
+                raise StoreError(f"{self.place.root} was changed or replaced while it was read: run the command again")
+            self._commits[shard] = commit
         return self._commits[shard]
 
     def _check_size(self, key: str, expected: int) -> None:

@@ -77,5 +77,4 @@ def sweep(place: Place) -> None:
         old = now and max((t for t in times if t), default=0) < now - _ORPHAN_AGE_S
         if old and (commit is None or commit.attempt != attempt):
             discard(place, attempt)
-    if not place.names(_FOLDER):
-        place.remove_folder(_FOLDER)
+    place.remove_empty(_FOLDER)

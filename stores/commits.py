@@ -35,12 +35,13 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Commit:
-    """attempt: the folder that its files were put into first. sequences: [start, stop). files: per array. sums: what the
-    moments are made of. nonfinite: per hook point that has some, (rows that are not finite, sequence and position of the
-    first). text_end: where the text goes on, if it is known."""
+    """attempt: the folder that its files were put into first. identity: of the store's description. sequences:
+    [start, stop). files: per array. sums: what the moments are made of. nonfinite: per hook point that has some, (rows that
+    are not finite, sequence and position of the first). text_end: where the text goes on, if it is known."""
 
     shard: int
     attempt: str
+    identity: str
     sequences: tuple[int, int]
     files: dict[str, FileRecord]
     sums: FileRecord
@@ -68,6 +69,8 @@ class Commit:
 
     def check(self, description: Description) -> None:
         """Raises ValueError: it is not of a shard of such a store."""
+        if self.identity != description.identity:
+            raise ValueError("it is of a store of another description")
         arrays = {TOKENS, *description.hook_points}
         if set(self.files) != arrays:
             raise ValueError(f"it is of {', '.join(sorted(self.files))[:80]}, expected {', '.join(sorted(arrays))}")

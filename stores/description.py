@@ -1,11 +1,13 @@
 """What says what a store's numbers are: the model, the text, the positions, and how they are laid out and rounded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+
+from stores.manifest import digest
 
 SCHEMA_VERSION = 3
 Part = Literal["train", "heldout"]
@@ -50,6 +52,11 @@ class Description:
     @property
     def n_rows(self) -> int:
         return self.n_sequences * self.n_positions
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of all but n_sequences, which is found to be less where the text ends."""
+        return digest({k: v for k, v in asdict(self).items() if k != "n_sequences"})
 
     @property
     def chunk_rows(self) -> int:

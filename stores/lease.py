@@ -37,7 +37,7 @@ class Leases:
         self.place, self.beat_s, self.lease_s = place, beat_s, lease_s
         self.process = uuid.uuid4().hex
         self._held: dict[str, int] = {}  # key → number of our file
-        self._watched: dict[str, tuple[bytes, float]] = {}  # process → (its last word, when it was new to us)
+        self._watched: dict[str, tuple[bytes | None, float]] = {}  # process → (its last word, when it was new to us)
         self._beats = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -53,7 +53,11 @@ class Leases:
         if key in self._held and self.holds(key):
             return True
         newest = self._newest(key)
-        if newest and not self._free(self._read(key, newest)):
+        holder = self._read(key, newest) if newest else {}
+        if holder and holder.get("process") == self.process:  # it was put there, and the answer was lost
+            self._held[key] = newest
+            return True
+        if newest and not self._free(holder):
             return False
         self._live()
         word = json.dumps({"process": self.process, **_here()}).encode()
@@ -85,6 +89,16 @@ class Leases:
                 self.place.put(self._file(key, self._held[key]), json.dumps({"process": None}).encode())
         self._held.pop(key, None)
 
+    def drop(self, key: str) -> None:
+        """Give back a lease that nobody will ask for again, and leave nothing of it."""
+        if self.holds(key):
+            self.place.remove_folder(f"{_ROOT}/held/{key}")
+        self._held.pop(key, None)
+
+    def keys_beginning(self, start: str) -> list[str]:
+        """Of leases that were taken here, held or not."""
+        return [key for key in self.place.names(f"{_ROOT}/held") if key.startswith(start)]
+
     def close(self) -> None:
         """Give all leases back and fall silent."""
         for key in list(self._held):
@@ -104,7 +118,7 @@ class Leases:
 
     def _keep_beating(self) -> None:
         while not self._ended.wait(self.beat_s):
-            with contextlib.suppress(OSError):  # a full disk, a file server that is away: the next one may come through
+            with contextlib.suppress(Exception):  # a full disk, a server that is away: the next one may come through
                 self._beat()
 
     def _beat(self) -> None:
@@ -120,12 +134,14 @@ class Leases:
             return True
         if holder.get("machine") == _here()["machine"] and _start_of(holder.get("pid")) != holder.get("started"):
             return True
+        now = time.monotonic()  # before the look: who stands still between the two must not think that it was long ago
         try:
             word = self.place.read(self._alive(process))
         except FileNotFoundError:
             return True
-        now = time.monotonic()
-        last, since = self._watched.get(process, (b"", now))
+        except OSError:  # a file server that is away
+            return False
+        last, since = self._watched.get(process, (None, now))
         if word != last:
             self._watched[process] = (word, now)
             return False
@@ -161,8 +177,7 @@ def sweep(place: Place) -> None:
         for name in place.names(folder):
             if re.fullmatch(r"\d{8}\.json", name):
                 place.remove(f"{folder}/{name}")
-        if not place.names(folder):
-            place.remove_folder(folder)
+        place.remove_empty(folder)
     for name in place.names(f"{_ROOT}/alive"):
         if re.fullmatch(r"[0-9a-f]{32}\.json", name):
             place.remove(f"{_ROOT}/alive/{name}")

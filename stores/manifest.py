@@ -13,6 +13,7 @@ from typing import Any
 from stores.exclusive import name_exclusively
 
 _ORPHAN_AGE_S = 600
+_TRIES = 5
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
 
 
@@ -53,14 +54,16 @@ def fsync_path(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """A folder, and those above it, that survive a power cut."""
-    if path.is_dir():
-        return
-    make_folder(path.parent)
-    try:
-        path.mkdir(exist_ok=True)
-        fsync_path(path.parent)
-    except FileNotFoundError:  # another process swept the empty folder above
-        make_folder(path)
+    for left in reversed(range(_TRIES)):
+        if path.is_dir() or path.parent == path:
+            return
+        make_folder(path.parent)
+        try:
+            path.mkdir(exist_ok=True)
+            fsync_path(path.parent)
+        except FileNotFoundError:  # another process swept the empty folder above
+            if not left:
+                raise
 
 
 def commit_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> bool:
@@ -114,11 +117,12 @@ def sweep_partial(folder: Path) -> None:
     clock.touch()
     now = clock.stat().st_mtime
     clock.unlink()
-    for orphan in folder.rglob(".*.partial"):
-        with contextlib.suppress(FileNotFoundError):  # its process has finished it, or another one swept it
-            status = orphan.lstat()
-            if is_partial(orphan.name) and stat.S_ISREG(status.st_mode) and now - status.st_mtime > _ORPHAN_AGE_S:
-                orphan.unlink()
+    for root, _, names in os.walk(folder):  # which leaves out what other processes remove meanwhile
+        for orphan in (Path(root) / name for name in names if is_partial(name)):
+            with contextlib.suppress(FileNotFoundError):  # its process has finished it, or another one swept it
+                status = orphan.lstat()
+                if stat.S_ISREG(status.st_mode) and now - status.st_mtime > _ORPHAN_AGE_S:
+                    orphan.unlink()
 
 
 def read_json(path: Path) -> Any:

@@ -73,6 +73,10 @@ class Place(ABC):
         """A folder and the files that lie directly in it."""
 
     @abstractmethod
+    def remove_empty(self, folder: str) -> None:
+        """A folder, if nothing lies in it."""
+
+    @abstractmethod
     def modified(self, key: str) -> float | None:
         """When a key was last put, None: nothing there. In seconds of the clock of whoever keeps the files: comparable
         with other keys' alone."""
@@ -158,7 +162,10 @@ class Folder(Place):
     def remove_folder(self, folder: str) -> None:
         for name in self.names(folder):
             self.remove(f"{folder}/{name}")
-        with contextlib.suppress(OSError):  # gone, or in use again
+        self.remove_empty(folder)
+
+    def remove_empty(self, folder: str) -> None:
+        with contextlib.suppress(OSError):  # gone, or in use
             self._own(folder).rmdir()
 
     def modified(self, key: str) -> float | None:
@@ -264,6 +271,9 @@ class Remote(Place):
     def remove_folder(self, folder: str) -> None:
         for name in self.names(folder):
             self.remove(f"{folder}/{name}")
+        self.remove_empty(folder)
+
+    def remove_empty(self, folder: str) -> None:
         with contextlib.suppress(OSError, NotImplementedError):  # few services know folders
             self._files.rmdir(self._full(folder))
 

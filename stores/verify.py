@@ -3,7 +3,7 @@
 import errno
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stores import attempts
 from stores.commits import Commit, StoreDigest, commit_key, committed_shards, read_commit, records
@@ -19,11 +19,13 @@ _ARRAY_KEYS = ("node_type", "shape", "data_type", "chunk_grid")
 @dataclass(frozen=True)
 class Damage:
     """Something in a store that is not as committed. shard: which one has to be made again; None: no shard's, it can be
-    made again from the others. passing: it may be as committed, it could not be read."""
+    made again from the others. passing: it may be as committed, it could not be read. attempt: the shard's, if that is
+    known."""
 
     shard: int | None
     what: str
     passing: bool = False
+    attempt: str | None = None
 
 
 def stored_description(place: Place) -> Description:
@@ -59,7 +61,8 @@ def damage(place: Place) -> Iterator[tuple[int, list[Damage]]]:
             try:
                 commit = read_commit(place, shard, description)
                 digest.add(commit)
-                found = [d for d in _damaged_files(place, commit, commit.attempt in waiting) if d]
+                wrong = _damaged_files(place, commit, commit.attempt in waiting)
+                found = [replace(d, attempt=commit.attempt) for d in wrong if d]
             except (StoreError, OSError) as error:
                 found = [_named(place, shard, commit_key(shard), error)]
         yield shard, found
@@ -120,9 +123,10 @@ def repair(place: Place, found: list[Damage]) -> StoreWriter:
     the manifest again if all shards are there. What could not be read for reasons that may pass stays as it is."""
     place.check_writable()
     writer = StoreWriter(place, stored_description(place))
-    shards = {d.shard for d in found if d.shard is not None and not d.passing}
-    for shard in sorted(shards):
-        writer.withdraw(shard)
+    shards = {(d.shard, d.attempt) for d in found if d.shard is not None and not d.passing}
+    for shard, attempt in sorted(shards, key=lambda one: one[0]):
+        if _attempt(place, shard) == attempt:  # else another process has made it again since
+            writer.withdraw(shard)
     if any(d.shard is None and not d.passing for d in found):
         writer.open_again()
         writer.put_metadata()
@@ -130,3 +134,11 @@ def repair(place: Place, found: list[Damage]) -> StoreWriter:
     if not writer.missing() and not place.exists(MANIFEST):
         writer.close()
     return writer
+
+
+def _attempt(place: Place, shard: int) -> str | None:
+    """That of a shard's commit; None: it has none, or one that is damaged."""
+    try:
+        return read_commit(place, shard).attempt
+    except (StoreError, OSError):
+        return None

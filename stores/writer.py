@@ -168,7 +168,7 @@ class StoreWriter:
                 attempts.discard(self.place, attempt)
                 raise
         files = dict(zip(arrays, own, strict=True))
-        self._commit(Commit(shard, attempt, (first, last), files, record, nonfinite, text_end))
+        self._commit(Commit(shard, attempt, description.identity, (first, last), files, record, nonfinite, text_end))
 
     def _put_array(self, attempt: str, name: str, x: np.ndarray) -> FileRecord:
         """x: the shard's part of an array."""
@@ -183,7 +183,13 @@ class StoreWriter:
         return FileRecord(len(data), bytes_digest(data), chunks)
 
     def _commit(self, own: Commit) -> None:
-        """Vouch for an attempt and move it in; or, if another process was first, compare and drop it."""
+        """Vouch for an attempt and move it in; or, if another process was first, compare and drop it.
+
+        Raises StoreError: there is another store in this one's place by now.
+        """
+        if read_description(self.place).identity != own.identity:
+            attempts.discard(self.place, own.attempt)
+            raise StoreError(f"{self.place.root} was replaced by another process while this one wrote to it")
         if not self.place.exists(commit_key(own.shard)):
             self.open_again()
         # If this raises, the commit may be there all the same: the attempt has to stay.

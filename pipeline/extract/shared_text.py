@@ -9,13 +9,15 @@ the description and the shard's number, so two that tokenise at once put the sam
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import re
 import threading
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -32,7 +34,7 @@ from stores.writer import StoreWriter
 
 _LEASE = "tokens"
 _DAMAGED = (FileNotFoundError, ValueError, TypeError, AttributeError, KeyError)  # of a bookmark that is, or is gone
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_FIRST_PAUSE_S, _OWN_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.2, 2.0
 
 
 PackerAt = Callable[[TextPositions, Bookmark | None], tuple[Packer, Documents]]
@@ -55,41 +57,44 @@ def shared_text(
     leases: Leases,
     stop: threading.Event,
 ) -> Iterator[ShardText]:
-    """The text of the shards asked for, in their order, and of the one in which the text ends if this process finds it.
+    """The text of the shards asked for, in their order, as far as there is text for them. Whoever has the lease tokenises
+    on to the end of the store in a thread of its own, however slowly its shards are asked for.
 
     packer_at: a packer of the store's text that begins there, and what it reads. leases: of this process in the store's
     place. stop: ends the iteration, also while it waits or works for other processes.
     """
     place, described = writer.place, writer.description
-    last = max(writer.missing(), default=0)
-    tokeniser: Iterator[ShardText] | None = None
+    last, over = max(writer.missing(), default=0), threading.Event()
+    tokenising: Future[None] | None = None
+
+    def missing(shard: int) -> bool:
+        """Whether a shard's text is still to come."""
+        return (
+            read_text(place, described, shard) is None
+            and not place.exists(commit_key(shard))
+            and shard < read_description(place).n_shards
+        )
+
     try:
-        for shard in shards:
-            found, pause = read_text(place, shard), _FIRST_PAUSE_S
-            while found is None and not stop.is_set() and not place.exists(commit_key(shard)):
-                if tokeniser is not None:
-                    made = next(tokeniser, None)
-                    if made is None:  # past a file that was lost since: once more from there
-                        tokeniser = None
-                    elif made.shard == shard or _is_last(made, described):
-                        found = made
-                    continue
-                ours = leases.acquire(_LEASE)
-                found = read_text(place, shard)  # it, or the text's end, may have come before the lease did
-                if found is None and read_description(place).n_shards <= shard:
-                    return
-                if found is None and ours:
-                    tokeniser = _tokenised(writer, described, packer_at, shard, last)
-                elif found is None:
+        with ThreadPoolExecutor(1) as pool, _set_at_the_end(over):
+            for shard in shards:
+                pause = _FIRST_PAUSE_S
+                while not stop.is_set() and missing(shard):
+                    if tokenising is not None and tokenising.done():
+                        tokenising.result()  # it failed, or went past a file that was lost since: once more from there
+                        tokenising = None
+                    if tokenising is None and leases.acquire(_LEASE) and missing(shard):
+                        run = partial(_tokenise, writer, described, packer_at, shard, last)
+                        tokenising = pool.submit(run, lambda: stop.is_set() or over.is_set())
                     stop.wait(pause)
-                    pause = min(1.5 * pause, _LONGEST_PAUSE_S)
-            if found is not None:
-                yield found
-            if stop.is_set() or (found and _is_last(found, described)):
-                return
-        for _ in tokeniser or ():  # for the others
-            if stop.is_set():
-                return
+                    pause = min(1.5 * pause, _OWN_PAUSE_S if tokenising else _LONGEST_PAUSE_S)
+                found = read_text(place, described, shard)
+                if stop.is_set():
+                    return
+                if found is not None:
+                    yield found
+            if tokenising is not None:  # for the others
+                tokenising.result()
     finally:
         leases.release(_LEASE)
 
@@ -128,37 +133,62 @@ def _bookmark(place: Place, shard: int, document: int) -> Bookmark | None:
     return None
 
 
-def read_text(place: Place, shard: int) -> ShardText | None:
+def read_text(place: Place, described: Description, shard: int) -> ShardText | None:
     """None: nobody has put it there yet, or it is damaged."""
     try:
-        with np.load(io.BytesIO(place.read(text_key(shard)))) as arrays:
-            train, heldout = (tuple(position) for position in arrays["text_end"].tolist())
-            return ShardText(shard, arrays["tokens"], cast(TextPositions, (train, heldout)))
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        data = place.read(text_key(shard))
+    except FileNotFoundError:
         return None
+    checksum, data = data[:32], data[32:]
+    if checksum != _checksum(described, shard, data):
+        return None
+    with np.load(io.BytesIO(data)) as arrays:
+        train, heldout = (tuple(position) for position in arrays["text_end"].tolist())
+        return ShardText(shard, arrays["tokens"], cast(TextPositions, (train, heldout)))
 
 
-def _tokenised(
-    writer: StoreWriter, described: Description, packer_at: PackerAt, wanted: int, last: int
-) -> Iterator[ShardText]:
-    """The text of each shard to the last one, or to the one in which the text ends, put there as it comes; from the last
-    known place before the wanted one."""
+def _checksum(described: Description, shard: int, data: bytes) -> bytes:
+    """Of a shard's text, and of whose it is."""
+    return hashlib.sha256(f"{described.identity} {shard} ".encode() + data).digest()
+
+
+def _tokenise(
+    writer: StoreWriter,
+    described: Description,
+    packer_at: PackerAt,
+    wanted: int,
+    last: int,
+    stopped: Callable[[], bool],
+) -> None:
+    """Put the text of each shard there, from the last known place before the wanted one to the last one, or to the one in
+    which the text ends."""
     start, position = _known(writer, wanted)
     packer, texts = packer_at(position, _bookmark(writer.place, start, min(position)[0]))
     for shard in range(start, last + 1):
-        found = ShardText(shard, shard_tokens(packer, described, shard), packer.positions)
-        if not writer.place.exists(commit_key(shard)):
+        if stopped():
+            return
+        tokens = shard_tokens(packer, described, shard)
+        first, stop = described.sequences(shard)
+        if ends := len(tokens) < stop - first:
+            StoreWriter(writer.place, described).end_at(first + len(tokens))
+        if len(tokens) and not writer.place.exists(commit_key(shard)):
             buffer = io.BytesIO()
-            np.savez(buffer, tokens=found.tokens, text_end=np.array(found.text_end))
-            writer.place.put(text_key(shard), buffer.getvalue())
+            np.savez(buffer, tokens=tokens, text_end=np.array(packer.positions))
+            checksum = _checksum(described, shard, buffer.getvalue())
+            writer.place.put(text_key(shard), checksum + buffer.getvalue())
             if bookmark := texts.bookmark():
                 values = asdict(bookmark)
                 writer.place.put(_bookmark_key(shard), json_bytes(values | {"checksum": digest(values)}))
-        if _is_last(found, described):  # said before the lease is given back: else another one looks for more
-            StoreWriter(writer.place, described).end_at(described.sequences(shard)[0] + len(found.tokens))
-        yield found
-        if _is_last(found, described):
+        if ends:
             return
+
+
+@contextlib.contextmanager
+def _set_at_the_end(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
 
 
 def _known(writer: StoreWriter, shard: int) -> tuple[int, TextPositions]:
@@ -166,8 +196,8 @@ def _known(writer: StoreWriter, shard: int) -> tuple[int, TextPositions]:
     shards = _shards(writer.place, "npz")  # before the commits: a file goes when its commit is there
     start, position = writer.text_position(shard)
     for before in reversed(shards):
-        found = read_text(writer.place, before) if start <= before < shard else None
-        if found and not _is_last(found, writer.description):
+        found = read_text(writer.place, writer.description, before) if start <= before < shard else None
+        if found:
             return before + 1, found.text_end
     return start, position or START
 
@@ -181,8 +211,3 @@ def shard_tokens(packer: Packer, description: Description, shard: int) -> np.nda
         if len(found[-1]) < n:
             break
     return np.concatenate(found)
-
-
-def _is_last(found: ShardText, description: Description) -> bool:
-    first, last = description.sequences(found.shard)
-    return len(found.tokens) < last - first

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -152,7 +152,9 @@ def _extract(
         print(f"{files.name}: revision {files.revision}")
     if commit := unit.inputs["text"].get("revision"):
         print(f"{config.text.dataset}: revision {commit}")
-    found = StoreWriter.resume(path).description if StoreWriter.exists(path) else None
+    # What lies in the run's own folder and is to be replaced is not looked at.
+    there = StoreWriter.exists(path) and (unit.resumes() or bool(config.store))
+    found = StoreWriter.resume(path).description if there else None
     # Text that cannot be read is found out before anything is written.
     description = describe(config, files, unit, found)
     try:
@@ -201,14 +203,8 @@ def fill(
     leases: of this process in the store's place. folder: where the first batch's cross-entropy is kept until the unit is
     finished.
     """
-    wanted, writing, stop = set[int](), None, threading.Event()
-
-    def asked_for() -> Iterator[int]:
-        for shard in shards:
-            wanted.add(shard)
-            yield shard
-
-    texts = shared_text.shared_text(writer, partial(_packer, config, model.files), asked_for(), leases, stop)
+    writing, stop = None, threading.Event()
+    texts = shared_text.shared_text(writer, partial(_packer, config, model.files), shards, leases, stop)
     with ThreadPoolExecutor(1) as disk:
         for found in prefetched(texts, stop=stop):
             shard, tokens = found.shard, found.tokens
@@ -217,14 +213,13 @@ def fill(
                 if writing is not None:
                     writing.result()
                 writer.end_at(first + len(tokens))
-            if shard in wanted and len(tokens):
-                positions, dtype = writer.description.positions, writer.description.dtype
-                if folder is not None and writing is None:
-                    _keep_first_batch(model, tokens[: config.batch_sequences], positions, folder)
-                rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
-                if writing is not None:
-                    writing.result()
-                writing = disk.submit(_write, writer, found, rows, config.allow_nonfinite)
+            positions, dtype = writer.description.positions, writer.description.dtype
+            if folder is not None and writing is None:
+                _keep_first_batch(model, tokens[: config.batch_sequences], positions, folder)
+            rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
+            if writing is not None:
+                writing.result()
+            writing = disk.submit(_write, writer, found, rows, config.allow_nonfinite)
         if writing is not None:
             writing.result()
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from pipeline.claims import Claims
 from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles, Precision
 from pipeline.progress import progress
 from pipeline.recipe import Recipe, ScoreConfig, settings_json
@@ -78,8 +79,11 @@ def _ordered(subject: Subject) -> bool:
     return "pca" in (subject.method, subject.origin)
 
 
-def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str) -> None:
-    """Score dictionaries, those of one hook point on one read of the rows and texts. work: with units that were begun."""
+def execute(
+    recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str, claims: Claims
+) -> None:
+    """Score dictionaries, those of one hook point on one read of the rows and texts. work: with units that were begun.
+    claims: whose they are."""
     if not work:
         return
     # Rows that no language model made, as those of a toy, have no cross-entropy.
@@ -106,6 +110,8 @@ def execute(recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Un
                 **losses.get(subject.name, {}),
             }
             row = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
+            if not claims.still_holds(unit):
+                continue
             write_results(unit.folder, row, histograms[subject.name])
             unit.headline.update({k: row[k] for k in ("l0", "fvu", "ce_score_zero") if k in row})
             unit.finish(device, time.time() - started)

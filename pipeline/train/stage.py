@@ -102,7 +102,7 @@ def execute(
         source = source_of_store(recipe.train, store, hook_point, weights, ranks)
         for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
             if ranks.rank == 0:
-                _fit(recipe, store, source, plan, unit, device)
+                _fit(recipe, store, source, plan, unit, device, claims)
             del items[plan.name]
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
@@ -129,11 +129,21 @@ def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, un
     }
 
 
-def _fit(recipe: Recipe, store: ActivationStore, source: Source, plan: DictionaryPlan, unit: Unit, device: str) -> None:
+def _fit(
+    recipe: Recipe,
+    store: ActivationStore,
+    source: Source,
+    plan: DictionaryPlan,
+    unit: Unit,
+    device: str,
+    claims: Claims,
+) -> None:
     fit, started = METHODS[plan.method].fit, time.time()
     assert fit is not None
-    fit(plan.config, source, _provenance(recipe, store, plan, unit)).save(unit.folder)
-    unit.finish(device, time.time() - started)
+    found = fit(plan.config, source, _provenance(recipe, store, plan, unit))
+    if claims.still_holds(unit):
+        found.save(unit.folder)
+        unit.finish(device, time.time() - started)
 
 
 def source_of_store(
@@ -203,6 +213,9 @@ class _Group:
         """Train to the end. Returns a line for each that diverged: it is left as its last checkpoint has it, and the
         others go on as if it had not been there."""
         config, n_steps, started = self.recipe.train, self.recipe.train.n_steps, time.time()
+        self._leave_lost()
+        if not self.learners:
+            return self.diverged
         for name, learner in self.learners.items():
             if start:
                 learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
@@ -268,9 +281,9 @@ class _Group:
 
     def _leave_lost(self) -> None:
         """Leave those to their new owners that another process took over while this one stood still."""
-        for name in self.ranks.decided(lambda: [n for n in self.learners if not self.claims.holds(self.items[n][1])]):
+        units = {name: self.items[name][1] for name in self.learners}
+        for name in self.ranks.decided(lambda: [n for n, u in units.items() if not self.claims.still_holds(u)]):
             del self.learners[name]
-            tqdm.write(f"{name} at {self.hook_point} is left to the process that took it over")
 
     def _save(self, step: int) -> None:
         self._leave_lost()

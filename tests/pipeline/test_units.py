@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import UserError
-from pipeline.units import Unit, damage, pending, take_back
+from pipeline.units import Unit, damage, pending, repair
 
 
 def unit(folder: Path, k: int = 32, store: str = "aa" * 32) -> Unit:
@@ -145,7 +145,7 @@ def test_an_altered_file_is_named_and_taken_back(tmp_path: Path) -> None:
     assert list(damage(one.folder)) == []
     (one.folder / "weights").write_bytes(b"Weights" * 9)
     assert [line.split(": ")[0] for line in damage(one.folder)] == [f"{one.folder / 'weights'} was altered"]
-    take_back(one.folder)
+    repair(one.folder)
     assert one.state() == "started"
 
 
@@ -157,6 +157,47 @@ def test_a_lost_or_damaged_plan_of_a_finished_unit_is_read_from_its_manifest(tmp
     assert one.state() == "done"
     with pytest.raises(UserError, match="32 → 64"):
         unit(one.folder, k=64).state()
+
+
+@pytest.mark.parametrize("hurt", ["", '{"key": 3}', "altered"])
+def test_a_finished_units_damaged_plan_is_found_and_written_again(tmp_path: Path, hurt: str) -> None:
+    one = finished(tmp_path / "u")
+    plan = (one.folder / "plan.json").read_text()
+    (one.folder / "plan.json").write_text(plan.replace('"k": 32', '"k": 33') if hurt == "altered" else hurt)
+    assert one.state() == "done"
+    assert [line for line in damage(one.folder) if "plan.json is not the one" in line]
+    assert not repair(one.folder)
+    assert (one.folder / "plan.json").read_text() == plan
+    (one.folder / "plan.json").write_text(hurt)
+    (one.folder / "weights").write_bytes(b"")
+    assert repair(one.folder)
+    one.begin()
+    assert one.state() == "started"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = finished(tmp_path / "u")
+    monkeypatch.setattr("pipeline.units.file_digest", lambda path: os.stat(path / "no folder"))
+    assert len([line for line in damage(one.folder) if "cannot be read: Not a directory" in line]) > 1
+
+
+@pytest.mark.parametrize("started", ["", "{}", '{"time": "x", "done": 0}'])
+def test_a_damaged_start_tells_no_rate(tmp_path: Path, started: str) -> None:
+    one = unit(tmp_path / "u")
+    one.begin()
+    (one.folder / "started.json").write_text(started)
+    assert one.rate(3, one.folder / "plan.json") is None
+
+
+def test_who_was_replaced_does_not_finish(tmp_path: Path) -> None:
+    one, other = unit(tmp_path / "u"), unit(tmp_path / "u", k=64)
+    one.begin()
+    other.begin(replace=True)
+    with pytest.raises(UserError, match="was replaced by another process"):
+        one.finish("cpu", 1.0)
+    assert other.state() == "started"
 
 
 @pytest.mark.parametrize("files", ["[]", '{"a": []}', '{"a": 3}', '{"a": ["1"]}', '{"%s": [1, "0"]}' % ("x" * 300)])

@@ -42,6 +42,17 @@ def test_bfloat16_rounds_as_torch_does() -> None:
     )
 
 
+def test_a_store_that_was_exchanged_while_it_was_open_is_not_read_on(tmp_path: Path) -> None:
+    make_store(tmp_path / "one")
+    make_store(tmp_path / "two", rows=lambda hook_point, n, d: np.full((n, d), 7, np.float32))
+    store = ActivationStore.open(tmp_path / "one")
+    store.rows(store.hook_points[0], 0, 1)
+    (tmp_path / "one").rename(tmp_path / "aside")
+    (tmp_path / "two").rename(tmp_path / "one")
+    with pytest.raises(StoreError, match="was changed or replaced while it was read"):
+        store.rows(store.hook_points[0], 300, 301)
+
+
 def test_moments_are_those_of_the_training_rows(store: ActivationStore) -> None:
     x = store.rows(HOOK, 0, store.n_train_rows, "train").astype(np.float64)
     moments = store.stats(HOOK)

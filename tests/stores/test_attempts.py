@@ -59,6 +59,9 @@ class Stepped(Place):
     def remove_folder(self, folder: str) -> None:
         self._step("remove_folder", folder)
 
+    def remove_empty(self, folder: str) -> None:
+        self._step("remove_empty", folder)
+
     def check_writable(self) -> None:
         self._place.check_writable()
 

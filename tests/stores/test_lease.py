@@ -1,9 +1,11 @@
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -83,6 +85,68 @@ def test_a_killed_holder_on_this_machine_is_gone_at_once(tmp_path: Path) -> None
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
         assert leases.acquire("u")
+
+
+@pytest.mark.parametrize("word", [b"", b'{"beats": 3}'])
+def test_whatever_its_last_word_was_a_silent_process_has_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    now, place = 0.0, Folder(tmp_path)
+    place.put("leases/held/u/00000001.json", json.dumps({"process": "a" * 32, "machine": "another"}).encode())
+    place.put(f"leases/alive/{'a' * 32}.json", word)
+    monkeypatch.setattr("stores.lease.time.monotonic", lambda: now)
+    with Leases(place) as leases:
+        assert not leases.acquire("u")
+        now = 31.0
+        assert leases.acquire("u")
+
+
+def test_a_lease_of_which_the_answer_was_lost_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that is asked twice says that the file of its own first answer exists."""
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    with Leases(Folder(tmp_path)) as leases:
+        assert leases.acquire("u")
+    monkeypatch.undo()
+    place = Folder(tmp_path / "s3")
+    put = place.put
+    monkeypatch.setattr(place, "put", lambda *args, **options: put(*args, **options) and not options)
+    with Leases(place) as leases:
+        assert not leases.acquire("u")
+        assert leases.acquire("u")
+        assert leases.holds("u")
+
+
+def test_errors_that_pass_cost_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Folder(tmp_path)
+    with Leases(place, beat_s=0.01) as leases, Leases(Folder(tmp_path)) as other:
+        assert leases.acquire("u")
+        with monkeypatch.context() as patch:
+            failed = threading.Event()
+
+            def unreachable(*_: object, **__: object) -> bool:
+                failed.set()
+                raise RuntimeError("no route to the service")  # of a library's own kind
+
+            patch.setattr(place, "put", unreachable)
+            assert failed.wait(10)
+        beats = place.read(f"leases/alive/{leases.process}.json")
+        until = time.monotonic() + 10
+        while place.read(f"leases/alive/{leases.process}.json") == beats:
+            assert time.monotonic() < until
+        stale = OSError(errno.ESTALE, "stale file handle")
+        with monkeypatch.context() as patch:
+            patch.setattr(other.place, "read", lambda key: throw(stale) if "alive" in key else place.read(key))
+            assert not other.acquire("u")
+
+
+def throw(error: Exception) -> bytes:
+    raise error
 
 
 def test_a_damaged_lease_is_free(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +56,31 @@ def test_orphans_are_swept_when_they_are_old(tmp_path: Path) -> None:
     sweep_partial(tmp_path)
     assert not old.exists()
     assert all(file.exists() for file in (young, *kept))
+
+
+def test_what_other_processes_remove_meanwhile_stops_no_sweep(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def make_and_remove() -> None:
+        while not done.is_set():
+            for i in range(20):
+                (tmp_path / str(i)).mkdir()
+            for i in range(20):
+                (tmp_path / str(i)).rmdir()
+
+    other = threading.Thread(target=make_and_remove)
+    other.start()
+    try:
+        for _ in range(300):
+            sweep_partial(tmp_path)
+    finally:
+        done.set()
+        other.join()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_no_endless_attempt() -> None:
+    with pytest.raises(FileNotFoundError):
+        commit_bytes(Path("/proc/unmix/x"), b"")
 
 
 def test_ages_are_told_by_the_clock_that_dates_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stores.activations import ActivationStore
+from stores.commits import file_key
 from stores.description import StoreError
 from stores.place import Folder
 from stores.verify import damage, repair
@@ -135,6 +136,19 @@ def test_both_copies_of_the_description_damaged_is_told(store: ActivationStore, 
     done = unmix("verify", store.place.root, "--repair", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert f"remove {store.place.root} and run `unmix extract`" in done.stderr
+
+
+def test_a_shard_that_was_made_again_since_it_was_found_damaged_stays(store: ActivationStore) -> None:
+    place, hook_point = store.place, store.hook_points[0]
+    tokens, rows = store.tokens(0, 16), store.rows(hook_point, 0, 160)
+    place.put(file_key(hook_point, 0), b"")
+    found = [one for _, own in damage(place) for one in own]
+    repair(place, found)
+    writer = StoreWriter.resume(place.root)
+    writer.write_shard(0, tokens, {hook_point: rows})
+    assert writer.close().digest == store.digest
+    assert not repair(place, found).missing()
+    assert ActivationStore.open(place.root).digest == store.digest
 
 
 def test_an_io_error_is_named_and_the_rest_is_checked(

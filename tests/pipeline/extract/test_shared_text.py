@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ N_PASSAGES = sum(len(list(passages(text))) for text in ALL)
 
 
 class Counting:
-    """A tokenizer that counts the passages it is given."""
+    """A tokenizer that counts the passages it is given, and dies of too many."""
 
-    def __init__(self) -> None:
-        self.n = 0
+    def __init__(self, most: int = 10**9) -> None:
+        self.n, self.most = 0, most
 
     def encode_batch_fast(self, texts: list[str], **options: Any) -> list[Any]:
+        if self.n + len(texts) > self.most:
+            raise RuntimeError("died")
         self.n += len(texts)
         return TOKENIZER.encode_batch_fast(texts, **options)
 
@@ -81,13 +84,11 @@ def test_workers_tokenise_the_text_once(tmp_path: Path, alone: dict[int, ShardTe
 
 def test_another_worker_goes_on_where_one_was_lost(tmp_path: Path, alone: dict[int, ShardText]) -> None:
     writer = empty_store(tmp_path / "s")
-    first, second = Counting(), Counting()
-    lost = work(writer, [0, 20], first)
-    assert same(next(lost), alone[0])
-    assert same(next(lost), alone[20])
-    lost.close()
-    (tmp_path / "s" / text_key(20)).write_bytes(b"cut")
-    assert read_text(writer.place, 20) is None
+    first, second = Counting(N_PASSAGES // 2), Counting()
+    with pytest.raises(RuntimeError, match="died"):
+        list(work(writer, [0, 30], first))
+    *_, last = sorted((tmp_path / "s" / "text").iterdir())
+    last.write_bytes(last.read_bytes()[:-1])
     (tmp_path / "s" / "text" / f".00021.npz.{'0' * 32}.partial").write_bytes(b"half")  # it was killed as it wrote this
     found = list(work(StoreWriter.resume(tmp_path / "s"), list(range(1, 63)), second))
     assert [text.shard for text in found] == list(alone)[1:]
@@ -96,17 +97,40 @@ def test_another_worker_goes_on_where_one_was_lost(tmp_path: Path, alone: dict[i
     assert second.n < N_PASSAGES
 
 
-def test_a_worker_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("byte", [0, 40, 32 + 60, -1])
+def test_text_that_was_altered_exchanged_or_is_another_stores_is_made_again(
+    tmp_path: Path, alone: dict[int, ShardText], byte: int
+) -> None:
+    """An altered zip file can say that it is encrypted, which is an error of its own."""
     writer = empty_store(tmp_path / "s")
-    holder = work(writer, [0, 1], Counting())
-    next(holder)
-    stop = threading.Event()
-    with ThreadPoolExecutor(1) as pool, Leases(writer.place) as leases:
+    texts = [writer.place.read(text_key(shard)) for shard in (5, 6) if list(work(writer, [0], Counting()))]
+    altered = bytearray(texts[0])
+    altered[byte] ^= 1
+    for data in (altered, texts[1], (tmp_path / "alone" / text_key(5)).read_bytes()[:32] + texts[1][32:]):
+        writer.place.put(text_key(5), bytes(data))
+        assert read_text(writer.place, writer.description, 5) is None
+    other = replace(writer.description, model_digest="another")
+    assert read_text(writer.place, other, 6) is None
+    [found] = work(writer, [5], Counting())
+    assert same(found, alone[5])
+
+
+def test_who_is_slow_with_its_own_shards_holds_nobody_up(tmp_path: Path) -> None:
+    writer = empty_store(tmp_path / "s")
+    slow = work(writer, [0, 1], Counting())
+    next(slow)  # it has the lease, and asks for no more
+    assert len(list(work(StoreWriter.resume(tmp_path / "s"), list(range(2, 63)), Counting()))) == 29
+    slow.close()
+
+
+def test_a_worker_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+    writer, stop = empty_store(tmp_path / "s"), threading.Event()
+    with ThreadPoolExecutor(1) as pool, Leases(writer.place) as holder, Leases(writer.place) as leases:
+        assert holder.acquire("tokens")
         waiting = shared_text(StoreWriter.resume(tmp_path / "s"), Counting().packer, [30], leases, stop)
         ended = pool.submit(list, waiting)
         stop.set()
         assert ended.result() == []
-    holder.close()
 
 
 def test_a_streamed_dataset_is_entered_where_the_last_process_left_it(tmp_path: Path) -> None:
@@ -120,7 +144,7 @@ def test_a_streamed_dataset_is_entered_where_the_last_process_left_it(tmp_path: 
     def packer_at(position: TextPositions, bookmark: Bookmark | None) -> tuple[Packer, Documents]:
         starts.append(bookmark)
         texts = Documents(config, bookmark)
-        return Packer(texts, TOKENIZER, 0, CONTEXT, 0.2, position, texts.first), texts
+        return Packer(texts, tokenizer, 0, CONTEXT, 0.2, position, texts.first), texts
 
     def work_on(name: str, shards: list[int]) -> Generator[ShardText]:
         writer = StoreWriter.resume(tmp_path / name)
@@ -129,13 +153,15 @@ def test_a_streamed_dataset_is_entered_where_the_last_process_left_it(tmp_path: 
 
     for name in ("alone", "two"):
         empty_store(tmp_path / name)
+    tokenizer = Counting()
     expected = list(work_on("alone", list(range(63))))
-    first = work_on("two", list(range(63)))
-    some = [next(first) for _ in range(len(expected) - 2)]
-    first.close()
+    tokenizer = Counting(N_PASSAGES)
+    with pytest.raises(RuntimeError, match="died"):
+        list(work_on("two", list(range(63))))
     (tmp_path / "d" / "1.parquet").write_bytes(b"")
-    found = [*some, *work_on("two", list(range(len(some), 63)))]
+    tokenizer = Counting()
+    found = list(work_on("two", list(range(63))))
     assert starts[:2] == [None, None]
-    assert starts[2].document >= 5
+    assert starts[2].document >= 8
     assert [text.shard for text in found] == [text.shard for text in expected]
     assert all(map(same, found, expected))
