@@ -1,6 +1,7 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def test_other_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
         unit(tmp_path / "u", k=64).state()
     with pytest.raises(UserError, match=r"input store_digest: aaaaaaaaaaaa… → bbbbbbbbbbbb…"):
         unit(tmp_path / "u", store="bb" * 32).state()
+
+
+def test_a_refusal_is_one_line_whatever_lies_there(tmp_path: Path) -> None:
+    other = replace(unit(tmp_path / "u"), settings={"topk": {"k": "a\nb"}})
+    other.begin()
+    with pytest.raises(UserError, match=r"train.topk.k: a b → 32\. ") as error:
+        unit(tmp_path / "u").state()
+    assert "\n" not in str(error.value)
 
 
 def test_a_refusal_changes_nothing_and_replace_removes_only_what_conflicts(tmp_path: Path) -> None:
