@@ -17,7 +17,8 @@ from pipeline.score import stage as score
 from pipeline.score.subjects import Subject, foreign_subjects
 from pipeline.train import stage as train
 from pipeline.train.ranks import Ranks
-from pipeline.units import Unit, damage, pending
+from pipeline.unit_files import damage
+from pipeline.units import Unit, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.config import UserError
 from pipeline.progress import progress
-from pipeline.units import damage as unit_damage
-from pipeline.units import repair as repair_unit
+from pipeline.unit_files import damage as unit_damage
+from pipeline.unit_files import repair as repair_unit
 from stores.activations import ActivationStore
 from stores.metadata import COPY, MANIFEST, ROOT
 from stores.place import is_url, place_at

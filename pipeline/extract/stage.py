@@ -24,7 +24,8 @@ from pipeline.extract.shared_text import ShardText
 from pipeline.extract.text import Bookmark, Documents
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
-from pipeline.units import Unit, json_object
+from pipeline.unit_files import json_object
+from pipeline.units import Unit
 from stores import lease
 from stores.activations import ActivationStore
 from stores.commits import committed_shards

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config import UserError
 from pipeline.score.histograms import N_BINS, ActivationHistogram
-from pipeline.units import json_object
+from pipeline.unit_files import json_object
 from stores.manifest import commit_bytes, commit_json
 
 ROW, HISTOGRAMS = "scores.json", "histograms.npz"

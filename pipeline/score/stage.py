@@ -23,7 +23,8 @@ from pipeline.score.reconstruction import Reconstruction, keep_first, keep_large
 from pipeline.score.results import read_histogram, read_row, write_results
 from pipeline.score.similarity import matched_cosine, random_directions
 from pipeline.score.subjects import Subject
-from pipeline.units import Unit, json_object
+from pipeline.unit_files import json_object
+from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary, folder_digest
 from stores.manifest import commit_json, digest, seed_of

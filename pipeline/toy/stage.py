@@ -24,7 +24,8 @@ from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.progress import progress
 from pipeline.recipe import set_value, settings_json
-from pipeline.units import Unit, json_object
+from pipeline.unit_files import json_object
+from pipeline.units import Unit
 from stores.manifest import commit_json, read_json
 
 VERSION = 3

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import UserError
-from pipeline.units import Unit, damage, pending, repair
+from pipeline.unit_files import damage, repair
+from pipeline.units import Unit, pending
 
 
 def unit(folder: Path, k: int = 32, store: str = "aa" * 32) -> Unit:
@@ -188,7 +189,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = finished(tmp_path / "u")
-    monkeypatch.setattr("pipeline.units.file_digest", lambda path: os.stat(path / "no folder"))
+    monkeypatch.setattr("pipeline.unit_files.file_digest", lambda path: os.stat(path / "no folder"))
     assert len([line for line in damage(one.folder) if "cannot be read: Not a directory" in line]) > 1
 
 
