@@ -22,15 +22,17 @@ class Claims:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._leases = Leases(Folder(run))
-        self._partaking: list[str] = []  # leases that say that this process is at a unit that several work on
+        self._partaking: set[str] = set()  # leases that say that this process is at a unit that several work on
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for key in self._partaking:
-            self._leases.drop(key)
-        self._leases.close()
+        try:
+            for key in self._partaking:
+                self._leases.drop(key)
+        finally:
+            self._leases.close()
 
     def claim(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
         """Begin those of the units that are not done and that no other process works on; they are this one's now."""
@@ -52,16 +54,24 @@ class Claims:
         key, patience = self._key(unit), Patience()
         while not self._leases.acquire(key):
             patience.wait(unit.name)
-        replaces = not unit.resumes()
+        replaces, gone = not unit.resumes(), []
         for other in self._leases.keys_beginning(f"{key} "):
-            while not (gone := self._leases.acquire(other)) and replaces:
+            while not self._leases.acquire(other) and replaces:
                 patience.wait(f"the end of what is to be replaced in {unit.folder}")
-            if gone:
-                self._leases.drop(other)
+            if self._leases.holds(other):
+                gone.append(other)  # kept until the unit is this one's: its process may wake up
         unit.begin(done, replace=replace)
-        self._partaking.append(f"{key} {self._leases.process}")
-        self._leases.acquire(self._partaking[-1])
+        for other in gone:
+            self._leases.drop(other)
+        own = f"{key} {self._leases.process}"
+        self._leases.acquire(own)
+        self._partaking.add(own)
         self.give_back(unit)
+
+    def partakes(self, unit: Unit) -> bool:
+        """Whether others still know that this process works on a unit that it began together with them: one that stood
+        still for long has to begin it again."""
+        return self._leases.holds(f"{self._key(unit)} {self._leases.process}")
 
     def holds(self, unit: Unit) -> bool:
         """Whether the unit is still this process's: one that stood still for long may have lost it to another."""

@@ -142,7 +142,7 @@ def run_score(run: Run) -> bool:
         if state != "done":
             raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
         if found := next(damage(unit.folder), None):
-            raise UserError(f"{found}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
+            raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
         own += _subjects(plan, unit, store)
     foreign = foreign_subjects(run.recipe.score, store)
     names = [(s.hook_point, s.name) for s in own + foreign]

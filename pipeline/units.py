@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.config import UserError
-from pipeline.unit_files import json_object, recorded_files, results, size_of
+from pipeline.unit_files import has_its_key, json_object, recorded_files, results, size_of
 from stores.manifest import commit_json, digest, file_digest, fsync_path, is_partial, read_json, sweep_partial
 
 State = Literal["new", "started", "done"]
@@ -110,7 +110,7 @@ class Unit:
             isinstance(found, dict)
             and (found.get("stage"), found.get("name")) == (self.stage, self.name)
             and all(isinstance(found.get(part), dict) for part in ("settings", "inputs"))
-            and found.get("key") == digest([self.stage, found.get("version"), found["settings"], found["inputs"]])
+            and has_its_key(found)
         )
 
     def _way_out(self) -> str:

@@ -32,7 +32,7 @@ def verify(path: str, repair: bool) -> None:
     wrong = []
     for folder in units:
         if found := list(unit_damage(folder)):
-            print("\n".join(found))
+            print("\n".join(one.what for one in found))
             wrong += found
             if repair and repair_unit(folder):
                 print(f"{folder} taken back: run `unmix {_stage(folder)}` with its recipe")
@@ -42,8 +42,11 @@ def verify(path: str, repair: bool) -> None:
             _store(str(store), repair)
         except RuntimeError as error:
             failed.append(str(error))
-    if wrong and not repair:
+    stays = [one for one in wrong if one.passing]
+    if len(stays) < len(wrong) and not repair:
         failed.append(f"{path} is damaged in {len(wrong)} files: run `unmix verify {shlex.quote(path)} --repair`")
+    elif stays:
+        failed.append(f"{path}: {len(stays)} files could not be read and were left as they are: try again")
     if failed:
         raise RuntimeError("; ".join(failed))
     print(

@@ -9,7 +9,7 @@ import numpy as np
 
 from stores.manifest import digest
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 Part = Literal["train", "heldout"]
 # Where in a text the training and the held-out sequences go on, each by (document, passage in it, token in that).
 TextPositions = tuple[tuple[int, int, int], tuple[int, int, int]]

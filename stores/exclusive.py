@@ -1,5 +1,6 @@
 """Giving a file a name that no other file has, in one step, also where a file system has no hard links."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -23,7 +24,11 @@ def name_exclusively(temporary: Path, path: Path) -> bool:
         os.link(temporary, path)
         return True
     except FileExistsError:
-        return os.path.samefile(temporary, path)  # a file server that was asked twice says so of its own first answer
+        with contextlib.suppress(FileNotFoundError):  # gone since
+            return os.path.samefile(
+                temporary, path
+            )  # a file server that was asked twice says so of its own first answer
+        return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

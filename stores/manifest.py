@@ -114,9 +114,9 @@ def sweep_partial(folder: Path) -> None:
     the clock that dates the folder's files, not by this machine's.
     """
     clock = folder / f".clock.{uuid.uuid4().hex}.partial"
-    clock.touch()
-    now = clock.stat().st_mtime
-    clock.unlink()
+    with clock.open("xb") as file:
+        now = os.fstat(file.fileno()).st_mtime
+    clock.unlink(missing_ok=True)
     for root, _, names in os.walk(folder):  # which leaves out what other processes remove meanwhile
         for orphan in (Path(root) / name for name in names if is_partial(name)):
             with contextlib.suppress(FileNotFoundError):  # its process has finished it, or another one swept it

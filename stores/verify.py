@@ -125,7 +125,7 @@ def repair(place: Place, found: list[Damage]) -> StoreWriter:
     writer = StoreWriter(place, stored_description(place))
     shards = {(d.shard, d.attempt) for d in found if d.shard is not None and not d.passing}
     for shard, attempt in sorted(shards, key=lambda one: one[0]):
-        if _attempt(place, shard) == attempt:  # else another process has made it again since
+        if _attempt(place, shard, writer.description) == attempt:  # else another process has made it again since
             writer.withdraw(shard)
     if any(d.shard is None and not d.passing for d in found):
         writer.open_again()
@@ -136,9 +136,9 @@ def repair(place: Place, found: list[Damage]) -> StoreWriter:
     return writer
 
 
-def _attempt(place: Place, shard: int) -> str | None:
+def _attempt(place: Place, shard: int, description: Description) -> str | None:
     """That of a shard's commit; None: it has none, or one that is damaged."""
     try:
-        return read_commit(place, shard).attempt
+        return read_commit(place, shard, description).attempt
     except (StoreError, OSError):
         return None

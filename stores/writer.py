@@ -110,8 +110,10 @@ class StoreWriter:
         return 0, None
 
     def end_at(self, n_sequences: int) -> None:
-        """The text ended: the store has fewer sequences than it was created for. Idempotent."""
+        """The text ended: the store has fewer sequences than it was created for. Idempotent. Raises StoreError: there is
+        another store in this one's place by now."""
         if n_sequences < self.description.n_sequences:
+            self._check_place()
             self.description = replace(self.description, n_sequences=n_sequences)
             self.put_metadata()
 
@@ -187,9 +189,11 @@ class StoreWriter:
 
         Raises StoreError: there is another store in this one's place by now.
         """
-        if read_description(self.place).identity != own.identity:
+        try:
+            self._check_place()
+        except StoreError:
             attempts.discard(self.place, own.attempt)
-            raise StoreError(f"{self.place.root} was replaced by another process while this one wrote to it")
+            raise
         if not self.place.exists(commit_key(own.shard)):
             self.open_again()
         # If this raises, the commit may be there all the same: the attempt has to stay.
@@ -205,6 +209,10 @@ class StoreWriter:
                 f"another process wrote shard {own.shard} of {self.place.root} with other bits ({', '.join(different)}): "
                 f"its shard stays, this process's was dropped; do their processors or libraries differ?"
             )
+
+    def _check_place(self) -> None:
+        if read_description(self.place).identity != self.description.identity:
+            raise StoreError(f"{self.place.root} was replaced by another process while this one wrote to it")
 
     def open_again(self) -> None:
         """Set the manifest aside, if there is one: before a commit comes or goes, so that the manifest of a store is never

@@ -83,8 +83,9 @@ def shared_text(
                     if tokenising is not None and tokenising.done():
                         tokenising.result()  # it failed, or went past a file that was lost since: once more from there
                         tokenising = None
+                        leases.release(_LEASE)
                     if tokenising is None and leases.acquire(_LEASE) and missing(shard):
-                        run = partial(_tokenise, writer, described, packer_at, shard, last)
+                        run = partial(_tokenise, writer, described, packer_at, shard, max(last, shard))
                         tokenising = pool.submit(run, lambda: stop.is_set() or over.is_set())
                     stop.wait(pause)
                     pause = min(1.5 * pause, _OWN_PAUSE_S if tokenising else _LONGEST_PAUSE_S)
@@ -121,14 +122,14 @@ def _shards(place: Place, ending: str) -> list[int]:
     return sorted(int(name[1]) for name in found if name)
 
 
-def _bookmark(place: Place, shard: int, document: int) -> Bookmark | None:
+def _bookmark(place: Place, described: Description, shard: int, document: int) -> Bookmark | None:
     """The last one not behind a document, which is in the text of a shard."""
     for before in reversed(_shards(place, "json")):
         if before < shard:
             with contextlib.suppress(*_DAMAGED):  # an earlier one serves
                 values = json.loads(place.read(_bookmark_key(before)))
                 checksum = values.pop("checksum", None)
-                if checksum == digest(values) and values["document"] <= document:
+                if checksum == digest([described.identity, values]) and values["document"] <= document:
                     return Bookmark(**values)
     return None
 
@@ -163,7 +164,7 @@ def _tokenise(
     """Put the text of each shard there, from the last known place before the wanted one to the last one, or to the one in
     which the text ends."""
     start, position = _known(writer, wanted)
-    packer, texts = packer_at(position, _bookmark(writer.place, start, min(position)[0]))
+    packer, texts = packer_at(position, _bookmark(writer.place, described, start, min(position)[0]))
     for shard in range(start, last + 1):
         if stopped():
             return
@@ -178,7 +179,9 @@ def _tokenise(
             writer.place.put(text_key(shard), checksum + buffer.getvalue())
             if bookmark := texts.bookmark():
                 values = asdict(bookmark)
-                writer.place.put(_bookmark_key(shard), json_bytes(values | {"checksum": digest(values)}))
+                writer.place.put(
+                    _bookmark_key(shard), json_bytes(values | {"checksum": digest([described.identity, values])})
+                )
         if ends:
             return
 

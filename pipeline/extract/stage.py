@@ -126,7 +126,7 @@ def execute(
     def begin() -> None:
         claims.begin_together(unit, len(committed_shards(place_at(path))) if unit.resumes() else 0, replace=replace)
 
-    store = _extract(recipe.extract, unit, device, worker, path, begin)
+    store = _extract(recipe.extract, unit, device, worker, path, begin, claims)
     if store is None:
         return
     if store.nonfinite:
@@ -145,7 +145,13 @@ def execute(
 
 
 def _extract(
-    config: ExtractConfig, unit: Unit, device: str, worker: Worker, path: Path | str, begin: Callable[[], None]
+    config: ExtractConfig,
+    unit: Unit,
+    device: str,
+    worker: Worker,
+    path: Path | str,
+    begin: Callable[[], None],
+    claims: Claims,
 ) -> ActivationStore | None:
     """The finished store; None while shards are left to other workers."""
     files = ModelFiles.find(config.model, config.revision)
@@ -170,16 +176,20 @@ def _extract(
     patience = Patience()
     with Leases(writer.place) as leases:
         while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:
+            if not claims.partakes(unit):
+                begin()
             claimed = claimed_shards(writer.place, missing, leases)
             if (first := next(claimed, None)) is None:
                 patience.wait(f"shard {missing[0]}{f' and {n} more' if (n := len(missing) - 1) else ''}")
             else:
                 n_sequences = sum(b - a for a, b in map(writer.description.sequences, missing))
                 with progress(total=n_sequences * config.context, unit="token", desc="extract") as bar:
-                    fill(config, model(), writer, chain([first], claimed), leases, unit.folder, bar)
+                    fill(config, model(), writer, chain([first], claimed), leases, unit, bar)
             for line in writer.differences:
                 print(line)
             writer = StoreWriter.resume(path)  # another worker may have found that the text ends
+            if writer.description.identity != description.identity:
+                raise UserError(f"{writer.place.root} was replaced by another process while this one worked on it")
     left = len(writer.missing())
     if left:
         print(f"{left} of {writer.description.n_shards} shards are left to the other workers")
@@ -196,12 +206,12 @@ def fill(
     writer: StoreWriter,
     shards: Iterable[int],
     leases: Leases,
-    folder: Path | None = None,
+    unit: Unit | None = None,
     bar: tqdm | None = None,
 ) -> None:
     """Three things at a time: tokens of the next shard, the forward pass of this one, writing the one before.
 
-    leases: of this process in the store's place. folder: where the first batch's cross-entropy is kept until the unit is
+    leases: of this process in the store's place. unit: in its folder the first batch's cross-entropy is kept until it is
     finished.
     """
     writing, stop = None, threading.Event()
@@ -215,8 +225,8 @@ def fill(
                     writing.result()
                 writer.end_at(first + len(tokens))
             positions, dtype = writer.description.positions, writer.description.dtype
-            if folder is not None and writing is None:
-                _keep_first_batch(model, tokens[: config.batch_sequences], positions, folder)
+            if unit is not None and writing is None and unit.resumes():
+                _keep_first_batch(model, tokens[: config.batch_sequences], positions, unit.folder)
             rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
             if writing is not None:
                 writing.result()

@@ -19,6 +19,7 @@ from pipeline.train import logs
 from pipeline.verify import verify
 from stores import ActivationStore
 from stores.description import StoreError
+from stores.writer import StoreWriter
 from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
 
 FEW = ["extract.n_rows=2000", "train.n_tokens=6400", f"extract.hook_points=['{RESID}']"]
@@ -88,6 +89,39 @@ def test_an_extraction_that_was_replaced_puts_nothing_into_its_successor(
     assert digest(new) == digest(alone)
     assert not run_extract(new)
     verify(str(new.folder), repair=False)
+
+
+@pytest.mark.parametrize("where", ["end_at", "claimed_shards"])
+def test_an_extraction_that_was_replaced_by_one_that_is_still_at_work_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It would go on with the other one's store, or write its own description over that one's."""
+    text = "extract.text.path=short.txt"  # it ends before the rows do
+    (folder / "short.txt").write_text((folder / "text.txt").read_text()[:40_000])
+    old, new = run_of(folder, text, "extract.n_rows=6000"), run_of(folder, other_model(folder), replace=True)
+    alone = Run(new.recipe, folder / "runs" / "alone", "cpu")
+    run_extract(alone)
+
+    class Stopped(Exception):
+        pass
+
+    def replaced() -> None:
+        fall_silent(old)
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline.extract.stage, "capture", lambda *_: throw(Stopped()))
+            with pytest.raises(Stopped):
+                run_extract(new)
+
+    owner = StoreWriter if where == "end_at" else pipeline.extract.stage
+    first_time(monkeypatch, owner, where, replaced)
+    with pytest.raises((StoreError, UserError)):
+        run_extract(old)
+    run_extract(new)
+    assert digest(new) == digest(alone)
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_replacing_waits_for_those_who_are_at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_an_altered_file_is_named_and_taken_back(tmp_path: Path) -> None:
     one = finished(tmp_path / "u")
     assert list(damage(one.folder)) == []
     (one.folder / "weights").write_bytes(b"Weights" * 9)
-    assert [line.split(": ")[0] for line in damage(one.folder)] == [f"{one.folder / 'weights'} was altered"]
+    assert [found.what.split(": ")[0] for found in damage(one.folder)] == [f"{one.folder / 'weights'} was altered"]
     repair(one.folder)
     assert one.state() == "started"
 
@@ -175,7 +175,7 @@ def test_a_finished_units_damaged_plan_is_found_and_written_again(tmp_path: Path
     plan = (one.folder / "plan.json").read_text()
     (one.folder / "plan.json").write_text(plan.replace('"k": 32', '"k": 33') if hurt == "altered" else hurt)
     assert one.state() == "done"
-    assert [line for line in damage(one.folder) if "plan.json is not the one" in line]
+    assert [found for found in damage(one.folder) if "plan.json is not the one" in found.what]
     assert not repair(one.folder)
     assert (one.folder / "plan.json").read_text() == plan
     (one.folder / "plan.json").write_text(hurt)
@@ -190,7 +190,20 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
 ) -> None:
     one = finished(tmp_path / "u")
     monkeypatch.setattr("pipeline.unit_files.file_digest", lambda path: os.stat(path / "no folder"))
-    assert len([line for line in damage(one.folder) if "cannot be read: Not a directory" in line]) > 1
+    found = [found for found in damage(one.folder) if "cannot be read: Not a directory" in found.what]
+    assert len(found) > 1
+    assert all(one.passing for one in found)
+    assert not repair(one.folder)  # it may be whole: days of training are not made again for a server that was away
+    assert (one.folder / "manifest.json").exists()
+
+
+def test_a_manifest_that_does_not_know_its_own_plan_is_unmade_and_the_plan_stays(tmp_path: Path) -> None:
+    one = finished(tmp_path / "u")
+    plan, manifest = (one.folder / "plan.json").read_bytes(), (one.folder / "manifest.json").read_text()
+    (one.folder / "manifest.json").write_text(manifest.replace('"k": 32', '"k": 33'))
+    assert repair(one.folder)
+    assert (one.folder / "plan.json").read_bytes() == plan
+    assert one.state() == "started"
 
 
 @pytest.mark.parametrize("started", ["", "{}", '{"time": "x", "done": 0}'])

@@ -151,6 +151,18 @@ def test_a_shard_that_was_made_again_since_it_was_found_damaged_stays(store: Act
     assert ActivationStore.open(place.root).digest == store.digest
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_commit_of_another_store_is_taken_back(tmp_path: Path, finished: bool) -> None:
+    make_store(tmp_path / "s", close=finished)
+    place = Folder(tmp_path / "s")
+    file = tmp_path / "s" / "commits" / "00001.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"identity": "0" * 64}))
+    found = [one for _, own in damage(place) for one in own]
+    assert [one.shard for one in found if "of a store of another description" in one.what] == [1]
+    assert repair(place, found).missing() == [1]
+
+
 def test_an_io_error_is_named_and_the_rest_is_checked(
     store: ActivationStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
