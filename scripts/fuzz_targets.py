@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+import transformers.activations  # noqa: F401  seconds, which are not the reader's
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 

@@ -13,6 +13,7 @@ from stores.manifest import canonical
 from stores.names import check_name
 from stores.place import Place
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKENS = "tokens"  # the array beside those of the hook points
 
 
@@ -28,7 +29,7 @@ class FileRecord:
     def from_json(cls, values: dict[str, Any]) -> Self:
         n_bytes, sha256 = values["n_bytes"], values["sha256"]
         chunks = tuple((o, c) for o, c in values["chunks"])
-        if not all(type(n) is int and n >= 0 for n in (n_bytes, *sum(chunks, ()))) or type(sha256) is not str:
+        if not all(type(n) is int and n >= 0 for n in (n_bytes, *sum(chunks, ()))) or not _SHA256.fullmatch(sha256):
             raise ValueError("a file's record has other values than sizes and checksums")
         return cls(n_bytes, sha256, chunks)
 
@@ -91,7 +92,7 @@ def _positions(values: Any) -> TextPositions:
 
 def _ints(values: Any, n: int) -> Any:
     if len(values) != n or not all(type(v) is int for v in values):
-        raise ValueError(f"{str(values)[:40]} are not {n} numbers")
+        raise ValueError(f"{str(values)[:40]!r} are not {n} numbers")
     return tuple(values)
 
 

@@ -56,7 +56,7 @@ def read_description(place: Place, key: str = ROOT) -> Description:
         raise StoreError(f"{place / key} is damaged: it has no attributes; {place.repair}")
     if (schema := attributes.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
         raise StoreError(
-            f"{place / key}: store schema {str(schema)[:20]}, this version reads {SCHEMA_VERSION}; extract it again, to "
+            f"{place / key}: store schema {str(schema)[:20]!r}, this version reads {SCHEMA_VERSION}; extract it again, to "
             f"another place"
         )
     try:
@@ -91,7 +91,7 @@ def read_manifest(place: Place, description: Description) -> Manifest:
         return Manifest(typed(found["digest"], str, "digest"), nonfinite, moments)
     except KeyError as error:
         raise StoreError(f"{place / MANIFEST} is damaged: {error} is missing; {place.repair}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise StoreError(f"{place / MANIFEST} is damaged: {error}; {place.repair}") from None
 
 
@@ -154,4 +154,4 @@ def _check_moment(value: Any, d: int, name: str) -> None:
     if isinstance(value, list) and len(value) != d:
         raise ValueError(f"{name} has {len(value)} numbers, expected {d}")
     if not all(type(v) in (int, float) for v in numbers):
-        raise ValueError(f"{name} is {str(value)[:40]}, expected numbers")
+        raise ValueError(f"{name} is {str(value)[:40]!r}, expected numbers")

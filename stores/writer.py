@@ -70,7 +70,7 @@ class StoreWriter:
         """Raises StoreError: the store is one of another description; says what differs."""
         # Another process may have found that the text ends here.
         found, wanted = asdict(replace(self.description, n_sequences=description.n_sequences)), asdict(description)
-        other = [f"{k}: {str(found[k])[:40]} → {str(wanted[k])[:40]}" for k in found if found[k] != wanted[k]]
+        other = [f"{k}: {_short(found[k])} → {_short(wanted[k])}" for k in found if found[k] != wanted[k]]
         if other:
             raise StoreError(
                 f"{self.place.root} holds a store of another description ({'; '.join(other)}): choose another place, or "
@@ -284,6 +284,10 @@ class StoreWriter:
                 hook_point, _, quantity = name.rpartition("/")
                 found.setdefault(hook_point, {})[quantity] = sums[name]
         return found
+
+
+def _short(value: Any) -> str:
+    return " ".join(str(value).split())[:40]
 
 
 def _check_shape(shard: int, name: str, x: np.ndarray, expected: tuple[int, int]) -> None:

@@ -11,3 +11,20 @@ def test_altered_files_are_taken_or_refused_in_one_line_that_names_them(target: 
     counts = run(target, seed=0, first=0, number=25, seconds=60, keep=None)
     assert counts.findings == []
     assert counts.inputs == counts.refused + counts.accepted == 25
+
+
+# Inputs that were findings once: (target, number).
+ONCE = [
+    ("recipe", 30863),
+    ("manifest.json", 1152),
+    ("manifest.json", 4467),
+    ("commits, verify", 116),
+    ("commits, close", 540),
+    ("plan.json", 4401),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), ONCE)
+def test_what_was_found_is_refused_in_one_line(name: str, number: int) -> None:
+    [target] = [target for target in TARGETS if target.name == name]
+    assert run(target, seed=7, first=number, number=1, seconds=60, keep=None).findings == []
