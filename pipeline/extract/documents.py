@@ -61,7 +61,7 @@ def texts(rows: Iterable[Any], column: str, where: str, before: int = 0) -> Iter
                 continue
             if not isinstance(value, str):
                 raise UserError(
-                    f"extract.text: {where} row {row} has {str(value)[:40]!r} in column {column!r}, a "
+                    f"extract.text: {where} row {row} has {str(value)[:40]} in column {column!r}, a "
                     f"{type(value).__name__}, expected text"
                 )
             try:
