@@ -89,7 +89,7 @@ class Unit:
         return all(size_of(self.folder / name) == n_bytes for name, (n_bytes, _) in files.items())
 
     def _found(self) -> dict[str, Any] | None:
-        damaged = None
+        plans, damaged = [], None
         for file in ("plan.json", "manifest.json"):  # the manifest holds the plan too
             try:
                 found = read_json(self.folder / file)
@@ -98,8 +98,11 @@ class Unit:
             except ValueError:
                 found = None
             if self._is_plan(found):
-                return found
-            damaged = damaged or file
+                plans.append(found)
+            else:
+                damaged = damaged or file
+        if plans:  # where they differ, one was put in the other's place
+            return next((plan for plan in plans if plan["key"] == self.key), plans[0])
         if damaged == "plan.json":
             path = self.folder / damaged
             raise UserError(f"{path} is damaged, so it is not known what lies beside it: {self._way_out()}")

@@ -185,6 +185,16 @@ def test_a_finished_units_damaged_plan_is_found_and_written_again(tmp_path: Path
     assert one.state() == "started"
 
 
+def test_a_finished_unit_with_the_plan_of_another_one_is_done_and_gets_its_own_back(tmp_path: Path) -> None:
+    one, other = finished(tmp_path / "u"), replace(unit(tmp_path / "v"), inputs={"store_digest": "bb"})
+    other.begin()
+    plan = (one.folder / "plan.json").read_bytes()
+    (one.folder / "plan.json").write_bytes((other.folder / "plan.json").read_bytes())
+    assert one.state() == "done"
+    assert not repair(one.folder)
+    assert (one.folder / "plan.json").read_bytes() == plan
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
