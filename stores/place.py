@@ -69,10 +69,6 @@ class Place(ABC):
         for a moment it is there twice."""
 
     @abstractmethod
-    def remove_folder(self, folder: str) -> None:
-        """A folder and the files that lie directly in it."""
-
-    @abstractmethod
     def remove_empty(self, folder: str) -> None:
         """A folder, if nothing lies in it."""
 
@@ -84,6 +80,12 @@ class Place(ABC):
     @abstractmethod
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
+
+    def remove_folder(self, folder: str) -> None:
+        """A folder and the files that lie directly in it."""
+        for name in self.names(folder):
+            self.remove(f"{folder}/{name}")
+        self.remove_empty(folder)
 
     def exists(self, key: str) -> bool:
         return self.size(key) is not None
@@ -158,11 +160,6 @@ class Folder(Place):
             return False
         fsync_path(target.parent)
         return True
-
-    def remove_folder(self, folder: str) -> None:
-        for name in self.names(folder):
-            self.remove(f"{folder}/{name}")
-        self.remove_empty(folder)
 
     def remove_empty(self, folder: str) -> None:
         with contextlib.suppress(OSError):  # gone, or in use
@@ -267,11 +264,6 @@ class Remote(Place):
             return False
         self.remove(key)
         return True
-
-    def remove_folder(self, folder: str) -> None:
-        for name in self.names(folder):
-            self.remove(f"{folder}/{name}")
-        self.remove_empty(folder)
 
     def remove_empty(self, folder: str) -> None:
         with contextlib.suppress(OSError, NotImplementedError):  # few services know folders
