@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _bookmark(place: Place, described: Description, shard: int, document: int) -
             with contextlib.suppress(*_DAMAGED):  # an earlier one serves
                 values = json.loads(place.read(_bookmark_key(before)))
                 checksum = values.pop("checksum", None)
-                if checksum == digest([described.identity, values]) and values["document"] <= document:
+                if checksum == _bookmark_checksum(described, values) and values["document"] <= document:
                     return Bookmark(**values)
     return None
 
@@ -151,6 +151,11 @@ def read_text(place: Place, described: Description, shard: int) -> ShardText | N
 def _checksum(described: Description, shard: int, data: bytes) -> bytes:
     """Of a shard's text, and of whose it is."""
     return hashlib.sha256(f"{described.identity} {shard} ".encode() + data).digest()
+
+
+def _bookmark_checksum(described: Description, values: dict[str, Any]) -> str:
+    """Of a bookmark, and of whose text it is in."""
+    return digest([described.identity, values])
 
 
 def _tokenise(
@@ -179,9 +184,8 @@ def _tokenise(
             writer.place.put(text_key(shard), checksum + buffer.getvalue())
             if bookmark := texts.bookmark():
                 values = asdict(bookmark)
-                writer.place.put(
-                    _bookmark_key(shard), json_bytes(values | {"checksum": digest([described.identity, values])})
-                )
+                values["checksum"] = _bookmark_checksum(described, values)
+                writer.place.put(_bookmark_key(shard), json_bytes(values))
         if ends:
             return
 
