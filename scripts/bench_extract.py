@@ -24,6 +24,7 @@ import torch
 
 from pipeline.extract import stage
 from pipeline.extract.capture import capture
+from pipeline.extract.description import describe
 from pipeline.extract.language_model import DEMO, LanguageModel, ModelFiles
 from pipeline.recipe import ExtractConfig
 from pipeline.units import Unit
@@ -88,7 +89,7 @@ def _fill_three_shards(model: str, n_hook_points: int) -> int:
     files = ModelFiles.find(model)
     with tempfile.TemporaryDirectory() as folder:
         unit = Unit("extract", "bench", Path(folder), 0, {}, {"text": {}})
-        writer = StoreWriter.create(Path(folder) / "store.zarr", stage.describe(config, files, unit, None))
+        writer = StoreWriter.create(Path(folder) / "store.zarr", describe(config, files, unit, None))
         with Leases(writer.place) as leases:
             stage.fill(config, files.load(precision="bfloat16"), writer, [0, 1, 2], leases)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -157,7 +158,7 @@ def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, seque
         chunk_rows=sequences * (CONTEXT - 1), shard_chunks=1, precision=model.precision, batch_sequences=4,
     )  # fmt: skip
     unit = Unit("extract", "bench", folder, 0, {}, {"text": {}})
-    description = stage.describe(config, files, unit, None)
+    description = describe(config, files, unit, None)
     n = 0
 
     def extract() -> None:

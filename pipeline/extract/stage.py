@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -17,27 +17,25 @@ from pipeline.claims import Claims, Patience, claimed_shards
 from pipeline.config import UserError
 from pipeline.extract import shared_text, text
 from pipeline.extract.capture import capture
+from pipeline.extract.description import describe, ended, packer_of
 from pipeline.extract.language_model import LanguageModel, ModelFiles
-from pipeline.extract.packing import START, Packer
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
-from pipeline.extract.text import Bookmark, Documents
 from pipeline.progress import progress
-from pipeline.recipe import ExtractConfig, Recipe, n_sequences, settings_json
+from pipeline.recipe import ExtractConfig, Recipe, settings_json
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores import lease
 from stores.activations import ActivationStore
 from stores.commits import committed_shards
-from stores.description import DTYPES, Description, Part, StoreError, TextPositions, describe_nonfinite, is_heldout
+from stores.description import StoreError, describe_nonfinite
 from stores.lease import Leases
 from stores.loader import prefetched
-from stores.manifest import commit_json, digest, read_json
+from stores.manifest import commit_json, read_json
 from stores.place import is_url, place_at
 from stores.writer import StoreWriter
 
 VERSION = 3
-SHARD_BYTES = 1 << 30  # of all hook points together: extraction has two shards in memory at a time
 _FIRST_BATCH = "first_batch.json"
 
 
@@ -123,16 +121,13 @@ def execute(
     """Fill this worker's share of the store; whoever finds all shards there closes it."""
     started = time.time()
 
-    def begin() -> None:
-        claims.begin_together(unit, len(committed_shards(place_at(path))) if unit.resumes() else 0, replace=replace)
-
-    store = _extract(recipe.extract, unit, device, worker, path, begin, claims)
+    store = _extract(recipe.extract, unit, device, worker, path, claims, replace)
     if store is None:
         return
     if store.nonfinite:
         print(describe_nonfinite(store.nonfinite, store.description.dtype))
     if store.description.ended_early:
-        print(_ended(store.description))
+        print(ended(store.description))
     unit.headline.update(
         digest=store.digest,
         n_rows=store.n_rows,
@@ -150,8 +145,8 @@ def _extract(
     device: str,
     worker: Worker,
     path: Path | str,
-    begin: Callable[[], None],
     claims: Claims,
+    replace: bool,
 ) -> ActivationStore | None:
     """The finished store; None while shards are left to other workers."""
     files = ModelFiles.find(config.model, config.revision)
@@ -161,23 +156,23 @@ def _extract(
         print(f"{config.text.dataset}: revision {commit}")
     # What lies in the run's own folder and is to be replaced is not looked at.
     there = StoreWriter.exists(path) and (unit.resumes() or bool(config.store))
-    found = StoreWriter.resume(path).description if there else None
+    old = StoreWriter.resume(path) if there else None
     # Text that cannot be read is found out before anything is written.
-    description = describe(config, files, unit, found)
+    description = describe(config, files, unit, old.description if old else None)
     try:
         place_at(path).check_writable()
-        if config.store and found:
-            StoreWriter.resume(path).check(description)
+        if config.store and old:
+            old.check(description)
     except StoreError as error:
         raise UserError(f"extract.store: {error}") from None
-    begin()
+    _begin(unit, path, claims, replace)
     writer = StoreWriter.create(path, description)
     model = cache(lambda: files.load(config.weight_processing, device, config.precision))
     patience = Patience()
     with Leases(writer.place) as leases:
         while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:
             if not claims.partakes(unit):
-                begin()
+                _begin(unit, path, claims, replace)
             claimed = claimed_shards(writer.place, missing, leases)
             if (first := next(claimed, None)) is None:
                 patience.wait(f"shard {missing[0]}{f' and {n} more' if (n := len(missing) - 1) else ''}")
@@ -200,6 +195,11 @@ def _extract(
     return store
 
 
+def _begin(unit: Unit, path: Path | str, claims: Claims, replace: bool) -> None:
+    n_done = len(committed_shards(place_at(path))) if unit.resumes() else 0
+    claims.begin_together(unit, n_done, replace=replace)
+
+
 def fill(
     config: ExtractConfig,
     model: LanguageModel,
@@ -215,7 +215,7 @@ def fill(
     finished.
     """
     writing, stop = None, threading.Event()
-    texts = shared_text.shared_text(writer, partial(_packer, config, model.files), shards, leases, stop)
+    texts = shared_text.shared_text(writer, partial(packer_of, config, model.files), shards, leases, stop)
     with ThreadPoolExecutor(1) as disk:
         for found in prefetched(texts, stop=stop):
             shard, tokens = found.shard, found.tokens
@@ -247,72 +247,3 @@ def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple
 def _write(writer: StoreWriter, found: ShardText, rows: dict[str, np.ndarray], allow_nonfinite: bool) -> None:
     writer.write_shard(found.shard, found.tokens, rows, text_end=found.text_end, allow_nonfinite=allow_nonfinite)
     writer.place.remove(shared_text.text_key(found.shard))
-
-
-def _packer(
-    config: ExtractConfig, files: ModelFiles, position: TextPositions = START, bookmark: Bookmark | None = None
-) -> tuple[Packer, Documents]:
-    """A packer of the recipe's text from a position on, and what it reads: from a bookmark on, which is not behind it."""
-    texts = Documents(config.text, bookmark)
-    packer = Packer(texts, files.tokenizer, files.bos, config.context, config.heldout_fraction, position, texts.first)
-    return packer, texts
-
-
-def _ended(description: Description) -> str:
-    """One line for people: the text gave less than was asked for."""
-    heldout = is_heldout(description.n_sequences // description.chunk_sequences + 1, description.heldout_fraction)[-1]
-    return (
-        f"the text ends after {description.n_sequences} sequences, where no more {'held-out' if heldout else 'training'} "
-        f"documents are left: the store has {description.n_rows} of {description.n_rows_asked} rows"
-    )
-
-
-def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Description | None) -> Description:
-    """found: of the store that is there. Raises UserError: too few rows, or text, to train on some and hold some out."""
-    positions = config.positions.places(config.context)
-    wanted = n_sequences(config)
-    if wanted < 2:
-        raise UserError(
-            f"extract.n_rows = {config.n_rows} is one sequence of {len(positions)} positions, and one more has to be held "
-            f"out: expected at least {len(positions) + 1}"
-        )
-    chunk = min(max(1, round(config.chunk_rows / len(positions))), max(1, wanted // 2))
-    if found is None or found.chunk_sequences != chunk:
-        chunk = _chunk_that_fills(config, files, chunk)
-    d = tuple(files.d(h) for h in config.hook_points)
-    chunk_bytes = chunk * len(positions) * sum(d) * np.dtype(DTYPES[config.dtype]).itemsize
-    return Description(
-        model=config.model,
-        model_revision=files.revision,
-        model_digest=files.digest,
-        tokenizer_digest=files.tokenizer_digest,
-        weight_processing=config.weight_processing,
-        precision=config.precision,
-        text=text.describe(config.text),
-        text_digest=digest(unit.inputs["text"]),
-        context=config.context,
-        positions=positions,
-        bos=True,
-        hook_points=config.hook_points,
-        d=d,
-        dtype=config.dtype,
-        n_sequences=wanted,
-        heldout_fraction=config.heldout_fraction,
-        chunk_sequences=chunk,
-        shard_chunks=min(config.shard_chunks, max(1, SHARD_BYTES // chunk_bytes), -(-wanted // chunk)),
-        n_rows_asked=config.n_rows,
-    )
-
-
-def _chunk_that_fills(config: ExtractConfig, files: ModelFiles, chunk: int) -> int:
-    """Sequences in a chunk: so many, or fewer where there is so little text that it would not fill one of each part."""
-    packer, _ = _packer(config, files)
-    names: dict[Part, str] = {"train": "training", "heldout": "held-out"}
-    for part, name in names.items():
-        chunk = min(chunk, len(packer.take(part, chunk)))  # there may be so little text that chunks have to be smaller
-        if not chunk:
-            raise UserError(
-                f"extract.text: the {name} documents fill no sequence of {config.context} tokens with "
-                f"extract.heldout_fraction = {config.heldout_fraction}: give more text, or another fraction"
-            )
-    return chunk

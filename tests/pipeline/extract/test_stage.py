@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.extract import stage
+from pipeline.extract.description import describe
 from pipeline.extract.language_model import ModelFiles
 from pipeline.recipe import ExtractConfig, TextConfig
 from pipeline.units import Unit
@@ -70,7 +70,7 @@ def test_a_shard_of_all_hook_points_has_the_bytes_that_are_kept_for_it(
     kept: int,
     n_chunks: int,
 ) -> None:
-    monkeypatch.setattr(stage, "SHARD_BYTES", kept)
+    monkeypatch.setattr("pipeline.extract.description.SHARD_BYTES", kept)
     (tmp_path / "a.txt").write_text("".join(f"def walk_{i}(path): return {i}\n" for i in range(3000)))
     config = ExtractConfig(
         model=str(tiny_model),
@@ -83,7 +83,7 @@ def test_a_shard_of_all_hook_points_has_the_bytes_that_are_kept_for_it(
         text=TextConfig(source="files", path=(str(tmp_path / "a.txt"),)),
     )
     unit = Unit("extract", "activations", tmp_path / "run", 0, {}, {"text": {}})
-    description = stage.describe(config, ModelFiles.find(config.model), unit, None)
+    description = describe(config, ModelFiles.find(config.model), unit, None)
     n_bytes = description.chunk_rows * sum(description.d) * 2
     assert description.shard_chunks == n_chunks
     assert n_chunks in (1, 4) or n_chunks * n_bytes <= kept < (n_chunks + 1) * n_bytes
