@@ -17,7 +17,6 @@ import json
 import os
 import random
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -28,16 +27,29 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "COLUMNS": "200"}
 
 import torch
 
 from scripts.bench import report
+from scripts.faults import (
+    DAMAGES,
+    Point,
+    alarm,
+    always_failing,
+    at,
+    die,
+    failing,
+    hasty,
+    jumping_clock,
+    listing,
+    little_memory,
+    slow_fsync,
+    stand_still,
+)  # fmt: skip
 from stores import ActivationStore
 
 torch.set_num_threads(1)
@@ -73,7 +85,6 @@ at_l0 = [4]
 LIMIT_S = 120
 STARTS = 40  # of four processes that extract one store
 HOPS = 4  # commands that a user may have to run one after another
-Point = tuple[str, str, int]  # (event, pattern of the path, which of them)
 
 
 @dataclass
@@ -136,130 +147,6 @@ class Child:
 
 def run(folder: Path, *arguments: str, hooks: list[Callable[[], None]] | None = None) -> tuple[int | None, str]:
     return Child(list(arguments), folder, hooks or []).start().wait()
-
-
-# What goes wrong inside a process: at the n-th event that matches.
-
-
-def at(point: Point, happen: Callable[[str], None]) -> Callable[[], None]:
-    """A hook that makes something happen at a point: event "name", as a file gets its name; "write", as one is opened
-    for writing; "read", as one is opened for reading."""
-    kind, pattern, left = point
-
-    def install() -> None:
-        def watch(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal left
-            path = _path(kind, event, arguments)
-            if path is not None and fnmatch(path, pattern):
-                left -= 1
-                if left == 0:
-                    happen(path)
-
-        sys.addaudithook(watch)
-
-    return install
-
-
-def _path(kind: str, event: str, arguments: tuple[Any, ...]) -> str | None:
-    if kind == "name" and event in ("os.rename", "os.link"):
-        return os.path.abspath(str(arguments[1]))
-    if kind in ("read", "write") and event == "open" and isinstance(arguments[0], str | Path):
-        writes = bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        return os.path.abspath(str(arguments[0])) if writes == (kind == "write") else None
-    return None
-
-
-def die(path: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def stand_still(path: str) -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def failing(code: int) -> Callable[[str], None]:
-    def fail(path: str) -> None:
-        raise OSError(code, os.strerror(code), path)
-
-    return fail
-
-
-def always_failing(code: int, pattern: str) -> Callable[[], None]:
-    def install() -> None:
-        def watch(event: str, arguments: tuple[Any, ...]) -> None:
-            path = _path("write", event, arguments)
-            if path is not None and fnmatch(path, pattern):
-                raise OSError(code, os.strerror(code), path)
-
-        sys.addaudithook(watch)
-
-    return install
-
-
-def slow_fsync() -> None:
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        time.sleep(0.1)
-        real(descriptor)
-
-    os.fsync = fsync
-
-
-def jumping_clock() -> None:
-    real, calls = time.time, 0
-
-    def jump() -> float:
-        nonlocal calls
-        calls += 1
-        return real() + (-1) ** calls * 86_400 * (calls % 7)
-
-    time.time = jump
-
-
-def hasty() -> None:
-    """Who is silent for a second is taken to be gone."""
-    from stores.lease import Leases
-
-    Leases.__init__.__kwdefaults__.update(beat_s=0.1, lease_s=1.0)
-
-
-def little_memory() -> None:
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
-
-
-# What goes wrong with files that lie there.
-
-
-def truncate(path: Path, rng: random.Random) -> None:
-    os.truncate(path, rng.randrange(max(1, path.stat().st_size)))
-
-
-def empty(path: Path, rng: random.Random) -> None:
-    os.truncate(path, 0)
-
-
-def alter(path: Path, rng: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-
-
-def delete(path: Path, rng: random.Random) -> None:
-    path.unlink()
-
-
-def exchange(path: Path, rng: random.Random) -> None:
-    others = [p for p in path.parent.parent.parent.rglob(path.name) if p != path and p.is_file()]
-    other = rng.choice(others) if others else path
-    one, two = path.read_bytes(), other.read_bytes()
-    path.write_bytes(two)
-    other.write_bytes(one)
-
-
-DAMAGES = {f.__name__: f for f in (truncate, empty, alter, delete, exchange)}
 
 
 # What a run is, and whether it is the one that nothing disturbed.
@@ -349,7 +236,7 @@ class Drill:
                 code, said = run(folder, stage, "drill.toml", "--name", f"after-{upto}")
                 assert code == 0, said
         self.expected = outcome(folder, "after-score")
-        run(folder, "run", "drill.toml", "--name", "names", hooks=[_listing(folder / "names.txt")])
+        run(folder, "run", "drill.toml", "--name", "names", hooks=[listing(folder / "names.txt")])
         self.named = [p for p in (folder / "names.txt").read_text().splitlines() if "/runs/names/" in p]
 
     def fresh(self, after: str | None) -> str:
@@ -414,20 +301,6 @@ class Drill:
         self.check(name, Row(kind, f"after {after}: {path.relative_to(self.folder / 'runs' / name)}", []))
 
 
-def _listing(file: Path) -> Callable[[], None]:
-    def install() -> None:
-        log = file.open("a")
-
-        def watch(event: str, arguments: tuple[Any, ...]) -> None:
-            if (path := _path("name", event, arguments)) is not None:
-                log.write(path + "\n")
-                log.flush()
-
-        sys.addaudithook(watch)
-
-    return install
-
-
 def make_inputs(folder: Path) -> None:
     """A model of two layers, text, a recipe."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -468,7 +341,7 @@ def faults(drill: Drill, n: int) -> Iterator[tuple[str, Callable[[], None]]]:
     for _ in range(share):
         seconds = rng.uniform(0.1, 4.0)
         fault = "SIGKILL at random"
-        yield fault, partial(drill.inside, fault, [partial(_alarm, seconds)], f"after {seconds:.2f} s")
+        yield fault, partial(drill.inside, fault, [partial(alarm, seconds)], f"after {seconds:.2f} s")
     for _ in range(half):
         pattern = rng.choice(["*/runs/run/*", "*/runs/run/extract/*", "*/runs/run/train/*", "*/runs/run/score/*"])
         yield "read-only", partial(drill.inside, "read-only", [always_failing(errno.EROFS, pattern)], pattern)
@@ -499,11 +372,6 @@ def faults(drill: Drill, n: int) -> Iterator[tuple[str, Callable[[], None]]]:
     for _ in range(6 * share):
         kind, after = rng.choice(list(DAMAGES)), rng.choice(["extract", "train", "score"])
         yield kind, partial(drill.damaged, kind, after)
-
-
-def _alarm(seconds: float) -> None:
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.drill import DAMAGES, Drill, Row
+from scripts.drill import Drill, Row
+from scripts.faults import DAMAGES
 
 STAGES = ("extract", "train", "score")
 Check = Callable[[str, list[tuple[str, int]], int], None]
