@@ -59,7 +59,7 @@ def test_orphans_are_swept_when_they_are_old(tmp_path: Path) -> None:
 
 
 def test_what_other_processes_remove_meanwhile_stops_no_sweep(tmp_path: Path) -> None:
-    done = threading.Event()
+    old, done = tmp_path / f".x.json.{'0' * 32}.partial", threading.Event()
 
     def make_and_remove() -> None:
         while not done.is_set():
@@ -72,7 +72,10 @@ def test_what_other_processes_remove_meanwhile_stops_no_sweep(tmp_path: Path) ->
     other.start()
     try:
         for _ in range(300):
+            old.write_text("")
+            os.utime(old, (0, 0))
             sweep_partial(tmp_path)
+            assert not old.exists()
     finally:
         done.set()
         other.join()
