@@ -14,7 +14,7 @@ extract train score status: .venv/installed
 run: .venv/installed
 	@$(BIN)/unmix run $(RECIPE) $(ARGS)
 
-# Small models where the truth is known; pages into runs/toy. About ten minutes on two cores; ARGS=--quick for a glance.
+# Small models where the truth is known; pages into runs/toy. About a quarter of an hour on two cores; ARGS=--quick for a glance.
 toy: .venv/installed
 	@$(BIN)/unmix toy $(ARGS)
 

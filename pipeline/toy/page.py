@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment
 
 from pipeline.toy import pictures
+from pipeline.toy.findings import VERDICTS, Finding
 from stores.manifest import commit_bytes
 
 
@@ -31,7 +32,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """lead: what the toy is for and what is found, in a few sentences."""
+    """lead: what the toy is for, in a few sentences. What is found stands in the table of claims below it."""
 
     title: str
     lead: str
@@ -49,12 +50,27 @@ table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; }
 th, td { padding: .18rem .8rem .18rem 0; text-align: right; vertical-align: top; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } td.text, th.text { text-align: left; }
 th { border-bottom: 1px solid #999; font-weight: 600; } tbody tr:nth-child(even) { background: #f6f6f6; }
+.claims td { text-align: left; max-width: 24rem; padding-right: 1.2rem; } .claims li { margin: 0; }
+.claims ul { margin: 0; padding-left: 1rem; } .verdict { font-weight: 600; white-space: nowrap; }
+.confirmed { color: #00704f; } .refuted { color: #b04a00; } .partly { color: #8a6500; } .not-decided { color: #666; }
 figure { margin: 1rem 0; } img { max-width: 100%; } a { color: #0072b2; }
 </style></head><body>
 {% if not index %}<nav><a href="../index.html">all toys</a></nav>{% endif %}
 <h1>{{ title }}</h1>
 {% for paragraph in lead.split("\\n\\n") %}<p class="lead">{{ paragraph }}</p>{% endfor %}
-{% block body %}{% endblock %}
+{% if claims %}
+<table class="claims"><thead><tr>
+{% if index %}<th class="text">toy</th>{% endif %}
+<th class="text">what the source says</th><th class="text">what is found here</th><th class="text">verdict</th></tr></thead>
+<tbody>{% for claim in claims %}<tr>
+{% if index %}<td><a href="{{ claim.toy }}/index.html">{{ claim.toy }}</a></td>{% endif %}
+<td>{{ claim.says }}{% if claim.reported %} Reported: {{ claim.reported }}.{% endif %} <small>{{ claim.source }}</small></td>
+<td><ul>{% for check in claim.checks %}<li>{{ check.text }}</li>{% endfor %}</ul></td>
+<td class="verdict {{ claim.verdict.replace(" ", "-") }}">{{ claim.verdict }}</td>
+</tr>{% endfor %}</tbody></table>
+<p class="foot">In brackets: 95% intervals, and how many were measured. A claim is confirmed when all its checks are
+seen, refuted when none is, partly when some are; otherwise it is not decided.</p>
+{% endif %}
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
 {% for paragraph in section.text.split("\\n\\n") %}{% if paragraph %}<p>{{ paragraph }}</p>{% endif %}{% endfor %}
@@ -90,8 +106,8 @@ def _environment() -> Environment:
     return environment
 
 
-def write(folder: Path, build: Callable[[], Page], foot: str) -> None:
-    """index.html in the folder, with the pictures inside it, and each picture as a file beside it."""
+def write(folder: Path, build: Callable[[], Page], findings: Sequence[Finding], foot: str) -> None:
+    """index.html in the folder, with the findings and the pictures inside it, and each picture as a file beside it."""
     with pictures.style():
         page = build()
         sections = []
@@ -102,24 +118,39 @@ def write(folder: Path, build: Callable[[], Page], foot: str) -> None:
                 commit_bytes(folder / f"{name}.png", data)
                 drawn.append((name, pictures.data_uri(data), caption))
             sections.append({"title": section.title, "text": section.text, "tables": section.tables, "figures": drawn})
-    html = (
-        _environment()
-        .from_string(_FRAME)
-        .render(title=page.title, lead=page.lead, sections=sections, foot=foot, index=False)
-    )
-    commit_bytes(folder / "index.html", html.encode())
+    _render(folder, page.title, page.lead, [finding.values() for finding in findings], sections, foot)
 
 
-def write_index(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """index.html of all toys. rows: (name, what it shows, its state)."""
+def write_index(folder: Path, toys: Mapping[str, str], found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """index.html of all toys. toys: name → what it shows; found: the findings of those that were run."""
     table = Table(
-        ["toy", "what it shows", ""],
+        ["toy", "what it shows", *VERDICTS],
         [
-            [{"href": f"{name}/index.html", "text": name} if state == "" else name, text, state]
-            for name, text, state in rows
+            [{"href": f"{name}/index.html", "text": name}, text]
+            + [sum(finding["verdict"] == verdict for finding in found[name]) for verdict in VERDICTS]
+            if name in found
+            else [name, f"{text} (not run yet)", *[None] * len(VERDICTS)]
+            for name, text in toys.items()
         ],
     )
     section = {"title": "", "text": "", "tables": [table], "figures": []}
-    lead = "Small models in which the truth is known: each page says what is seen, with its numbers and pictures."
-    html = _environment().from_string(_FRAME).render(title="Toys", lead=lead, sections=[section], foot="", index=True)
+    lead = "Small models in which the truth is known. Each page puts what its sources say beside what a run finds."
+    claims = [{**finding, "toy": name} for name in toys for finding in found.get(name, ())]
+    _render(folder, "Toys", lead, claims, [section], "", index=True)
+
+
+def _render(
+    folder: Path,
+    title: str,
+    lead: str,
+    claims: Sequence[Mapping[str, Any]],
+    sections: Sequence[Mapping[str, Any]],
+    foot: str,
+    index: bool = False,
+) -> None:
+    html = (
+        _environment()
+        .from_string(_FRAME)
+        .render(title=title, lead=lead, claims=claims, sections=sections, foot=foot, index=index)
+    )
     commit_bytes(folder / "index.html", html.encode())

@@ -2,7 +2,8 @@
 
     runs/toy/<toy>/<part>.json     the numbers of one part, written when it is done: a killed toy goes on after it
     runs/toy/<toy>/index.html      the page, with its pictures; beside it the pictures as files
-    runs/toy/index.html            all toys
+    runs/toy/<toy>/findings.json   the sources' claims, what the numbers say, and the verdicts
+    runs/toy/index.html            all toys, and a table of all claims
 
 With --quick everything lies in runs/toy-quick.
 """
@@ -24,14 +25,15 @@ from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.progress import progress
 from pipeline.recipe import set_value, settings_json
+from pipeline.toy.findings import Claim, decide
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores.manifest import commit_json, read_json
 
-VERSION = 3
+VERSION = 4
 
-# name → what it shows. A line here and a module that is a Toy, of the name with _ for -, make one more. The longest come
-# first: they are started first.
+# name → what it shows. A line here and a folder of the name, with _ for -, make one more: experiment.py is a Toy, claims.py
+# has CLAIMS, page.py has page. The longest come first: they are started first.
 TOYS = {
     "synthetic": "dictionaries learned on known features in superposition: when are they found again?",
     "superposition": "toy models of superposition: how many features fit, and in what geometry",
@@ -42,14 +44,16 @@ TOYS = {
     "tokens": "eight tokens, four features: how fragile the reading of a small autoencoder is",
 }
 
+FINDINGS = "findings.json"
+
 Numbers = dict[str, Any]
 
 
 class Toy(Protocol):
-    """What the module of a toy has.
+    """What the experiment.py of a toy has.
 
     Settings and QUICK, what --quick changes of them. inputs: digests of what it reads; raises UserError when that does
-    not fit. parts: what is measured, each a function of settings and folder alone. page: from the numbers of all parts.
+    not fit. parts: what is measured, each a function of settings and folder alone.
     """
 
     Settings: type[Config]
@@ -57,14 +61,27 @@ class Toy(Protocol):
 
     def inputs(self, settings: Any) -> dict[str, Any]: ...
     def parts(self, settings: Any, folder: Path) -> dict[str, Callable[[], Numbers]]: ...
-    def page(self, numbers: Mapping[str, Numbers]) -> Any: ...
 
 
 def module(name: str) -> Toy:
     """Raises UserError: there is no such toy."""
     if name not in TOYS:
         raise UserError(f"unknown toy {name!r}, known are: {', '.join(TOYS)}")
-    return cast(Toy, importlib.import_module(f"pipeline.toy.{name.replace('-', '_')}"))
+    return cast(Toy, _file_of(name, "experiment"))
+
+
+def claims(name: str) -> Sequence[Claim]:
+    """What the toy's sources say."""
+    return _file_of(name, "claims").CLAIMS
+
+
+def page_of(name: str, numbers: Mapping[str, Numbers]) -> Any:
+    """The toy's page, from the numbers of all its parts; findings are added when it is written."""
+    return _file_of(name, "page").page(numbers)
+
+
+def _file_of(name: str, file: str) -> Any:
+    return importlib.import_module(f"pipeline.toy.{name.replace('-', '_')}.{file}")
 
 
 def settings_of(names: Sequence[str], sets: Sequence[str], quick: bool) -> dict[str, Config]:
@@ -136,7 +153,9 @@ def _finish(settings: Config, unit: Unit, started: float) -> None:
 
     numbers = {part: read_json(unit.folder / f"{part}.json") for part in _parts(settings, unit)}
     foot = f"Numbers: {', '.join(f'{part}.json' for part in numbers)} beside this page. Key {unit.key[:12]}."
-    page.write(unit.folder, partial(module(unit.name).page, numbers), foot)
+    findings = decide(claims(unit.name), numbers)
+    commit_json(unit.folder / FINDINGS, {"findings": [finding.values() for finding in findings]})
+    page.write(unit.folder, partial(page_of, unit.name, numbers), findings, foot)
     unit.finish("cpu", time.time() - started)
 
 
@@ -154,10 +173,7 @@ def measure(settings: Config, unit: Unit, part: str) -> float:
 def _index(folder: Path) -> None:
     from pipeline.toy import page
 
+    found = {name: json_object(folder / name / FINDINGS) for name in TOYS if (folder / name / "manifest.json").exists()}
     page.write_index(
-        folder,
-        [
-            (name, text, "" if (folder / name / "manifest.json").exists() else "not run yet")
-            for name, text in TOYS.items()
-        ],
+        folder, TOYS, {name: values["findings"] for name, values in found.items() if values and "findings" in values}
     )

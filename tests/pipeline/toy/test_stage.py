@@ -98,7 +98,7 @@ def test_every_toy_has_what_a_toy_has(name: str, tmp_path: Path) -> None:
 
 def test_pages_show_text_as_it_is(tmp_path: Path) -> None:
     table = Table(["a <b>", "value"], [["x & y", 0.12345], ["none", None]])
-    write(tmp_path, lambda: Page("T", "First.\n\nSecond.", [Section("S", "p < 1", [table])]), "foot")
+    write(tmp_path, lambda: Page("T", "First.\n\nSecond.", [Section("S", "p < 1", [table])]), [], "foot")
     html = (tmp_path / "index.html").read_text()
     for part in ("a &lt;b&gt;", "x &amp; y", "0.123", '<p class="lead">Second.</p>', "p &lt; 1"):
         assert part in html

@@ -1,0 +1,1 @@
+"""Rotations of a small net's layers."""

@@ -1,0 +1,139 @@
+"""The polytope lens on a language model: clusters of its activations, and how far they can be scaled.
+
+Source: Black et al. 2022, "Interpreting Neural Networks through the Polytope Lens".
+"""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.extract.language_model import ModelFiles
+from pipeline.recipe import ExtractConfig, PositionsConfig, TextConfig
+from pipeline.score.downstream import evaluate
+from pipeline.toy.extracted import extracted
+from stores.activations import ActivationStore
+from stores.description import Description
+
+SKIP_FIRST, N_POSITIONS = 100, 6  # as in the source: 6 of 1,024 tokens a sequence, none of the first 100
+
+
+class LanguageSettings(Config):
+    """store: activations to be clustered, of hook_point; by default the toy extracts them from model. factors: that
+    activations are scaled by. min_cluster_size, min_samples: HDBSCAN's."""
+
+    model: str = "demo"
+    store: str | None = None
+    hook_point: str = "blocks.1.mlp.hook_post"
+    n_sequences: int = Field(default=500, ge=2)
+    min_cluster_size: int = Field(default=8, ge=2)
+    min_samples: int = Field(default=2, ge=1)
+    factors: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
+    validity_sequences: int = Field(default=4, ge=1)
+
+
+def sampled(description: Description) -> list[int]:
+    """Places in the store's positions: N_POSITIONS of each sequence, evenly spaced, none of the first SKIP_FIRST; of
+    those that there are, if there are fewer."""
+    places = [i for i, position in enumerate(description.positions) if position >= SKIP_FIRST]
+    places = places if len(places) >= N_POSITIONS else list(range(description.n_positions))
+    return sorted({places[i] for i in np.linspace(0, len(places) - 1, min(N_POSITIONS, len(places))).astype(int)})
+
+
+def open_store(settings: LanguageSettings, folder: Path) -> ActivationStore:
+    """settings.store, or one extracted into the folder: from each sequence the source's six positions."""
+    if settings.store:
+        return ActivationStore.open(settings.store)
+    context = min(1024, ModelFiles.find(settings.model).n_positions)
+    config = ExtractConfig(
+        model=settings.model,
+        hook_points=(settings.hook_point,),
+        context=context,
+        n_rows=settings.n_sequences * N_POSITIONS,
+        positions=PositionsConfig(skip_first=min(SKIP_FIRST, context - N_POSITIONS), n_per_sequence=N_POSITIONS),
+        text=TextConfig(split="all"),
+        chunk_rows=300,
+        dtype="float32",
+    )
+    return extracted("polytopes", config, folder)
+
+
+def language(settings: LanguageSettings, folder: Path) -> dict[str, Any]:
+    """Clusters of a language model's activations, and what scaling its layers does to its output."""
+    store = open_store(settings, folder)
+    return {"clusters": clusters(settings, store), "validity": validity(settings, store)}
+
+
+def clusters(settings: LanguageSettings, store: ActivationStore) -> dict[str, Any]:
+    """HDBSCAN of the activations at six positions of each sequence."""
+    from sklearn.cluster import HDBSCAN
+
+    description, places = store.description, sampled(store.description)
+    n = min(settings.n_sequences, description.n_sequences)
+    rows = store.rows(settings.hook_point, 0, n * description.n_positions).astype(np.float32)
+    x = rows.reshape(n, description.n_positions, -1)[:, places].reshape(n * len(places), -1)
+    found = HDBSCAN(
+        min_cluster_size=settings.min_cluster_size, min_samples=settings.min_samples, copy=cast(Any, True)
+    ).fit(x)
+    labels = found.labels_
+    sizes = Counter(labels[labels >= 0].tolist())
+    within, between = _distances(x, labels)
+    tokens = store.tokens(0, n)
+    texts = None if description.model == "none" else ModelFiles.of_store(description).tokenizer
+    shown = []
+    for label, size in sizes.most_common(12):
+        members = np.nonzero(labels == label)[0]
+        where = [(i // len(places), description.positions[places[i % len(places)]]) for i in members]
+        current = Counter(int(tokens[s, p]) for s, p in where)
+        token, count = current.most_common(1)[0]
+        examples = [tokens[s, max(0, p - 7) : p + 1].tolist() for s, p in where[:3]]
+        decode = (lambda ids: texts.decode(ids, skip_special_tokens=False)) if texts else str
+        shown.append([size, decode([token]), count / size, [decode(e) for e in examples]])
+    return {
+        "hook_point": settings.hook_point,
+        "positions": [description.positions[p] for p in places],
+        "n_rows": len(x),
+        "n_clusters": len(sizes),
+        "noise": float((labels < 0).mean()),
+        "within": within,
+        "between": between,
+        "largest": shown,
+        "sizes": sorted(sizes.values(), reverse=True),
+        "settings": {"min_cluster_size": settings.min_cluster_size, "min_samples": settings.min_samples},
+    }
+
+
+def _distances(x: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
+    """Mean distance of clustered rows to their own cluster's mean, and to that of the nearest other cluster."""
+    names = sorted(set(labels.tolist()) - {-1})
+    if len(names) < 2:
+        return None, None
+    centres = np.stack([x[labels == label].mean(0) for label in names])
+    own = x[labels >= 0]
+    distance = np.stack([np.linalg.norm(own - centre, axis=1) for centre in centres], axis=1)
+    place = np.searchsorted(names, labels[labels >= 0])
+    mine = distance[np.arange(len(own)), place].copy()
+    distance[np.arange(len(own)), place] = np.inf
+    return float(mine.mean()), float(distance.min(1).mean())
+
+
+def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, Any] | None:
+    """KL of the model's output when the activations of a layer are scaled; None when no model made the store."""
+    description = store.description
+    if description.model == "none":
+        return None
+    model = ModelFiles.of_store(description).load(description.weight_processing)
+    tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
+    positions = tuple(range(1, description.context))
+    edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}
+    rows = {}
+    for layer in range(model.files.n_layers):
+        for site in ("hook_resid_post", "mlp.hook_post"):
+            found = evaluate(model, tokens, f"blocks.{layer}.{site}", positions, edits)
+            rows[f"blocks.{layer}.{site}"] = [found[name].kl for name in edits]
+    return {"model": description.model, "factors": list(settings.factors), "kl": rows, "n_tokens": int(tokens.size)}

@@ -1,0 +1,1 @@
+"""Known features in superposition."""

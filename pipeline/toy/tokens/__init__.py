@@ -1,0 +1,1 @@
+"""Eight tokens."""
