@@ -11,7 +11,8 @@ import torch
 from pipeline.claims import Claims
 from pipeline.config import UserError
 from pipeline.extract import stage as extract
-from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
 from pipeline.score import stage as score
 from pipeline.score.subjects import Subject, foreign_subjects
@@ -106,7 +107,7 @@ def run_train(run: Run) -> bool:
     description = store.description
 
     def weights() -> LanguageModel:
-        return ModelFiles.of_store(description).load(description.weight_processing)
+        return LanguageModel(ModelFiles.of_store(description), description.weight_processing)
 
     did, diverged = False, []
     with Claims(run.folder) as claims:

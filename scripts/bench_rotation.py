@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.mlp import MLP
+from pipeline.models.mlp import MLP
 from pipeline.train.rotations.jacobians import Dense, OfMLP
 from pipeline.train.rotations.measures import agreement
 from pipeline.train.rotations.objectives import OBJECTIVES

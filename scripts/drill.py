@@ -305,8 +305,8 @@ def make_inputs(folder: Path) -> None:
     """A model of two layers, text, a recipe."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from pipeline.extract.language_model import DEMO
     from pipeline.extract.stdlib import stdlib_files
+    from pipeline.models.files import DEMO
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=4096, n_positions=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)

@@ -13,8 +13,8 @@ import transformers.activations  # noqa: F401  seconds, which are not the reader
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 
-from pipeline.extract.language_model import ModelFiles
-from pipeline.extract.model_files import read_weights, shapes
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2_weights import read_weights, shapes
 from pipeline.recipe import load_recipe, plan_dictionaries
 from pipeline.score.subjects import foreign_subjects
 from pipeline.train.ranks import Ranks

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
 from pipeline.recipe import load_recipe
 from pipeline.stages import Run, run_extract
 from pipeline.train.families.topk import TopK, TopKConfig

@@ -33,7 +33,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a GPT-2 of 2 layers and d_model 32, random weights far from their initial scale, float32."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from pipeline.extract.language_model import DEMO
+    from pipeline.models.files import DEMO
 
     folder = tmp_path_factory.mktemp("tiny-gpt2")
     torch.manual_seed(0)

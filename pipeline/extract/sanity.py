@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.extract.language_model import LanguageModel
+from pipeline.models.gpt2 import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from pipeline.config import UserError
 from pipeline.extract import shared_text, text
 from pipeline.extract.capture import capture
 from pipeline.extract.description import describe, ended, packer_of
-from pipeline.extract.language_model import LanguageModel, ModelFiles
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.progress import progress
 from pipeline.recipe import ExtractConfig, Recipe, settings_json
 from pipeline.unit_files import json_object
@@ -167,7 +168,7 @@ def _extract(
         raise UserError(f"extract.store: {error}") from None
     _begin(unit, path, claims, replace)
     writer = StoreWriter.create(path, description)
-    model = cache(lambda: files.load(config.weight_processing, device, config.precision))
+    model = cache(lambda: LanguageModel(files, config.weight_processing, device, config.precision))
     patience = Patience()
     with Leases(writer.place) as leases:
         while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline.config import UserError
 from pipeline.extract.documents import KINDS, kind, read_documents, texts
-from pipeline.extract.hub import dataset_commit
 from pipeline.extract.stdlib import relative_name, stdlib_files
+from pipeline.models.hub import dataset_commit
 from pipeline.recipe import TextConfig
 from stores.manifest import digest, file_digest
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.extract.language_model import Edit, LanguageModel
+from pipeline.models.gpt2 import Edit, LanguageModel
 from pipeline.progress import progress
 
 _LOGITS_BYTES = 16 * 2**20  # larger tensors cost more to allocate than they save (measured: 2x)

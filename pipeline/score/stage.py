@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 
 from pipeline.claims import Claims
-from pipeline.extract.language_model import Edit, LanguageModel, ModelFiles, Precision
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import Edit, LanguageModel, Precision
 from pipeline.progress import progress
 from pipeline.recipe import Recipe, ScoreConfig, settings_json
 from pipeline.score.downstream import Downstream, ce_score, evaluate
@@ -92,7 +93,7 @@ def execute(
     if store.description.model != "none":
         description = store.description
         precision = cast(Precision, description.precision)
-        model = ModelFiles.of_store(description).load(description.weight_processing, device, precision)
+        model = LanguageModel(ModelFiles.of_store(description), description.weight_processing, device, precision)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}

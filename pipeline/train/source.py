@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from pipeline.mlp import MLP
+from pipeline.models.mlp import MLP
 from pipeline.train.ranks import ALONE, Ranks
 from stores.moments import Moments
 

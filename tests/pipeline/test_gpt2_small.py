@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.extract.language_model import DEMO
+from pipeline.models.files import DEMO
 from stores import ActivationStore
 from tests.conftest import unmix
 

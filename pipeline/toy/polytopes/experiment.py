@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import UserError
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
 from pipeline.toy.images import load_images
 from pipeline.toy.polytopes.language import LanguageSettings, language
 from pipeline.train.rotations.jacobians import gelu_slope

@@ -13,7 +13,8 @@ import torch
 from pydantic import Field
 
 from pipeline.config import Config
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.recipe import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.score.downstream import evaluate
 from pipeline.toy.extracted import extracted
@@ -127,7 +128,7 @@ def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, An
     description = store.description
     if description.model == "none":
         return None
-    model = ModelFiles.of_store(description).load(description.weight_processing)
+    model = LanguageModel(ModelFiles.of_store(description), description.weight_processing)
     tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
     positions = tuple(range(1, description.context))
     edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}

@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Config, UserError
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
 from stores.manifest import seed_of
 
 BASE = 10  # Z of the compression: one decimal
@@ -149,7 +150,7 @@ def plurality(settings: Settings) -> dict[str, Any]:
         raise UserError(
             f"representations.model: {settings.model} has {len(pairs)} plural pairs of tokens, 8 are needed"
         )
-    W_E = files.load().model.transformer.wte.weight.double()
+    W_E = LanguageModel(files).model.transformer.wte.weight.double()
     rng = np.random.default_rng(seed_of("plurality"))
     order = rng.permutation(len(pairs))
     singular, plural = (torch.tensor([vocabulary[pairs[i][side]] for i in order]) for side in (0, 1))

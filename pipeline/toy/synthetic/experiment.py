@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
 from pipeline.score.pairs import MCS_BINS
 from pipeline.score.similarity import mcs, mmcs
 from pipeline.toy.synthetic import real_activations, source_autoencoder

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
 from pipeline.recipe import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.toy.extracted import extracted
 from pipeline.toy.synthetic.data import CHUNK, Data

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.mlp import MLP
+from pipeline.models.mlp import MLP
 from pipeline.pictures import save_figure
 from pipeline.train.logs import METRICS, records
 from pipeline.train.rotations.jacobians import OfMLP, Weights

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.mlp import MLP
+from pipeline.models.mlp import MLP
 from pipeline.train.kernels import product_dtype
 from pipeline.train.rotations.findings import jacobians_at, write_findings
 from pipeline.train.rotations.jacobians import Weights

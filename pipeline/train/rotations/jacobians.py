@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from pipeline.mlp import MLP
+from pipeline.models.mlp import MLP
 
 
 class Jacobians(Protocol):

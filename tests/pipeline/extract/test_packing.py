@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.extract.language_model import ModelFiles
 from pipeline.extract.packing import PASSAGE_CHARACTERS, START, Packer, part_of, passages
+from pipeline.models.files import ModelFiles
 from stores.description import Part
 
 CONTEXT = 32

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.extract.description import describe
-from pipeline.extract.language_model import ModelFiles
+from pipeline.models.files import ModelFiles
 from pipeline.recipe import ExtractConfig, TextConfig
 from pipeline.units import Unit
 from stores.activations import ActivationStore

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.extract import stage
 from pipeline.extract.capture import capture
-from pipeline.extract.language_model import LanguageModel
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.recipe import load_recipe
 from pipeline.stages import Run, run_extract
 from stores import ActivationStore

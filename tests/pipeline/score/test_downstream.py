@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.extract.language_model import LanguageModel, ModelFiles
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.score.downstream import ce_score, evaluate
 from pipeline.train.rotations.msp import random_rotation
 from stores.activations import ActivationStore
@@ -19,7 +20,7 @@ POSITIONS = tuple(range(1, 24))
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> LanguageModel:
-    return ModelFiles.find(str(tiny_model)).load()
+    return LanguageModel(ModelFiles.find(str(tiny_model)))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,11 @@ def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
         Spec("linear", d, d, hook_point), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
     )
     edits = {"identity": identity, "zero": torch.zeros_like}
-    found = evaluate(files.load(precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
+    found = evaluate(LanguageModel(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
     assert found["identity"].ce == found["identity"].ce_clean
     assert found["identity"].kl == 0
     assert found["zero"].ce != found["zero"].ce_clean
-    exact = evaluate(files.load(), tokens, hook_point, POSITIONS, edits)
+    exact = evaluate(LanguageModel(files), tokens, hook_point, POSITIONS, edits)
     assert 0 < abs(found["zero"].ce_clean - exact["zero"].ce_clean) < 0.05  # rounding alone
 
 
@@ -111,7 +112,7 @@ def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  
     scores = json.loads((recipe / "runs" / "tiny" / "score" / "scores.json").read_text())["dictionaries"]
     description = store.description
     tokens = store.heldout_tokens(8)
-    model = ModelFiles.of_store(description).load(precision="bfloat16")
+    model = LanguageModel(ModelFiles.of_store(description), precision="bfloat16")
     for row in scores:
         expected = evaluate(model, tokens, row["hook_point"], description.positions, {"zero": torch.zeros_like})["zero"]
         assert row["ce_clean"] == pytest.approx(expected.ce_clean, abs=1e-6)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.extract.language_model import LanguageModel, ModelFiles
-from pipeline.mlp import MLP
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.mlp import MLP
 from pipeline.score.downstream import evaluate
 from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.findings import draw_by_n_fit
@@ -35,7 +36,7 @@ AT, THERE = "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
 @cache
 def captured(folder: Path) -> tuple[LanguageModel, torch.Tensor, torch.Tensor, np.ndarray]:
     """The model, rows at AT and THERE (1200, 32), and their tokens (20, 61)."""
-    model = ModelFiles.find(str(folder)).load()
+    model = LanguageModel(ModelFiles.find(str(folder)))
     tokens = np.random.default_rng(0).integers(0, 4096, (20, 61), dtype=np.int64)
     found, _ = model.forward(torch.from_numpy(tokens), capture=[AT, THERE])
     return model, *(found[h][:, 1:].flatten(0, 1).clone() for h in (AT, THERE)), tokens

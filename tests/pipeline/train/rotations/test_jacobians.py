@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.config import UserError
-from pipeline.extract.language_model import LanguageModel, ModelFiles
-from pipeline.mlp import MLP
+from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.mlp import MLP
 from pipeline.train.rotations.jacobians import Dense, OfMLP, Weights, of_module, sampled_columns, split
 from pipeline.train.rotations.orthogonal import random_rotation
 from stores.manifest import read_json
@@ -14,7 +15,7 @@ from stores.manifest import read_json
 
 @cache
 def loaded(folder: Path) -> LanguageModel:
-    return ModelFiles.find(str(folder)).load()
+    return LanguageModel(ModelFiles.find(str(folder)))
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_mlp_is_the_language_models_own(tiny_model: Path) -> None:
 
 
 def test_another_activation_function_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    model = ModelFiles.find(str(tiny_model)).load()
+    model = LanguageModel(ModelFiles.find(str(tiny_model)))
     model.files.config["activation_function"] = "relu"
     with pytest.raises(UserError, match="'relu', expected gelu_new"):
         model.mlp(0)

@@ -1,6 +1,5 @@
-"""What lies in a GPT-2's folder in Hugging Face layout, known before the weights are loaded. It is whole, or refused."""
+"""A GPT-2's settings and weights in Hugging Face layout. They are whole, or refused."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.config import Config, UserError, validated
+from pipeline.models.reading import damaged, read_json_object
 
 _INDEX = "model.safetensors.index.json"
 _IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older versions saved as a weight
@@ -35,17 +34,6 @@ class Gpt2Settings(Config):
     scale_attn_weights: bool = True
     tie_word_embeddings: bool = True
     vocab_size: int = Field(default=50257, ge=1)
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError naming the file: it cannot be read, or holds something else."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from None
-    if not isinstance(value, dict):
-        raise UserError(f"extract.model: {path} holds a JSON {type(value).__name__}, expected an object")
-    return value
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -175,68 +163,3 @@ def _check_tied(held: dict[str, tuple[Path, str]]) -> None:
             f"extract.model: lm_head.weight in {held['lm_head.weight'][0]} is not the embedding, config.json says that "
             "it is: set tie_word_embeddings to false there"
         )
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """From tokenizer.json, or GPT-2's vocab.json and merges.txt; truncation and padding are off.
-
-    Raises UserError: there is none, or it cannot be read.
-    """
-    if (folder / "tokenizer.json").exists():
-        path = folder / "tokenizer.json"
-    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        path = folder / "vocab.json"
-    else:
-        raise UserError(
-            f"extract.model: no tokenizer in {folder}, expected tokenizer.json, or vocab.json and merges.txt: copy those "
-            "that the model was trained with"
-        )
-    try:
-        if path.name == "tokenizer.json":
-            tokenizer = Tokenizer.from_file(str(path))
-        else:
-            from transformers import AutoTokenizer
-
-            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
-        tokenizer.encode("\U000f0000")  # what is in no vocabulary: some can only fail
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the tokenizers library raises Exception itself, and panics, which are none
-        raise damaged(path, error) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def check_ids(folder: Path, tokenizer: Tokenizer, bos: int, n: int) -> None:
-    """Raises UserError: the tokenizer makes an id that the model's vocabulary of n does not have; BOS is in neither."""
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    if not vocabulary:
-        raise UserError(f"extract.model: the tokenizer in {folder} has no tokens")
-    token, largest = max(vocabulary.items(), key=lambda item: item[1])
-    if largest >= n:
-        raise UserError(
-            f"extract.model: the tokenizer in {folder} has id {largest} ({token!r}), the model's vocabulary ends at "
-            f"{n - 1}: give it the tokenizer that it was trained with"
-        )
-    if bos >= n or tokenizer.id_to_token(bos) is None:
-        raise UserError(
-            f"extract.model: {folder / 'config.json'} has bos_token_id = {bos}, no id of "
-            f"{'the model' if bos >= n else 'the tokenizer'}, whose largest is {n - 1 if bos >= n else largest}: set it to "
-            "the token that begins a document"
-        )
-
-
-def damaged(path: Path, error: BaseException) -> UserError:
-    """What to say of a file that a library could not read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as reason:
-        return UserError(f"extract.model: cannot read {path}: {reason.strerror}")
-    if not head:
-        return UserError(f"extract.model: {path} is empty: copy or download it again")
-    if head.startswith(b"version https://git-lfs"):
-        return UserError(f"extract.model: {path} is a Git LFS pointer: run `git lfs pull` in {path.parent}")
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f"extract.model: {path} is damaged ({reason}): copy or download it again")

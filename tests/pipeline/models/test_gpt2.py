@@ -7,8 +7,9 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from pipeline.config import UserError
-from pipeline.extract.hub import model_snapshot
-from pipeline.extract.language_model import SITES, ModelFiles
+from pipeline.models.files import SITES, ModelFiles
+from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.hub import model_snapshot
 from stores.activations import ActivationStore
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
@@ -22,7 +23,7 @@ def tokens() -> torch.Tensor:
 
 
 def test_logits_are_those_of_transformers(tiny_model: Path, tokens: torch.Tensor) -> None:
-    model = ModelFiles.find(str(tiny_model)).load()
+    model = LanguageModel(ModelFiles.find(str(tiny_model)))
     _, logits = model.forward(tokens, logits=True)
     with torch.no_grad():
         expected = GPT2LMHeadModel.from_pretrained(tiny_model, attn_implementation="eager")(tokens).logits
@@ -31,8 +32,8 @@ def test_logits_are_those_of_transformers(tiny_model: Path, tokens: torch.Tensor
 
 def test_bfloat16_differs_by_rounding_alone(tiny_model: Path, tokens: torch.Tensor) -> None:
     files = ModelFiles.find(str(tiny_model))
-    exact, _ = files.load().forward(tokens, capture=ALL)
-    rounded, _ = files.load(precision="bfloat16").forward(tokens, capture=ALL)
+    exact, _ = LanguageModel(files).forward(tokens, capture=ALL)
+    rounded, _ = LanguageModel(files, precision="bfloat16").forward(tokens, capture=ALL)
     for hook_point in ALL[1:]:
         error = (rounded[hook_point].float() - exact[hook_point]).square().mean() / exact[hook_point].square().mean()
         assert 0 < error < 3e-4, hook_point  # a rounding is 2^-9 relative, and about ten of them add up
@@ -45,7 +46,7 @@ def test_activations_are_those_of_transformer_lens(
     tiny_model: Path, tokens: torch.Tensor, weight_processing: str
 ) -> None:
     lens = pytest.importorskip("transformer_lens", reason="TransformerLens is not installed")
-    model = ModelFiles.find(str(tiny_model)).load(weight_processing)
+    model = LanguageModel(ModelFiles.find(str(tiny_model)), weight_processing)
     reference = GPT2LMHeadModel.from_pretrained(tiny_model, dtype=torch.float32)
     config = lens.HookedTransformerConfig(
         n_layers=2, d_model=32, n_ctx=64, d_head=16, n_heads=2, d_vocab=4096, act_fn="gelu_new", normalization_type="LN"
@@ -67,7 +68,7 @@ def test_activations_are_those_of_transformer_lens(
 
 @pytest.mark.parametrize("hook_point", ALL)
 def test_stopping_early_changes_no_activation(tiny_model: Path, tokens: torch.Tensor, hook_point: str) -> None:
-    model = ModelFiles.find(str(tiny_model)).load()
+    model = LanguageModel(ModelFiles.find(str(tiny_model)))
     whole, _ = model.forward(tokens, capture=ALL, logits=True)
     alone, _ = model.forward(tokens, capture=[hook_point])
     assert list(alone) == [hook_point]
@@ -75,7 +76,7 @@ def test_stopping_early_changes_no_activation(tiny_model: Path, tokens: torch.Te
 
 
 def test_nothing_after_the_last_hook_point_is_computed(tiny_model: Path, tokens: torch.Tensor) -> None:
-    model = ModelFiles.find(str(tiny_model)).load()
+    model = LanguageModel(ModelFiles.find(str(tiny_model)))
     ran = []
     for layer, block in enumerate(model.model.transformer.h):
         block.mlp.c_proj.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
@@ -89,7 +90,7 @@ def test_nothing_after_the_last_hook_point_is_computed(tiny_model: Path, tokens:
 def test_an_edit_reaches_the_logits_and_resuming_gives_the_same(
     tiny_model: Path, tokens: torch.Tensor, hook_point: str
 ) -> None:
-    model = ModelFiles.find(str(tiny_model)).load()
+    model = LanguageModel(ModelFiles.find(str(tiny_model)))
     layer, _ = model.files.locate(hook_point)
     before = f"blocks.{layer}.hook_resid_pre"
     clean, clean_logits = model.forward(tokens, capture=[before], logits=True)
@@ -205,7 +206,7 @@ def test_the_demo_model_has_learnt_python() -> None:
     files = ModelFiles.find("demo")
     texts = Documents(TextConfig(source="stdlib", split="heldout"))
     tokens = torch.from_numpy(Packer(texts, files.tokenizer, files.bos, 256, 0.01).take("train", 100)).long()
-    model = files.load()
+    model = LanguageModel(files)
     total = 0.0
     for batch in tokens.split(10):
         _, logits = model.forward(batch, logits=True)

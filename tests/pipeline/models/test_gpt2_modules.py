@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from pipeline.extract.modules import Linear, causal_attention
+from pipeline.models.gpt2_modules import Linear, causal_attention
 
 
 @pytest.mark.parametrize("positions", [1, 7, 128, 129, 300])

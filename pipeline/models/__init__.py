@@ -1,0 +1,1 @@
+"""Language models: their files, hook points and sizes, and a forward pass that captures, edits and stops early."""
