@@ -70,7 +70,7 @@ def _run_stages(
     worker: str = "0/1",
 ) -> None:
     def work() -> None:
-        from pipeline.recipe import load_recipe
+        from pipeline.stages import load_recipe
 
         loaded = load_recipe(recipe, sets, name)
         from pipeline.extract.stage import Worker
@@ -200,8 +200,7 @@ def status(
     """What is done, what is under way, what is left."""
 
     def work() -> None:
-        from pipeline.recipe import load_recipe
-        from pipeline.stages import Run
+        from pipeline.stages import Run, load_recipe
         from pipeline.stages import status as rows_of
 
         loaded = load_recipe(recipe, sets, name)

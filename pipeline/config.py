@@ -1,6 +1,7 @@
 """What all typed settings share, and how a mistake in them is told to the user in one line."""
 
 import difflib
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -66,3 +67,13 @@ def nearest(word: str, known: list[str]) -> str:
     """', did you mean …?' or the list of what is known."""
     close = difflib.get_close_matches(word, known, n=1)
     return f", did you mean {close[0]}?" if close else f", known are: {', '.join(known)}"
+
+
+def settings_json(config: Config) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return json.loads(config.model_dump_json())
+
+
+def as_list(value: Any) -> list[Any]:
+    """What may be one or several, as several."""
+    return value if isinstance(value, list) else [value]

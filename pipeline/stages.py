@@ -7,22 +7,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from pipeline.claims import Claims
-from pipeline.config import UserError
+from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
+from pipeline.extract.config import ExtractConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import LanguageModel
-from pipeline.recipe import DictionaryPlan, Recipe, plan_dictionaries
+from pipeline.recipe import read_recipe
 from pipeline.score import stage as score
+from pipeline.score.config import ScoreConfig
 from pipeline.score.subjects import Subject, foreign_subjects
 from pipeline.train import stage as train
+from pipeline.train.config import TrainConfig
 from pipeline.train.ranks import Ranks
+from pipeline.train.tasks import Task, tasks
 from pipeline.unit_files import damage
 from pipeline.units import Unit, pending
 from stores.activations import ActivationStore
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter
+
+
+class Recipe(Config):
+    """store: an activation store that is there already, a folder or URL; by default the one `extract` makes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    extract: ExtractConfig
+    train: TrainConfig
+    score: ScoreConfig = ScoreConfig()
+    store: str | None = None
+
+
+def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | None = None) -> Recipe:
+    """A recipe by its name or path, with KEY=VALUE overrides: see read_recipe. Raises UserError."""
+    return validated(Recipe, read_recipe(name_or_path, sets, name), "")
 
 
 @dataclass(frozen=True)
@@ -35,8 +55,14 @@ class Run:
     replace: bool = False
     worker: extract.Worker = field(default_factory=extract.Worker)
 
+    @property
+    def store_path(self) -> Path | str:
+        """Where the activation store lies, or will: a folder or a URL. Raises UserError: a URL of a kind that is not
+        known here."""
+        return extract.store_path(self.recipe.store or self.recipe.extract.store, self.folder)
+
     def open_store(self) -> ActivationStore:
-        path = extract.store_path(self.recipe, self.folder)
+        path = self.store_path
         if not StoreWriter.exists(path):
             raise UserError(f"no activation store at {path}: run `unmix extract {self.recipe.name}` first")
         store = ActivationStore.open(path)
@@ -86,23 +112,24 @@ def check(recipe: Recipe) -> None:
     files = ModelFiles.find(recipe.extract.model, recipe.extract.revision)
     for hook_point in recipe.extract.hook_points:
         files.d(hook_point)
-    plan_dictionaries(recipe, files.d, recipe.extract.hook_points)
+    tasks(recipe.train, files.d, recipe.extract.hook_points)
 
 
 def run_extract(run: Run) -> bool:
     """Returns whether there was anything to do, as do all stages."""
-    unit = extract.plan(run.recipe, run.folder)
-    path = extract.store_path(run.recipe, run.folder)
+    if run.recipe.store:
+        raise UserError(f"the recipe uses the store {run.recipe.store}: there is nothing to extract")
+    unit, path = extract.unit_of(run.recipe.extract, run.folder), run.store_path
     if not pending([unit], run.replace) and extract.done(unit, path):
         return False
     with Claims(run.folder) as claims:
-        extract.execute(run.recipe, unit, path, run.device, run.worker, claims, run.replace)
+        extract.execute(run.recipe.extract, unit, path, run.device, run.worker, claims, run.replace)
     return True
 
 
 def run_train(run: Run) -> bool:
     store = run.open_store()
-    work = train.plan(run.recipe, run.folder, store)
+    work = train.units(run.recipe.train, run.folder, store)
     ranks = Ranks.join(run.recipe.train.parallel, run.device)
     description = store.description
 
@@ -114,8 +141,10 @@ def run_train(run: Run) -> bool:
         rounds = claims.rounds(_by_hook_point(work), run.replace)  # the first rank's; the others follow it
         while (folders := ranks.decided(lambda: _folders(next(rounds, None)))) is not None:
             did = did or bool(folders)
-            mine = [(plan, unit) for plan, unit in work if unit.folder in folders]
-            diverged += train.execute(run.recipe, store, mine, weights, run.device, claims, ranks)
+            mine = [(task, unit) for task, unit in work if unit.folder in folders]
+            diverged += train.execute(
+                run.recipe.name, run.recipe.train, store, mine, weights, run.device, claims, ranks
+            )
     if ranks.rank == 0:
         train.sweep([unit for _, unit in work])
     if diverged:
@@ -127,7 +156,7 @@ def _folders(units: list[Unit] | None) -> set[Path] | None:
     return units if units is None else {unit.folder for unit in units}
 
 
-def _by_hook_point(work: Sequence[tuple[DictionaryPlan | Subject, Unit]]) -> list[list[Unit]]:
+def _by_hook_point(work: Sequence[tuple[Task | Subject, Unit]]) -> list[list[Unit]]:
     """Units that are worked on together: those that read the same rows."""
     groups: dict[str, list[Unit]] = {}
     for what, unit in work:
@@ -138,30 +167,30 @@ def _by_hook_point(work: Sequence[tuple[DictionaryPlan | Subject, Unit]]) -> lis
 def run_score(run: Run) -> bool:
     store = run.open_store()
     own = []
-    for plan, unit in train.plan(run.recipe, run.folder, store):
+    for task, unit in train.units(run.recipe.train, run.folder, store):
         state = unit.state()
         if state != "done":
-            raise UserError(f"{plan.name} at {plan.hook_point} is {state}, not trained: run `unmix train` first")
+            raise UserError(f"{task.name} at {task.hook_point} is {state}, not trained: run `unmix train` first")
         if found := next(damage(unit.folder), None):
             raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
-        own += _subjects(plan, unit, store)
+        own += _subjects(task, unit, store)
     foreign = foreign_subjects(run.recipe.score, store)
     names = [(s.hook_point, s.name) for s in own + foreign]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"score.dictionaries: two dictionaries are called {sorted(twice)[0][1]}: rename a folder")
     subjects = sorted(own + foreign, key=lambda s: store.hook_points.index(s.hook_point))
-    work = score.plan(run.recipe.score, run.folder, store, subjects)
+    work = score.units(run.recipe.score, run.folder, store, subjects)
     did = False
     with Claims(run.folder) as claims:
         for units in claims.rounds(_by_hook_point(work), run.replace):
             did = did or bool(units)
-            score.execute(run.recipe, store, [(s, u) for s, u in work if u in units], run.device, claims)
+            score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
     return score.summarize(run.folder, work) or did
 
 
-def _subjects(plan: DictionaryPlan, unit: Unit, store: ActivationStore) -> list[Subject]:
+def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
     """A trained dictionary, and that of what its layer writes, where there is one and the store has its hook point."""
-    own = Subject(plan.hook_point, plan.name, plan.method, plan.config.model_dump(), unit.folder)
+    own = Subject(task.hook_point, task.name, task.method, task.config.model_dump(), unit.folder)
     return [s for s in (own, own.output()) if s and s.hook_point in store.hook_points]
 
 
@@ -172,28 +201,27 @@ def status(run: Run) -> list[Progress]:
     """Every unit of the recipe, in the order of the stages."""
     rows = []
     if not run.recipe.store:
-        path = extract.store_path(run.recipe, run.folder)
-        rows.append(_progress(extract.plan(run.recipe, run.folder), *extract.how_far(path)))
+        rows.append(_progress(extract.unit_of(run.recipe.extract, run.folder), *extract.how_far(run.store_path)))
     if not all(row.state == "done" for row in rows):
         # Without a store the dictionaries have no keys yet, but names.
         files = ModelFiles.find(run.recipe.extract.model, run.recipe.extract.revision)
-        plans = plan_dictionaries(run.recipe, files.d, run.recipe.extract.hook_points)
-        return rows + [_ahead(run, "train", p) for p in plans] + [_ahead(run, "score", p) for p in plans]
+        wanted = tasks(run.recipe.train, files.d, run.recipe.extract.hook_points)
+        return rows + [_ahead(run, "train", t) for t in wanted] + [_ahead(run, "score", t) for t in wanted]
     store = run.open_store()
-    work = train.plan(run.recipe, run.folder, store)
-    rows += [_progress(unit, *train.how_far(plan, unit, run.recipe.train)) for plan, unit in work]
-    for plan, unit in work:
+    work = train.units(run.recipe.train, run.folder, store)
+    rows += [_progress(unit, *train.how_far(task, unit, run.recipe.train)) for task, unit in work]
+    for task, unit in work:
         if unit.state() == "done":
-            scored = score.plan(run.recipe.score, run.folder, store, _subjects(plan, unit, store))
+            scored = score.units(run.recipe.score, run.folder, store, _subjects(task, unit, store))
             rows += [_progress(u, 0, 1, "dictionary", u.folder) for _, u in scored]
         else:
-            rows.append(_ahead(run, "score", plan))
+            rows.append(_ahead(run, "score", task))
     return rows
 
 
-def _ahead(run: Run, stage: str, plan: DictionaryPlan) -> Progress:
+def _ahead(run: Run, stage: str, task: Task) -> Progress:
     n, counted = (run.recipe.train.n_steps, "steps") if stage == "train" else (1, "dictionary")
-    return Progress(stage, plan.name, "new", 0, n, counted, None, run.folder / stage / plan.hook_point / plan.name)
+    return Progress(stage, task.name, "new", 0, n, counted, None, run.folder / stage / task.hook_point / task.name)
 
 
 def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path | None) -> Progress:

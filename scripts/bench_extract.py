@@ -24,10 +24,10 @@ import torch
 
 from pipeline.extract import stage
 from pipeline.extract.capture import capture
+from pipeline.extract.config import ExtractConfig
 from pipeline.extract.description import describe
 from pipeline.models.files import DEMO, ModelFiles
 from pipeline.models.gpt2 import LanguageModel
-from pipeline.recipe import ExtractConfig
 from pipeline.units import Unit
 from scripts.bench import medians, report
 from stores.lease import Leases

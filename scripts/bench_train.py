@@ -26,8 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.recipe import load_recipe
-from pipeline.stages import Run, run_extract
+from pipeline.stages import Run, load_recipe, run_extract
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.loop import train
 from pipeline.train.methods import METHODS

@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, models
 
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2_weights import read_weights, shapes
-from pipeline.recipe import load_recipe, plan_dictionaries
 from pipeline.score.subjects import foreign_subjects
+from pipeline.stages import load_recipe
 from pipeline.train.ranks import Ranks
+from pipeline.train.tasks import tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary, Spec
@@ -82,7 +83,7 @@ def _recipe(folder: Path) -> None:
 
 def _read_recipe(folder: Path) -> None:
     recipe = load_recipe(str(folder / "recipe.toml"))
-    plan_dictionaries(recipe, lambda hook_point: 16, recipe.extract.hook_points)
+    tasks(recipe.train, lambda hook_point: 16, recipe.extract.hook_points)
 
 
 def _dictionary(folder: Path) -> None:
@@ -104,7 +105,7 @@ def _weights(folder: Path) -> None:
 
 
 def _read_dictionary(folder: Path) -> None:
-    from pipeline.recipe import ScoreConfig
+    from pipeline.score.config import ScoreConfig
 
     config = ScoreConfig(dictionaries=(str(folder / "mine"),))
     for subject in foreign_subjects(config, ActivationStore.open(folder / "s.zarr")):

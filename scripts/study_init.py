@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.files import ModelFiles
-from pipeline.recipe import load_recipe
-from pipeline.stages import Run, run_extract
+from pipeline.stages import Run, load_recipe, run_extract
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.stage import source_of_store

@@ -4,10 +4,10 @@ import numpy as np
 
 from pipeline.config import UserError
 from pipeline.extract import text
+from pipeline.extract.config import ExtractConfig, n_sequences
 from pipeline.extract.packing import START, Packer
 from pipeline.extract.text import Bookmark, Documents
 from pipeline.models.files import ModelFiles
-from pipeline.recipe import ExtractConfig, n_sequences
 from pipeline.units import Unit
 from stores.description import DTYPES, Description, Part, TextPositions, is_heldout
 from stores.manifest import digest

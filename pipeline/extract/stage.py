@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.claims import Claims, Patience, claimed_shards
-from pipeline.config import UserError
+from pipeline.config import UserError, settings_json
 from pipeline.extract import shared_text, text
 from pipeline.extract.capture import capture
+from pipeline.extract.config import ExtractConfig
 from pipeline.extract.description import describe, ended, packer_of
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import LanguageModel
 from pipeline.progress import progress
-from pipeline.recipe import ExtractConfig, Recipe, settings_json
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores import lease
@@ -40,10 +40,9 @@ VERSION = 3
 _FIRST_BATCH = "first_batch.json"
 
 
-def store_path(recipe: Recipe, run: Path) -> Path | str:
-    """Where the recipe's activation store lies, or will: a folder or a URL. Raises UserError: a URL of a kind that is
-    not known here."""
-    path = recipe.store or recipe.extract.store
+def store_path(path: str | None, run: Path) -> Path | str:
+    """Where an activation store lies, or will: a folder or a URL, by default in the run folder. Raises UserError: a URL
+    of a kind that is not known here."""
     if path is None:
         return run / "extract" / "activations.zarr"
     if not is_url(path):
@@ -55,11 +54,8 @@ def store_path(recipe: Recipe, run: Path) -> Path | str:
     return path
 
 
-def plan(recipe: Recipe, run: Path) -> Unit:
+def unit_of(config: ExtractConfig, run: Path) -> Unit:
     """The unit that is the store. Raises UserError: no such model, hook point or text."""
-    if recipe.store:
-        raise UserError(f"the recipe uses the store {recipe.store}: there is nothing to extract")
-    config = recipe.extract
     files = ModelFiles.find(config.model, config.revision)
     for hook_point in config.hook_points:
         files.d(hook_point)
@@ -117,12 +113,11 @@ class Worker:
 
 
 def execute(
-    recipe: Recipe, unit: Unit, path: Path | str, device: str, worker: Worker, claims: Claims, replace: bool
+    config: ExtractConfig, unit: Unit, path: Path | str, device: str, worker: Worker, claims: Claims, replace: bool
 ) -> None:
     """Fill this worker's share of the store; whoever finds all shards there closes it."""
     started = time.time()
-
-    store = _extract(recipe.extract, unit, device, worker, path, claims, replace)
+    store = _extract(config, unit, device, worker, path, claims, replace)
     if store is None:
         return
     if store.nonfinite:

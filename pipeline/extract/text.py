@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import UserError
+from pipeline.extract.config import TextConfig
 from pipeline.extract.documents import KINDS, kind, read_documents, texts
 from pipeline.extract.stdlib import relative_name, stdlib_files
 from pipeline.models.hub import dataset_commit
-from pipeline.recipe import TextConfig
 from stores.manifest import digest, file_digest
 
 

@@ -13,10 +13,11 @@ from typing import Any, cast
 import torch
 
 from pipeline.claims import Claims
+from pipeline.config import settings_json
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import Edit, LanguageModel, Precision
 from pipeline.progress import progress
-from pipeline.recipe import Recipe, ScoreConfig, settings_json
+from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Downstream, ce_score, evaluate
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.pairs import Entry, all_pairs, compare
@@ -60,7 +61,9 @@ DOCUMENTATION = {
 }
 
 
-def plan(config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[Subject]) -> list[tuple[Subject, Unit]]:
+def units(
+    config: ScoreConfig, run: Path, store: ActivationStore, subjects: list[Subject]
+) -> list[tuple[Subject, Unit]]:
     """One unit per dictionary."""
     settings = {k: v for k, v in settings_json(config).items() if k not in ("dictionaries", "batch_size")}
     work = []
@@ -82,7 +85,7 @@ def _ordered(subject: Subject) -> bool:
 
 
 def execute(
-    recipe: Recipe, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str, claims: Claims
+    config: ScoreConfig, store: ActivationStore, work: list[tuple[Subject, Unit]], device: str, claims: Claims
 ) -> None:
     """Score dictionaries, those of one hook point on one read of the rows and texts. work: with units that were begun.
     claims: whose they are."""
@@ -97,9 +100,9 @@ def execute(
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
-        kept = {s.name: _truncations(dictionaries[s.name], recipe.score, _ordered(s)) for s, _ in items}
-        measured, histograms = _measure(recipe.score, store, hook_point, dictionaries, kept, device)
-        losses = _losses(recipe.score, store, hook_point, dictionaries, model) if model else {}
+        kept = {s.name: _truncations(dictionaries[s.name], config, _ordered(s)) for s, _ in items}
+        measured, histograms = _measure(config, store, hook_point, dictionaries, kept, device)
+        losses = _losses(config, store, hook_point, dictionaries, model) if model else {}
         for subject, unit in items:
             row = {
                 "hook_point": hook_point,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import UserError
-from pipeline.recipe import ScoreConfig
+from pipeline.score.config import ScoreConfig
 from pipeline.score.pairs import FOREIGN
 from stores.activations import ActivationStore
 from stores.description import Description

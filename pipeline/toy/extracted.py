@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.recipe import ExtractConfig, Recipe, TrainConfig
-from pipeline.stages import Run, run_extract
+from pipeline.extract.config import ExtractConfig
+from pipeline.stages import Recipe, Run, run_extract
+from pipeline.train.config import TrainConfig
 from stores.activations import ActivationStore
 
 

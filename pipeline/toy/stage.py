@@ -22,9 +22,9 @@ from typing import Any, Protocol, cast
 import torch
 
 from pipeline.claims import Claims
-from pipeline.config import Config, UserError, validated
+from pipeline.config import Config, UserError, settings_json, validated
 from pipeline.progress import progress
-from pipeline.recipe import set_value, settings_json
+from pipeline.recipe import set_value
 from pipeline.toy.findings import Claim, decide
 from pipeline.unit_files import json_object
 from pipeline.units import Unit

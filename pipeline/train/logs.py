@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import UserError
-from pipeline.recipe import TrainConfig
+from pipeline.train.config import TrainConfig
 from pipeline.units import Unit
 from stores.manifest import commit_bytes
 

@@ -1,6 +1,5 @@
 """train: an activation store → feature dictionaries."""
 
-import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable
@@ -10,66 +9,64 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from pipeline.claims import Claims
-from pipeline.config import UserError
-from pipeline.progress import progress
-from pipeline.recipe import DictionaryPlan, Recipe, TrainConfig, plan_dictionaries, settings_json
+from pipeline.config import UserError, settings_json
 from pipeline.train import checkpoint, logs
+from pipeline.train.config import TrainConfig
 from pipeline.train.families.base import FamilyConfig
-from pipeline.train.loop import train
-from pipeline.train.methods import METHODS, Learner
+from pipeline.train.group import Group, provenance
+from pipeline.train.methods import METHODS
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source, Weights
+from pipeline.train.tasks import Task, tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 
 VERSION = 1
-_LOG_EVERY = 10
 _SHARDED = ("topk", "batch_topk")  # methods that parallel = "features" can train
 
 
-def plan(recipe: Recipe, run: Path, store: ActivationStore) -> list[tuple[DictionaryPlan, Unit]]:
+def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:
     """One unit per dictionary. Raises UserError: settings that do not fit the store."""
-    config = recipe.train
     logs.check(config)
     if config.batch_size > store.n_train_rows:
         raise UserError(f"train.batch_size = {config.batch_size}, but the store has {store.n_train_rows} training rows")
-    plans = plan_dictionaries(recipe, store.d, store.hook_points)
+    wanted = tasks(config, store.d, store.hook_points)
     if config.parallel == "features":
-        for p in plans:
-            whole = isinstance(p.config, FamilyConfig) and (p.config.resample_every_tokens or p.config.grad_clip)
-            if p.method not in _SHARDED or whole:
+        for task in wanted:
+            whole = isinstance(task.config, FamilyConfig) and (
+                task.config.resample_every_tokens or task.config.grad_clip
+            )
+            if task.method not in _SHARDED or whole:
                 raise UserError(
-                    f'train.{p.method} at {p.hook_point}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
+                    f'train.{task.method} at {task.hook_point}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
                     f"resampling and grad_clip"
                 )
-    if not plans:
+    if not wanted:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
-    for p in plans:
-        c = p.config
+    for task in wanted:
+        c = task.config
         if isinstance(c, FamilyConfig) and c.init == "data" and c.d_sae > store.n_train_rows:
             found = f'init = "data" takes d_sae = {c.d_sae} training rows'
-            raise UserError(f"train.{p.method} at {p.hook_point}: {found}, the store has {store.n_train_rows}")
-    return [(p, _unit(p, config, run, store)) for p in plans]
+            raise UserError(f"train.{task.method} at {task.hook_point}: {found}, the store has {store.n_train_rows}")
+    return [(task, _unit(task, config, run, store)) for task in wanted]
 
 
-def _unit(plan: DictionaryPlan, config: TrainConfig, run: Path, store: ActivationStore) -> Unit:
+def _unit(task: Task, config: TrainConfig, run: Path, store: ActivationStore) -> Unit:
     shared: dict[str, Any] = {"seed": config.seed, "window_chunks": config.window_chunks}
-    if METHODS[plan.method].learner:
+    if METHODS[task.method].learner:
         shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens, "precision": config.precision}
-    settings = {"hook_point": plan.hook_point, plan.method: settings_json(plan.config), **shared}
-    folder = run / "train" / plan.hook_point / plan.name
-    return Unit("train", plan.name, folder, VERSION, settings, {"store_digest": store.digest})
+    settings = {"hook_point": task.hook_point, task.method: settings_json(task.config), **shared}
+    folder = run / "train" / task.hook_point / task.name
+    return Unit("train", task.name, folder, VERSION, settings, {"store_digest": store.digest})
 
 
-def how_far(plan: DictionaryPlan, unit: Unit, config: TrainConfig) -> tuple[int, int, str, Path]:
+def how_far(task: Task, unit: Unit, config: TrainConfig) -> tuple[int, int, str, Path]:
     """(done, of, unit of counting, what grows with it), from the last line of the unit's log."""
     log = unit.folder / logs.METRICS
-    if METHODS[plan.method].fit:
+    if METHODS[task.method].fit:
         return 0, 1, "fit", log
     return logs.last(log).get("step", 0), config.n_steps, "steps", log
 
@@ -82,9 +79,10 @@ def sweep(units: list[Unit]) -> None:
 
 
 def execute(
-    recipe: Recipe,
+    recipe: str,
+    config: TrainConfig,
     store: ActivationStore,
-    work: list[tuple[DictionaryPlan, Unit]],
+    work: list[tuple[Task, Unit]],
     weights: Callable[[], Weights],
     device: str,
     claims: Claims,
@@ -98,15 +96,15 @@ def execute(
     """
     diverged: list[str] = []
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
-        items = {plan.name: (plan, unit) for plan, unit in together}
-        source = source_of_store(recipe.train, store, hook_point, weights, ranks)
-        for plan, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
+        items = {task.name: (task, unit) for task, unit in together}
+        source = source_of_store(config, store, hook_point, weights, ranks)
+        for task, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
             if ranks.rank == 0:
-                _fit(recipe, store, source, plan, unit, device, claims)
-            del items[plan.name]
+                _fit(recipe, store, source, task, unit, device, claims)
+            del items[task.name]
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
-            diverged += _Group(recipe, store, source, {n: items[n] for n in names}, device, claims).run(start)
+            diverged += Group(recipe, config, store, source, {n: items[n] for n in names}, device, claims).run(start)
         if ranks.rank == 0 and items:
             from pipeline.train.pictures import draw  # imported late: it takes a second
 
@@ -114,33 +112,18 @@ def execute(
     return diverged
 
 
-def _provenance(recipe: Recipe, store: ActivationStore, plan: DictionaryPlan, unit: Unit) -> dict[str, Any]:
-    return {
-        "recipe": recipe.name,
-        "method": plan.method,
-        "settings": unit.settings,
-        "key": unit.key,
-        "hook_point": plan.hook_point,
-        "store_digest": store.digest,
-        "model": store.description.model,
-        "model_digest": store.description.model_digest,
-        "weight_processing": store.description.weight_processing,
-        "unmix": importlib.metadata.version("unmix"),
-    }
-
-
 def _fit(
-    recipe: Recipe,
+    recipe: str,
     store: ActivationStore,
     source: Source,
-    plan: DictionaryPlan,
+    task: Task,
     unit: Unit,
     device: str,
     claims: Claims,
 ) -> None:
-    fit, started = METHODS[plan.method].fit, time.time()
+    fit, started = METHODS[task.method].fit, time.time()
     assert fit is not None
-    found = fit(plan.config, source, _provenance(recipe, store, plan, unit))
+    found = fit(task.config, source, provenance(recipe, store, task, unit))
     if claims.still_holds(unit):
         found.save(unit.folder)
         unit.finish(device, time.time() - started)
@@ -181,132 +164,3 @@ def _heldout(store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray
     """(n_rows, d) held-out rows, or all there are, as far apart as in 16 times as many."""
     found = np.concatenate(list(store.heldout(hook_point, 16 * n_rows)))
     return found[:: max(1, len(found) // n_rows)][:n_rows].astype(np.float32)
-
-
-class _Group:
-    """Dictionaries of one hook point that stand at the same step."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        store: ActivationStore,
-        source: Source,
-        items: dict[str, tuple[DictionaryPlan, Unit]],
-        device: str,
-        claims: Claims,
-    ) -> None:
-        self.recipe, self.store, self.items, self.device, self.claims = recipe, store, items, device, claims
-        self.ranks, self.first = source.ranks, source.ranks.rank == 0
-        self.hook_point = source.hook_point
-        self.learners: dict[str, Learner] = {}  # those that have not diverged
-        self.diverged: list[str] = []
-        self.logs: dict[str, list[logs.Log]] = {}
-        for name, (plan, _) in items.items():
-            make = METHODS[plan.method].learner
-            assert make is not None
-            self.learners[name] = make(plan.config, source, device)
-
-    def folder(self, name: str) -> Path:
-        return self.items[name][1].folder
-
-    def run(self, start: int) -> list[str]:
-        """Train to the end. Returns a line for each that diverged: it is left as its last checkpoint has it, and the
-        others go on as if it had not been there."""
-        config, n_steps, started = self.recipe.train, self.recipe.train.n_steps, time.time()
-        self._leave_lost()
-        if not self.learners:
-            return self.diverged
-        for name, learner in self.learners.items():
-            if start:
-                learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
-            if self.first:
-                self.items[name][1].begin(done=start)
-                self.logs[name] = logs.open_logs(self.items[name][1], self.hook_point, config, start)
-        self.ranks.wait()
-        loader = BatchLoader(
-            self.store,
-            (self.hook_point,),
-            config.batch_size,
-            seed=config.seed,
-            n_steps=n_steps,
-            first_step=start,
-            window_chunks=config.window_chunks,
-            residency=config.residency,
-            device=self.device,
-            rank=self.ranks.rank if self.ranks.splits_rows else 0,
-            world_size=self.ranks.size if self.ranks.splits_rows else 1,
-        )
-        saved_at = time.monotonic()
-        tokens_per_step = config.batch_size * len(self.learners)
-        with progress(
-            total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
-            desc=f"train {len(self.learners)} at {self.hook_point}", disable=not self.first,
-        ) as bar:  # fmt: skip
-            for report in train(self.learners, loader, self.hook_point, n_steps):
-                bar.update(tokens_per_step)
-                last = report.step == n_steps
-                due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
-                if report.step % _LOG_EVERY == 0 or last:
-                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
-                    self._log(report.step, report.metrics)
-                    due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
-                if due and not last:
-                    self._save(report.step)
-                    saved_at = time.monotonic()
-                if not self.learners:
-                    break
-        for log in [log for own in self.logs.values() for log in own]:
-            log.close()
-        self._leave_lost()
-        self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
-        for name, learner in self.learners.items():
-            plan, unit = self.items[name]
-            dictionary = learner.to_dictionary(self.hook_point, _provenance(self.recipe, self.store, plan, unit))
-            if not self.first:
-                continue
-            dictionary.save(unit.folder)
-            unit.headline.update(logs.last(unit.folder / logs.METRICS))
-            unit.finish(self.device, time.time() - started)
-            shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
-        self.ranks.wait()
-        return self.diverged
-
-    def _drop(self, step: int, names: list[str]) -> None:
-        for name in self.ranks.agreed([name for name in names if name in self.learners]):
-            del self.learners[name]
-            saved = checkpoint.steps(self.folder(name) / "checkpoints")
-            kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
-            self.diverged.append(f"{name} at {self.hook_point} diverged before step {step}, {kept}")
-            tqdm.write(self.diverged[-1])
-
-    def _leave_lost(self) -> None:
-        """Leave those to their new owners that another process took over while this one stood still."""
-        units = {name: self.items[name][1] for name in self.learners}
-        for name in self.ranks.decided(lambda: [n for n, u in units.items() if not self.claims.still_holds(u)]):
-            del self.learners[name]
-
-    def _save(self, step: int) -> None:
-        self._leave_lost()
-        states = {name: learner.state() for name, learner in self.learners.items()}
-        self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
-        if not self.first:
-            return
-        for name in self.learners:
-            checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
-        for name in self.learners:
-            checkpoint.prune(self.folder(name) / "checkpoints", step)
-
-    def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
-        d_in = self.store.d(self.hook_point)
-        for name in self.learners if self.first else ():
-            values = metrics[name]
-            record = {"step": step, "tokens": step * self.recipe.train.batch_size}
-            record |= {key: round(float(value), 6) for key, value in values.items()}
-            if "mse" in record:
-                record["fvu"] = round(record["mse"] / d_in, 6)  # x is scaled to E|x - mean|² = d_in
-            for log in self.logs[name]:
-                log.write(record)
-
-
-def _nonfinite(tensors: dict[str, torch.Tensor]) -> bool:
-    return any(t.is_floating_point() and not bool(t.isfinite().all()) for t in tensors.values())

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import UserError
-from pipeline.recipe import RECIPES, load_recipe, plan_dictionaries
+from pipeline.recipe import RECIPES
+from pipeline.stages import load_recipe
+from pipeline.train.tasks import tasks
 
 RECIPE = """
 [extract]
@@ -29,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def plans(path: Path, *sets: str) -> list:
-    return plan_dictionaries(load_recipe(str(path), list(sets)), D.__getitem__, tuple(D))
+    return tasks(load_recipe(str(path), list(sets)).train, D.__getitem__, tuple(D))
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.toml")))
@@ -112,4 +114,4 @@ def test_a_hook_point_is_a_name_in_recipes_and_stores_alike(path: Path, hook_poi
     with pytest.raises(UserError, match="extract: a hook point (is called|has an empty name)"):
         load_recipe(str(path), [f"extract.hook_points=['{hook_point}']"])
     with pytest.raises(UserError, match="the store: a hook point (is called|has an empty name)"):
-        plan_dictionaries(load_recipe(str(path)), lambda _: 4, (hook_point,))
+        tasks(load_recipe(str(path)).train, lambda _: 4, (hook_point,))

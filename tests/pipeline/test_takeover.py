@@ -13,8 +13,7 @@ import pipeline.extract.stage
 import pipeline.score.stage
 import pipeline.train.stage
 from pipeline.config import UserError
-from pipeline.recipe import load_recipe
-from pipeline.stages import Run, run_extract, run_score, run_train
+from pipeline.stages import Run, load_recipe, run_extract, run_score, run_train
 from pipeline.train import logs
 from pipeline.verify import verify
 from stores import ActivationStore

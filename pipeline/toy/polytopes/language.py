@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.extract.config import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import LanguageModel
-from pipeline.recipe import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.score.downstream import evaluate
 from pipeline.toy.extracted import extracted
 from stores.activations import ActivationStore

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.extract.config import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.models.files import ModelFiles
-from pipeline.recipe import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.toy.extracted import extracted
 from pipeline.toy.synthetic.data import CHUNK, Data
 from pipeline.train.rotations.objectives import kurtosis

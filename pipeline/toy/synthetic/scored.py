@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.recipe import ExtractConfig, Recipe, ScoreConfig, TrainConfig
+from pipeline.extract.config import ExtractConfig
+from pipeline.score.config import ScoreConfig
 from pipeline.score.results import read_histogram
-from pipeline.stages import Run, run_score, run_train
+from pipeline.stages import Recipe, Run, run_score, run_train
 from pipeline.toy.synthetic.data import HOOK_POINT, Data, write_ica, write_store, write_truth
+from pipeline.train.config import TrainConfig
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
 from stores.manifest import read_json

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.extract.config import TextConfig
 from pipeline.extract.packing import Packer
 from pipeline.extract.sanity import FirstBatch, first_batch_loss
 from pipeline.extract.text import Documents
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import LanguageModel
-from pipeline.recipe import TextConfig
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 

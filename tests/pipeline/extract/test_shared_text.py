@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.extract.config import TextConfig
 from pipeline.extract.packing import START, Packer, passages
 from pipeline.extract.shared_text import ShardText, read_text, shared_text, text_key
 from pipeline.extract.text import Bookmark, Documents
-from pipeline.recipe import TextConfig
 from stores.description import TextPositions
 from stores.lease import Leases
 from stores.writer import StoreWriter

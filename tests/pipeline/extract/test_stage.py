@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pipeline.extract.config import ExtractConfig, TextConfig
 from pipeline.extract.description import describe
 from pipeline.models.files import ModelFiles
-from pipeline.recipe import ExtractConfig, TextConfig
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.description import Part, is_heldout

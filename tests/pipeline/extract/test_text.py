@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import UserError
+from pipeline.extract.config import PositionsConfig, TextConfig
 from pipeline.extract.stdlib import relative_name, stdlib_files
 from pipeline.extract.text import Documents, text_inputs
 from pipeline.models.hub import dataset_commit
-from pipeline.recipe import PositionsConfig, TextConfig
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 

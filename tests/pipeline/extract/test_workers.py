@@ -13,8 +13,7 @@ import pytest
 from pipeline.extract import stage
 from pipeline.extract.capture import capture
 from pipeline.models.gpt2 import LanguageModel
-from pipeline.recipe import load_recipe
-from pipeline.stages import Run, run_extract
+from pipeline.stages import Run, load_recipe, run_extract
 from stores import ActivationStore
 from tests.conftest import kill_at, start, unmix
 from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture

@@ -199,9 +199,9 @@ def test_a_model_whose_settings_changed_after_extraction_is_refused(
 
 def test_the_demo_model_has_learnt_python() -> None:
     """Cross-entropy on held-out standard-library files, nats a token; a uniform guess is 8.3."""
+    from pipeline.extract.config import TextConfig
     from pipeline.extract.packing import Packer
     from pipeline.extract.text import Documents
-    from pipeline.recipe import TextConfig
 
     files = ModelFiles.find("demo")
     texts = Documents(TextConfig(source="stdlib", split="heldout"))

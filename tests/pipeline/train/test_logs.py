@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import UserError
-from pipeline.recipe import TrainConfig
 from pipeline.train import logs
+from pipeline.train.config import TrainConfig
 from pipeline.train.pictures import draw
 from pipeline.units import Unit
 

@@ -1,0 +1,18 @@
+"""The [score] table of a recipe."""
+
+from pydantic import Field
+
+from pipeline.config import Config
+
+
+class ScoreConfig(Config):
+    """n_rows: held-out rows that the codes are measured on. n_sequences: held-out sequences for the CE scores.
+    at_l0: how many coordinates of a linear dictionary's code are kept, to compare it with sparse ones.
+    dictionaries: folders of others to score beside the recipe's own."""
+
+    n_rows: int = Field(default=1_000_000, ge=1)
+    n_sequences: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    at_l0: tuple[int, ...] = (8, 16, 32, 64)
+    ultra_low_density: float = Field(default=1e-5, gt=0, lt=1)
+    dictionaries: tuple[str, ...] = ()

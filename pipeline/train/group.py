@@ -1,0 +1,170 @@
+"""Dictionaries of one hook point that learn together, from where they stand to the end."""
+
+import importlib.metadata
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pipeline.claims import Claims
+from pipeline.progress import progress
+from pipeline.train import checkpoint, logs
+from pipeline.train.config import TrainConfig
+from pipeline.train.loop import train
+from pipeline.train.methods import METHODS, Learner
+from pipeline.train.source import Source
+from pipeline.train.tasks import Task
+from pipeline.units import Unit
+from stores.activations import ActivationStore
+from stores.loader import BatchLoader
+
+_LOG_EVERY = 10  # steps
+
+
+def provenance(recipe: str, store: ActivationStore, task: Task, unit: Unit) -> dict[str, Any]:
+    return {
+        "recipe": recipe,
+        "method": task.method,
+        "settings": unit.settings,
+        "key": unit.key,
+        "hook_point": task.hook_point,
+        "store_digest": store.digest,
+        "model": store.description.model,
+        "model_digest": store.description.model_digest,
+        "weight_processing": store.description.weight_processing,
+        "unmix": importlib.metadata.version("unmix"),
+    }
+
+
+class Group:
+    """Dictionaries of one hook point that stand at the same step."""
+
+    def __init__(
+        self,
+        recipe: str,
+        config: TrainConfig,
+        store: ActivationStore,
+        source: Source,
+        items: dict[str, tuple[Task, Unit]],
+        device: str,
+        claims: Claims,
+    ) -> None:
+        self.recipe, self.config, self.store = recipe, config, store
+        self.items, self.device, self.claims = items, device, claims
+        self.ranks, self.first = source.ranks, source.ranks.rank == 0
+        self.hook_point = source.hook_point
+        self.learners: dict[str, Learner] = {}  # those that have not diverged
+        self.diverged: list[str] = []
+        self.logs: dict[str, list[logs.Log]] = {}
+        for name, (task, _) in items.items():
+            make = METHODS[task.method].learner
+            assert make is not None
+            self.learners[name] = make(task.config, source, device)
+
+    def folder(self, name: str) -> Path:
+        return self.items[name][1].folder
+
+    def run(self, start: int) -> list[str]:
+        """Train to the end. Returns a line for each that diverged: it is left as its last checkpoint has it, and the
+        others go on as if it had not been there."""
+        config, n_steps, started = self.config, self.config.n_steps, time.time()
+        self._leave_lost()
+        if not self.learners:
+            return self.diverged
+        for name, learner in self.learners.items():
+            if start:
+                learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
+            if self.first:
+                self.items[name][1].begin(done=start)
+                self.logs[name] = logs.open_logs(self.items[name][1], self.hook_point, config, start)
+        self.ranks.wait()
+        loader = BatchLoader(
+            self.store,
+            (self.hook_point,),
+            config.batch_size,
+            seed=config.seed,
+            n_steps=n_steps,
+            first_step=start,
+            window_chunks=config.window_chunks,
+            residency=config.residency,
+            device=self.device,
+            rank=self.ranks.rank if self.ranks.splits_rows else 0,
+            world_size=self.ranks.size if self.ranks.splits_rows else 1,
+        )
+        saved_at = time.monotonic()
+        tokens_per_step = config.batch_size * len(self.learners)
+        with progress(
+            total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
+            desc=f"train {len(self.learners)} at {self.hook_point}", disable=not self.first,
+        ) as bar:  # fmt: skip
+            for report in train(self.learners, loader, self.hook_point, n_steps):
+                bar.update(tokens_per_step)
+                last = report.step == n_steps
+                due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
+                if report.step % _LOG_EVERY == 0 or last:
+                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
+                    self._log(report.step, report.metrics)
+                    due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
+                if due and not last:
+                    self._save(report.step)
+                    saved_at = time.monotonic()
+                if not self.learners:
+                    break
+        for log in [log for own in self.logs.values() for log in own]:
+            log.close()
+        self._leave_lost()
+        self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
+        for name, learner in self.learners.items():
+            task, unit = self.items[name]
+            dictionary = learner.to_dictionary(self.hook_point, provenance(self.recipe, self.store, task, unit))
+            if not self.first:
+                continue
+            dictionary.save(unit.folder)
+            unit.headline.update(logs.last(unit.folder / logs.METRICS))
+            unit.finish(self.device, time.time() - started)
+            shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
+        self.ranks.wait()
+        return self.diverged
+
+    def _drop(self, step: int, names: list[str]) -> None:
+        for name in self.ranks.agreed([name for name in names if name in self.learners]):
+            del self.learners[name]
+            saved = checkpoint.steps(self.folder(name) / "checkpoints")
+            kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
+            self.diverged.append(f"{name} at {self.hook_point} diverged before step {step}, {kept}")
+            tqdm.write(self.diverged[-1])
+
+    def _leave_lost(self) -> None:
+        """Leave those to their new owners that another process took over while this one stood still."""
+        units = {name: self.items[name][1] for name in self.learners}
+        for name in self.ranks.decided(lambda: [n for n, u in units.items() if not self.claims.still_holds(u)]):
+            del self.learners[name]
+
+    def _save(self, step: int) -> None:
+        self._leave_lost()
+        states = {name: learner.state() for name, learner in self.learners.items()}
+        self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
+        if not self.first:
+            return
+        for name in self.learners:
+            checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
+        for name in self.learners:
+            checkpoint.prune(self.folder(name) / "checkpoints", step)
+
+    def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
+        d_in = self.store.d(self.hook_point)
+        for name in self.learners if self.first else ():
+            values = metrics[name]
+            record = {"step": step, "tokens": step * self.config.batch_size}
+            record |= {key: round(float(value), 6) for key, value in values.items()}
+            if "mse" in record:
+                record["fvu"] = round(record["mse"] / d_in, 6)  # x is scaled to E|x - mean|² = d_in
+            for log in self.logs[name]:
+                log.write(record)
+
+
+def _nonfinite(tensors: dict[str, torch.Tensor]) -> bool:
+    return any(t.is_floating_point() and not bool(t.isfinite().all()) for t in tensors.values())
