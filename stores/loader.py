@@ -1,25 +1,23 @@
 """Batches from a store, in the order of stores/order.py: streamed, or resident in the machine's or the GPU's memory."""
 
-import queue
-import threading
-import weakref
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stores.activations import ActivationStore
+from stores.buffers import Recycled, stored, tensor
 from stores.memory import free_memory_bytes
-from stores.order import Cursor, EpochOrder, Layout, batch_rows, default_window_chunks, epoch_order
+from stores.order import Cursor, Layout, batch_rows, default_window_chunks, epoch_order
 from stores.place import Folder
+from stores.prefetch import prefetched
+from stores.window import Window
 
 Residency = Literal["auto", "stream", "ram", "gpu"]
-T = TypeVar("T")
 _RESIDENT_FRACTION = 0.4  # of the memory that is free when the loader starts
 _REMOTE_READS = 8  # chunks ahead: one connection alone does not fill a network
 
@@ -70,7 +68,7 @@ class BatchLoader:
         self.layout = Layout(store.n_train_rows, store.chunk_rows, batch_size, window)
         self.residency = self._choose() if residency == "auto" else residency
         self._n_ahead = 1 if isinstance(store.place, Folder) else _REMOTE_READS
-        self._memory = _Recycled()
+        self._memory = Recycled()
 
     def _choose(self) -> Residency:
         row_bytes = sum(self.store.d(h) * self.store.stored_dtype(h).itemsize for h in self.hook_points)
@@ -112,11 +110,11 @@ class BatchLoader:
         for step, rows in self._rows():
             x = {h: self._empty(h, len(rows)) for h in self.hook_points}
             for hook_point, out in x.items():
-                np.take(whole[hook_point], rows, axis=0, out=_stored(out), mode="clip")
+                np.take(whole[hook_point], rows, axis=0, out=stored(out), mode="clip")
             yield Batch(step, x)
 
     def _on_device(self) -> Iterator[Batch]:
-        whole = {h: _tensor(self._whole(h), self._dtype(h)).to(self.device) for h in self.hook_points}
+        whole = {h: tensor(self._whole(h), self._dtype(h)).to(self.device) for h in self.hook_points}
         for step, rows in self._rows():
             index = torch.from_numpy(rows)
             index = (index.pin_memory() if self.device.type == "cuda" else index).to(self.device, non_blocking=True)
@@ -139,11 +137,11 @@ class BatchLoader:
         shape, dtype = (n_rows, self.store.d(hook_point)), self._dtype(hook_point)
         if self.device.type == "cuda":
             return torch.empty(shape, dtype=dtype, pin_memory=True)  # PyTorch keeps pinned memory for the next one
-        return _tensor(self._memory.take(shape, self.store.stored_dtype(hook_point)), dtype)
+        return tensor(self._memory.take(shape, self.store.stored_dtype(hook_point)), dtype)
 
     def _streamed(self) -> Iterator[Batch]:
         size, ranks = self.layout.batch_size, self.world_size
-        window = _Window(self.store, self.hook_points, self.layout, self._chunks, self._n_ahead)
+        window = Window(self.store, self.hook_points, self.layout, self._chunks, self._n_ahead)
         try:
             for step in range(self.first_step, self.n_steps):
                 cursor = self._cursor(step)
@@ -151,153 +149,14 @@ class BatchLoader:
                 start = cursor.step * size
                 x = {h: self._empty(h, len(range(self.rank, size, ranks))) for h in self.hook_points}
                 done = 0  # rows of the whole batch
-                for stage, first, last in order.stages_of(start, start + size):
+                for turn, first, last in order.turns_of(start, start + size):
                     own = slice(first + (self.rank - done) % ranks, last, ranks)
-                    rows = window.rows(order, stage)[own]
+                    rows = window.rows(order, turn)[own]
                     begin = -(-(done - self.rank) // ranks) if done > self.rank else 0
                     for hook_point, out in x.items():
-                        part = _stored(out)[begin : begin + len(rows)]
+                        part = stored(out)[begin : begin + len(rows)]
                         np.take(window.memory[hook_point], rows, axis=0, out=part, mode="clip")
                     done += last - first
                 yield Batch(step, x)
         finally:
             window.close()
-
-
-class _Recycled:
-    """Arrays whose memory is used again once nothing refers to it: touching fresh memory costs more than filling it."""
-
-    def __init__(self) -> None:
-        self._free: dict[tuple[tuple[int, ...], np.dtype], list[np.ndarray]] = defaultdict(list)
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        free = self._free[shape, dtype]
-        memory = free.pop() if free else np.empty(shape, dtype)
-        lent = memory.view()
-        weakref.finalize(lent, free.append, memory).atexit = False
-        return lent
-
-
-class _Window:
-    """The chunks that a stage mixes and those that are read ahead, in one block of memory per hook point."""
-
-    def __init__(
-        self, store: ActivationStore, hook_points: tuple[str, ...], layout: Layout, chunks: list[int], n_ahead: int
-    ) -> None:
-        self.store, self.layout, self.chunks, self.n_ahead = store, layout, chunks, n_ahead
-        n_slots = layout.window_chunks + n_ahead
-        self.memory = {
-            h: np.empty((n_slots * layout.chunk_rows, store.d(h)), store.stored_dtype(h)) for h in hook_points
-        }
-        self._slots: dict[int, int] = {}  # chunk → slot
-        self._free = list(range(n_slots))
-        self._reading: dict[int, Future[None]] = {}
-        self._pool = ThreadPoolExecutor(n_ahead + 1)  # and one that draws the next stage's order
-        self._stage: tuple[int, int] | None = None
-        self._stage_rows = np.empty(0, np.int64)
-
-    def rows(self, order: EpochOrder, stage: int) -> np.ndarray:
-        """Where in memory each row of the stage lies, in the stage's order."""
-        if self._stage != (order.epoch, stage):
-            self._hold(order, stage)
-            which, offset = order.stage_rows(stage)
-            slots = np.array([self._slots[chunk] for chunk in order.window(stage).tolist()])
-            self._stage_rows = (slots * self.layout.chunk_rows)[which] + offset
-            self._stage = (order.epoch, stage)
-        return self._stage_rows
-
-    def _hold(self, order: EpochOrder, stage: int) -> None:
-        """Have the stage's chunks there, and the next ones on their way."""
-        chunks = order.window(stage).tolist()
-        ahead = self._ahead(order, stage, set(chunks))
-        for chunk in set(self._slots) - set(chunks) - set(ahead):
-            self._wait(chunk)
-            self._free.append(self._slots.pop(chunk))
-        for chunk in [*chunks, *ahead]:
-            if chunk not in self._slots:
-                self._slots[chunk] = self._free.pop()
-                self._reading[chunk] = self._pool.submit(self._read, chunk, self._slots[chunk])
-        for chunk in chunks:
-            self._wait(chunk)
-        self._pool.submit(
-            self._next(order, stage)[0].stage_rows, self._next(order, stage)[1]
-        )  # drawn there, kept there
-
-    def _next(self, order: EpochOrder, stage: int) -> tuple[EpochOrder, int]:
-        if stage + 1 < self.layout.n_chunks:
-            return order, stage + 1
-        return epoch_order(self.layout, order.seed, order.epoch + 1), 0
-
-    def _ahead(self, order: EpochOrder, stage: int, held: set[int]) -> list[int]:
-        """The next n_ahead chunks that later stages need beside those that are held."""
-        found: list[int] = []
-        for _ in range(self.n_ahead):
-            order, stage = self._next(order, stage)
-            for chunk in order.window(stage).tolist():
-                if chunk not in held and chunk not in found and len(found) < self.n_ahead:
-                    found.append(chunk)
-        return found
-
-    def _read(self, chunk: int, slot: int) -> None:
-        size = self.layout.chunk_rows
-        for hook_point, memory in self.memory.items():
-            self.store.read_chunk(hook_point, self.chunks[chunk], memory[slot * size : (slot + 1) * size])
-
-    def _wait(self, chunk: int) -> None:
-        if chunk in self._reading:
-            self._reading.pop(chunk).result()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _stored(x: Tensor) -> np.ndarray:
-    """The tensor's memory as it lies in a store: bfloat16 as uint16."""
-    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
-
-
-def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """_stored's inverse."""
-    return torch.from_numpy(x.view(np.int16)).view(dtype) if dtype == torch.bfloat16 else torch.from_numpy(x)
-
-
-def prefetched(items: Iterable[T], depth: int = 1, stop: threading.Event | None = None) -> Iterator[T]:
-    """The same items, made ahead in a thread; its exception is raised here. The thread ends with the iteration. stop: is
-    set then, for items that take long to come."""
-    ready: queue.Queue = queue.Queue(depth)
-    stop, end = stop or threading.Event(), object()
-
-    def put(item: object) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def fill() -> None:
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                put((item, None))
-                if stop.is_set():
-                    return
-            put((end, None))
-        except BaseException as error:
-            put((end, error))
-        finally:
-            if close := getattr(iterator, "close", None):
-                close()
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -1,14 +1,14 @@
 """Which rows make batch t: pure index arithmetic on (seed, epoch, step).
 
 Chunks are put in an order drawn from (seed, epoch). Each chunk's rows are shuffled and cut into `window_chunks` parts.
-Stage s takes one part of each of the `window_chunks` consecutive chunks that begin at place s of that order (cyclic),
+Turn s takes one part of each of the `window_chunks` consecutive chunks that begin at place s of that order (cyclic),
 and shuffles what it took:
 
-    stage s = shuffle( part 0 of chunk s, part 1 of chunk s+1, …, part W-1 of chunk s+W-1 )
+    turn s = shuffle( part 0 of chunk s, part 1 of chunk s+1, …, part W-1 of chunk s+W-1 )
 
-So every row comes once an epoch; W chunks lie in memory at any time and one is read per stage; two rows that were
+So every row comes once an epoch; W chunks lie in memory at any time and one is read per turn; two rows that were
 neighbours in the text meet in one batch as seldom as in a shuffle of W whole chunks. Batches are consecutive pieces
-of the epoch's stages, so the position of batch t follows from t alone and seeking costs nothing.
+of the epoch's turns, so the position of batch t follows from t alone and seeking costs nothing.
 
 The draws are raw Philox words, whose values NumPy guarantees, not Generator methods, whose values it does not.
 """
@@ -85,30 +85,30 @@ class EpochOrder:
     seed: int
     epoch: int
     chunk_order: np.ndarray  # (n_chunks,) chunk at each place
-    stage_ends: np.ndarray  # (n_chunks,) rows of stages 0..s, cumulated
+    turn_ends: np.ndarray  # (n_chunks,) rows of turns 0..s, cumulated
 
-    def stage_size(self, stage: int) -> int:
-        return int(self.stage_ends[stage] - (self.stage_ends[stage - 1] if stage else 0))
+    def turn_size(self, turn: int) -> int:
+        return int(self.turn_ends[turn] - (self.turn_ends[turn - 1] if turn else 0))
 
-    def window(self, stage: int) -> np.ndarray:
-        """(window_chunks,) the chunks that a stage takes its rows from."""
-        places = np.arange(stage, stage + self.layout.window_chunks) % self.layout.n_chunks
+    def window(self, turn: int) -> np.ndarray:
+        """(window_chunks,) the chunks that a turn takes its rows from."""
+        places = np.arange(turn, turn + self.layout.window_chunks) % self.layout.n_chunks
         return self.chunk_order[places]
 
-    def stage_rows(self, stage: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row of the stage, in order: which chunk of the stage's window it lies in, and where in that chunk."""
-        return _stage_rows(self.layout, self.seed, self.epoch, stage)
+    def turn_rows(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row of the turn, in order: which chunk of the turn's window it lies in, and where in that chunk."""
+        return _turn_rows(self.layout, self.seed, self.epoch, turn)
 
-    def stages_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """[(stage, first, last)]: the pieces of stages that make places [start, stop) of the epoch."""
+    def turns_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """[(turn, first, last)]: the pieces of turns that make places [start, stop) of the epoch."""
         pieces = []
-        stage = int(np.searchsorted(self.stage_ends, start, side="right"))
+        turn = int(np.searchsorted(self.turn_ends, start, side="right"))
         while start < stop:
-            begin = int(self.stage_ends[stage]) - self.stage_size(stage)
-            last = min(stop, int(self.stage_ends[stage]))
+            begin = int(self.turn_ends[turn]) - self.turn_size(turn)
+            last = min(stop, int(self.turn_ends[turn]))
             if last > start:
-                pieces.append((stage, start - begin, last - begin))
-            start, stage = last, stage + 1
+                pieces.append((turn, start - begin, last - begin))
+            start, turn = last, turn + 1
         return pieces
 
 
@@ -122,13 +122,13 @@ def _chunk_shuffle(n: int, seed: int, epoch: int, chunk: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _stage_rows(layout: Layout, seed: int, epoch: int, stage: int) -> tuple[np.ndarray, np.ndarray]:
+def _turn_rows(layout: Layout, seed: int, epoch: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
     w, parts = layout.window_chunks, []
-    for j, chunk in enumerate(epoch_order(layout, seed, epoch).window(stage).tolist()):
+    for j, chunk in enumerate(epoch_order(layout, seed, epoch).window(turn).tolist()):
         n = _chunk_size(layout, chunk)
         parts.append(_chunk_shuffle(n, seed, epoch, chunk)[j * n // w : (j + 1) * n // w])
     which = np.repeat(np.arange(w), [len(part) for part in parts])
-    shuffle = permutation(len(which), seed, epoch, 2, stage)
+    shuffle = permutation(len(which), seed, epoch, 2, turn)
     return which[shuffle], np.concatenate(parts)[shuffle]
 
 
@@ -139,10 +139,10 @@ def epoch_order(layout: Layout, seed: int, epoch: int) -> EpochOrder:
     order = permutation(n, seed, epoch, 0)
     sizes = np.full(n, layout.chunk_rows, dtype=np.int64)
     sizes[order == n - 1] = _chunk_size(layout, n - 1)
-    stage_sizes = np.zeros(n, dtype=np.int64)
+    turn_sizes = np.zeros(n, dtype=np.int64)
     for j in range(w):
-        stage_sizes += np.roll((j + 1) * sizes // w - j * sizes // w, -j)
-    return EpochOrder(layout, seed, epoch, order, np.cumsum(stage_sizes))
+        turn_sizes += np.roll((j + 1) * sizes // w - j * sizes // w, -j)
+    return EpochOrder(layout, seed, epoch, order, np.cumsum(turn_sizes))
 
 
 def batch_rows(cursor: Cursor, layout: Layout) -> np.ndarray:
@@ -155,7 +155,7 @@ def batch_rows(cursor: Cursor, layout: Layout) -> np.ndarray:
     order = epoch_order(layout, cursor.seed, cursor.epoch)
     start = cursor.step * layout.batch_size
     rows = []
-    for stage, first, last in order.stages_of(start, start + layout.batch_size):
-        which, offset = order.stage_rows(stage)
-        rows.append(order.window(stage)[which[first:last]] * layout.chunk_rows + offset[first:last])
+    for turn, first, last in order.turns_of(start, start + layout.batch_size):
+        which, offset = order.turn_rows(turn)
+        rows.append(order.window(turn)[which[first:last]] * layout.chunk_rows + offset[first:last])
     return np.concatenate(rows)

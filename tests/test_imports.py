@@ -1,6 +1,7 @@
 """The design's one-way imports, read from the source."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -9,6 +10,7 @@ HEAVY = {  # a heavy library → the files that may import it when they are impo
     "datasets": set(),
     "matplotlib": {f"pipeline/{stage}/pictures.py" for stage in ("score", "toy", "train")},
     "jinja2": {"pipeline/toy/page.py"},
+    "rich": {"pipeline/tables.py"},
     "sklearn": set(),
     "triton": {"pipeline/train/triton_kernels.py"},
     "zarr": {"stores/zarr_files.py"},
@@ -61,3 +63,25 @@ def test_heavy_libraries_are_imported_late_or_in_one_file() -> None:
         for module in imports(path, nested=False):
             library = module.split(".")[0]
             assert name in HEAVY.get(library, {name}), f"{name} imports {library} at its top"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Also of those inside functions."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources()}
+    graph = {
+        name: {
+            found
+            for module in imports(path, nested=True)
+            for found in (module, module.rpartition(".")[0])
+            if found in names
+        }
+        for name, path in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix(): n for path in sources() if (n := len(path.read_text().splitlines())) > 300
+    }
+    assert not long

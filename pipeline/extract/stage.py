@@ -31,9 +31,9 @@ from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import StoreError, describe_nonfinite
 from stores.lease import Leases
-from stores.loader import prefetched
 from stores.manifest import commit_json, read_json
 from stores.place import is_url, place_at
+from stores.prefetch import prefetched
 from stores.writer import StoreWriter
 
 VERSION = 3

@@ -23,13 +23,13 @@ def test_an_epoch_holds_every_row_at_most_once_and_all_but_the_tail(layout: Layo
 
 @settings(deadline=None, max_examples=60)
 @given(layouts(), st.integers(0, 2))
-def test_a_stage_touches_only_its_window_of_chunks(layout: Layout, epoch: int) -> None:
+def test_a_turn_touches_only_its_window_of_chunks(layout: Layout, epoch: int) -> None:
     order = epoch_order(layout, 0, epoch)
-    assert order.stage_ends[-1] == layout.n_rows
-    for stage in range(layout.n_chunks):
-        which, offset = order.stage_rows(stage)
-        assert len(order.window(stage)) == len(set(order.window(stage))) == layout.window_chunks
-        assert len(which) == len(offset) == order.stage_size(stage)
+    assert order.turn_ends[-1] == layout.n_rows
+    for turn in range(layout.n_chunks):
+        which, offset = order.turn_rows(turn)
+        assert len(order.window(turn)) == len(set(order.window(turn))) == layout.window_chunks
+        assert len(which) == len(offset) == order.turn_size(turn)
 
 
 def test_batches_do_not_depend_on_what_was_read_before() -> None:
