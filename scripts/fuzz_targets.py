@@ -21,10 +21,12 @@ from pipeline.train.ranks import Ranks
 from pipeline.train.tasks import tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
 from stores.manifest import commit_json
 from stores.memory import processes_here
 from stores.place import place_at
+from stores.site import Site
+from stores.spec import Spec
 from stores.verify import damage
 from stores.writer import StoreWriter
 from tests.conftest import make_store
@@ -95,7 +97,7 @@ def _dictionary(folder: Path) -> None:
         torch.zeros(6),
     )
     provenance = {"method": "topk", "model": "none", "model_digest": "0", "weight_processing": "none"}
-    FeatureDictionary(Spec("topk", 6, 10, HOOK, 3, provenance), *weights).save(folder / "mine")
+    FeatureDictionary(Spec("topk", 6, 10, Site.at(HOOK), 3, provenance), *weights).save(folder / "mine")
     make_store(folder / "s.zarr", n_sequences=20)
 
 

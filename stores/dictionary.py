@@ -4,16 +4,22 @@
     z     = activation(pre)
     x_hat = z W_dec + b_dec
 
+A dictionary that writes something else than it reads, a transcoder (Dunefsky et al. 2024), has b_dec of what it writes, and
+nothing is subtracted from x; a skip transcoder (Paulo et al. 2025) adds a linear map of x:
+
+    pre   = x W_enc + b_enc
+    y_hat = z W_dec + b_dec  [+ x W_skip]    y_hat: (…, d_out)
+
 The activation is the architecture's: "standard" ReLU(pre); "topk" ReLU of the k largest; "jumprelu" pre where it exceeds
 `threshold`, itself not negative; "gated" ReLU((pre - b_enc) exp(r_mag) + b_mag) where pre > 0; "linear" pre itself.
 
 Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
-loads as it is, and provenance.json beside them: where the dictionary comes from.
+loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no transcoders with the
+activations topk, gated and linear, and none that read or write several hook points.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -29,13 +35,14 @@ from stores.dictionary_files import (
     read_provenance,
     read_weights,
 )
+from stores.interchange import architecture_name, as_saved, config_of, saved_name, spec_of
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest
+from stores.site import Site
+from stores.spec import Spec
 
-# architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
 OUTPUT = (
     "output"  # a folder within one's folder: the dictionary of what a layer writes, learned with that of what it reads
 )
-ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
 
 
 class SparseCode(NamedTuple):
@@ -43,56 +50,6 @@ class SparseCode(NamedTuple):
 
     values: Tensor
     indices: Tensor
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a dictionary is besides its weights."""
-
-    architecture: str  # one of ARCHITECTURES; "linear" codes are signed and dense
-    d_in: int
-    d_sae: int
-    hook_point: str = ""
-    k: int = 0  # topk
-    provenance: Provenance = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture {self.architecture!r} is not one of {', '.join(ARCHITECTURES)}")
-        for name, size in (("d_in", self.d_in), ("d_sae", self.d_sae)):
-            if type(size) is not int or size < 1:
-                raise ValueError(f"{name} = {size!r} is not a whole number from 1 on")
-        if self.architecture == "topk" and type(self.k) is not int:
-            raise ValueError(f"k = {self.k!r} is not a whole number")
-        if self.architecture == "topk" and not 1 <= self.k <= self.d_sae:
-            raise ValueError(f"k = {self.k} is not between 1 and d_sae = {self.d_sae}")
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every weight."""
-        return {
-            "W_enc": (self.d_in, self.d_sae),
-            "b_enc": (self.d_sae,),
-            "W_dec": (self.d_sae, self.d_in),
-            "b_dec": (self.d_in,),
-            **{name: (self.d_sae,) for name in ARCHITECTURES[self.architecture]},
-        }
-
-
-def _spec(path: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
-    metadata = config["metadata"]
-    if metadata["model_name"] and not provenance:
-        provenance = {"model": metadata["model_name"]}
-    try:
-        sizes = config["architecture"], config["d_in"], config["d_sae"]
-        return Spec(*sizes, metadata["hook_name"], config.get("k", 0), provenance)
-    except ValueError as error:
-        raise ValueError(f"{path / CONFIG}: {error}") from None
-
-
-def _saved_name(architecture: str, name: str) -> str:
-    """SAELens's name of a weight."""
-    return "b_gate" if architecture == "gated" and name == "b_enc" else name
 
 
 def folder_digest(path: Path) -> str:
@@ -103,8 +60,9 @@ def folder_digest(path: Path) -> str:
 class FeatureDictionary(nn.Module):
     """An affine encoder, an activation, an affine decoder.
 
-    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_in), b_dec (d_in), and what the architecture has besides,
-    float32. Raises ValueError: a weight of another shape, one too many or too few.
+    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_out), b_dec (d_out), W_skip (d_in, d_out) where there is one, and
+    what the architecture has besides, float32. d_out is d_in where the dictionary writes what it reads. Raises ValueError:
+    a weight of another shape, one too many or too few.
     """
 
     def __init__(
@@ -127,10 +85,15 @@ class FeatureDictionary(nn.Module):
         self.threshold: Tensor
         self.r_mag: Tensor
         self.b_mag: Tensor
+        self.W_skip: Tensor
 
     @property
     def d_in(self) -> int:
         return self.spec.d_in
+
+    @property
+    def d_out(self) -> int:
+        return self.spec.d_out or self.spec.d_in
 
     @property
     def d_sae(self) -> int:
@@ -142,8 +105,13 @@ class FeatureDictionary(nn.Module):
         return self.spec.architecture == "linear"
 
     @property
+    def site(self) -> Site:
+        return self.spec.site
+
+    @property
     def hook_point(self) -> str:
-        return self.spec.hook_point
+        """The site's name: of an autoencoder of one hook point, the hook point."""
+        return self.spec.site.name
 
     @property
     def provenance(self) -> Provenance:
@@ -151,13 +119,19 @@ class FeatureDictionary(nn.Module):
 
     @property
     def directions(self) -> Tensor:
-        """(d_sae, d_in) decoder rows of unit length; a row of zeros stays zero."""
+        """(d_sae, d_out) decoder rows of unit length; a row of zeros stays zero."""
         return nn.functional.normalize(self.W_dec, dim=-1)
+
+    def written(self) -> dict[str, Tensor]:
+        """{hook point: (d_sae, d)}: the decoder's rows by the hook points that they are written to."""
+        parts = self.W_dec.split(self.spec.d_writes or self.d_out, dim=-1)
+        return dict(zip(self.site.writes, parts, strict=True))
 
     def _pre(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
             raise ValueError(f"x has {x.shape[-1]} coordinates, the dictionary takes d_in = {self.d_in}")
-        return (x.float() - self.b_dec) @ self.W_enc + self.b_enc
+        x = x.float() if self.spec.d_out else x.float() - self.b_dec
+        return x @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
         """(…, d_in) raw activations → (…, d_sae) code."""
@@ -185,33 +159,21 @@ class FeatureDictionary(nn.Module):
         return SparseCode(z.gather(-1, indices), indices)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(…, d_sae) code → (…, d_in) reconstruction."""
+        """(…, d_sae) code → (…, d_out) reconstruction; what W_skip adds is not in it."""
         return z @ self.W_dec + self.b_dec
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction of x."""
-        return self.decode(self.encode(x))
+        """(…, d_in) → (…, d_out), the reconstruction of x, or of what is written where x is read."""
+        y_hat = self.decode(self.encode(x))
+        return y_hat + x.float() @ self.W_skip if self.spec.skip else y_hat
 
     def save(self, path: Path | str) -> None:
         """Write the folder; provenance.json, written last, carries the digest of the weights."""
         path = Path(path)
-        names = ("W_enc", "b_enc", "W_dec", "b_dec", *ARCHITECTURES[self.spec.architecture])
-        weights = save_tensors({_saved_name(self.spec.architecture, name): getattr(self, name).cpu() for name in names})
+        saved = {saved_name(self.spec, n): as_saved(n, getattr(self, n).cpu()) for n in self.spec.shapes}
+        weights = save_tensors(saved)
         commit_bytes(path / WEIGHTS, weights)
-        config = {
-            "architecture": self.spec.architecture,
-            "d_in": self.d_in,
-            "d_sae": self.d_sae,
-            "dtype": "float32",
-            "device": "cpu",
-            "apply_b_dec_to_input": True,
-            "normalize_activations": "none",
-            "reshape_activations": "none",
-            "metadata": {"hook_name": self.hook_point, "model_name": self.provenance.get("model", "")},
-        }
-        if self.spec.architecture == "topk":
-            config |= {"k": self.spec.k, "rescale_acts_by_decoder_norm": False}
-        commit_json(path / CONFIG, config)
+        commit_json(path / CONFIG, config_of(self.spec))
         commit_json(path / PROVENANCE, {**self.provenance, "weights_digest": bytes_digest(weights)})
 
     @classmethod
@@ -224,14 +186,15 @@ class FeatureDictionary(nn.Module):
         path = Path(path)
         try:
             config, provenance = read_config(path), read_provenance(path)
-            spec = _spec(path, config, provenance)
-            names = {_saved_name(spec.architecture, name): name for name in spec.shapes}
-            shapes = {saved: spec.shapes[name] for saved, name in names.items()}
+            spec = spec_of(path / CONFIG, config, provenance)
+            names = {saved_name(spec, name): name for name in spec.shapes}
+            shapes = {s: spec.shapes[n][::-1] if n == "W_skip" else spec.shapes[n] for s, n in names.items()}
             found = read_weights(path / WEIGHTS, shapes, provenance.get("weights_digest"))
         except OSError as error:
             raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
-        weights = {names[saved]: tensor for saved, tensor in found.items()}
-        fold_options(path / CONFIG, weights, config)
+        weights = {names[saved]: as_saved(names[saved], tensor) for saved, tensor in found.items()}
+        if spec.d_out is None:
+            fold_options(path / CONFIG, weights, config)
         return cls(spec, **weights).to(device)
 
     @classmethod
@@ -244,4 +207,5 @@ class FeatureDictionary(nn.Module):
 
     def __repr__(self) -> str:
         where = f" at {self.hook_point}" if self.hook_point else ""
-        return f"FeatureDictionary({self.spec.architecture}, d_in={self.d_in}, d_sae={self.d_sae}{where})"
+        sizes = f"d_in={self.d_in}, d_sae={self.d_sae}" + (f", d_out={self.d_out}" if self.spec.d_out else "")
+        return f"FeatureDictionary({architecture_name(self.spec)}, {sizes}{where})"

@@ -22,27 +22,38 @@ _TEXTS = ("method", "model", "model_digest", "weight_processing", "weights_diges
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """cfg.json of the folder: what SAELens 6 writes, its metadata a table, its hook point a name or empty."""
+    """cfg.json of the folder: what SAELens 6 writes, its metadata a table, its hook points names or empty."""
     if not (path / CONFIG).exists() or not (path / WEIGHTS).exists():
         raise ValueError(f"no feature dictionary at {path}: {CONFIG} and {WEIGHTS} are expected there")
     file = path / CONFIG
     config = _object(file)
-    needed = ["architecture", "d_in", "d_sae", *(["k"] if config.get("architecture") == "topk" else [])]
+    architecture = str(config.get("architecture"))
+    transcoder = architecture.endswith("transcoder")
+    needed = ["architecture", "d_in", "d_sae", *(["k"] if architecture.startswith("topk") else [])]
+    needed += ["d_out"] if transcoder else []
     if missing := [name for name in needed if name not in config]:
         raise ValueError(f"{file} lacks {', '.join(missing)}: SAELens 6 writes them")
     metadata = config["metadata"] = config.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise ValueError(f"{file}: metadata is {_shown(metadata)}, expected an object")
-    for name in ("hook_name", "model_name"):
+    for name in ("hook_name", "hook_name_out", "model_name"):
         metadata[name] = _text(file, f"metadata.{name}", metadata.get(name) or "")
-    if metadata["hook_name"]:
-        check_name(metadata["hook_name"], f"{file}: metadata.hook_name")
+    for name in ("hook_name", "hook_name_out"):
+        if metadata[name]:
+            check_name(metadata[name], f"{file}: metadata.{name}")
+    for name, kind in (("reads", str), ("writes", str), ("d_writes", int)):
+        found = metadata.get(name) or []
+        if not isinstance(found, list) or not all(type(value) is kind for value in found):
+            raise ValueError(f"{file}: metadata.{name} is {_shown(found)}, expected a list")
+        metadata[name] = tuple(found)
     for option in ("normalize_activations", "reshape_activations"):
         if config.get(option, "none") != "none":
             raise ValueError(f"{file}: {option} = {_shown(config[option])}, only 'none' can be read")
     for option in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
         if not isinstance(config.get(option, True), bool):
             raise ValueError(f"{file}: {option} = {_shown(config[option])}, expected true or false")
+        if transcoder and config.get(option, False):
+            raise ValueError(f"{file}: {option} of a transcoder cannot be read")
     return config
 
 

@@ -49,6 +49,10 @@ def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subjec
         except (ValueError, OSError) as error:
             raise UserError(f"score.dictionaries: {error}") from None
         hook_point = dictionary.hook_point
+        if dictionary.spec.d_out is not None:
+            raise UserError(
+                f"score.dictionaries: {path} is a transcoder ({hook_point}), only autoencoders can be scored"
+            )
         if hook_point not in store.hook_points:
             raise UserError(
                 f"score.dictionaries: {path} is of {hook_point!r}, the store has {', '.join(store.hook_points)}"

@@ -7,7 +7,9 @@ from pydantic import Field
 from pipeline.config import MethodConfig
 from pipeline.train.rotations.msp import random_rotation
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 
 class NeuronBasisConfig(MethodConfig):
@@ -35,7 +37,7 @@ class PCAConfig(MethodConfig):
 
 def _linear(basis: torch.Tensor, source: Source, provenance: dict) -> FeatureDictionary:
     """z = basis (x - mean); basis: (d_sae, d_in), orthonormal rows."""
-    spec = Spec("linear", basis.shape[1], len(basis), source.hook_point, provenance=provenance)
+    spec = Spec("linear", basis.shape[1], len(basis), Site.at(source.hook_point), provenance=provenance)
     mean = torch.from_numpy(source.moments.mean)
     return FeatureDictionary(spec, basis.T, torch.zeros(len(basis)), basis, mean)
 

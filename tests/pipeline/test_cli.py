@@ -232,7 +232,8 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
 
 
 def test_dictionaries_that_do_not_fit_the_store_are_refused(recipe: Path) -> None:
-    from stores.dictionary import Spec
+    from stores.site import Site
+    from stores.spec import Spec
 
     small = [
         "--set",
@@ -245,7 +246,7 @@ def test_dictionaries_that_do_not_fit_the_store_are_refused(recipe: Path) -> Non
     unmix("extract", "tiny.toml", *small, cwd=recipe)
     unmix("train", "tiny.toml", *small, cwd=recipe)
     weights = torch.zeros(7, 9), torch.zeros(9), torch.zeros(9, 7), torch.zeros(7)
-    FeatureDictionary(Spec("standard", 7, 9, RESID), *weights).save(recipe / "other")
+    FeatureDictionary(Spec("standard", 7, 9, Site.at(RESID)), *weights).save(recipe / "other")
     done = unmix("score", "tiny.toml", *small, "--set", 'score.dictionaries=["other"]', cwd=recipe, check=False)
     assert done.returncode == 2
     assert f"the store has d = 32 at {RESID}, other takes d_in = 7" in done.stderr

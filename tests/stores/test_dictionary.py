@@ -8,12 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stores.dictionary import ARCHITECTURES, FeatureDictionary, Spec, folder_digest
+from stores.dictionary import FeatureDictionary, folder_digest
+from stores.site import Site
+from stores.spec import ARCHITECTURES, Spec
 
 
 def make(architecture: str, d_in: int = 8, d_sae: int = 20, k: int = 4) -> FeatureDictionary:
     torch.manual_seed(0)
-    spec = Spec(architecture, d_in, d_sae, "blocks.0.hook_resid_post", k if architecture == "topk" else 0, {"seed": 0})
+    spec = Spec(
+        architecture, d_in, d_sae, Site.at("blocks.0.hook_resid_post"), k if architecture == "topk" else 0, {"seed": 0}
+    )
     weights = torch.randn(d_in, d_sae), torch.randn(d_sae), torch.randn(d_sae, d_in), torch.randn(d_in)
     others = {name: torch.rand(d_sae) for name in ARCHITECTURES[architecture]}
     return FeatureDictionary(spec, *weights, **others)
@@ -105,8 +109,8 @@ def test_what_cannot_be_expressed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps({**config, "normalize_activations": "layer_norm"}))
     with pytest.raises(ValueError, match="normalize_activations = 'layer_norm'"):
         FeatureDictionary.load(tmp_path)
-    (tmp_path / "cfg.json").write_text(json.dumps({**config, "architecture": "transcoder"}))
-    with pytest.raises(ValueError, match="architecture 'transcoder' is not one of"):
+    (tmp_path / "cfg.json").write_text(json.dumps({**config, "architecture": "temporal"}))
+    with pytest.raises(ValueError, match="architecture 'temporal' is not one of"):
         FeatureDictionary.load(tmp_path)
 
 
@@ -169,7 +173,10 @@ VALUE_MISTAKES: list[tuple[str, object, str]] = [
     ("d_sae", -1, "cfg.json: d_sae = -1"),
     ("d_sae", True, "cfg.json: d_sae = True"),
     ("architecture", ["topk"], "cfg.json: architecture .* is not one of standard, topk"),
-    ("architecture", "transcoder", "cfg.json: architecture 'transcoder' is not one of standard, topk, jumprelu, gated, linear"),
+    ("architecture", "temporal", "cfg.json: architecture 'temporal' is not one of standard, topk, jumprelu, gated, linear"),
+    ("architecture", "transcoder", "cfg.json lacks d_out"),
+    ("metadata", {"reads": "x"}, "cfg.json: metadata.reads is 'x', expected a list"),
+    ("metadata", {"reads": ["a"], "writes": ["b"]}, "cfg.json: d_out is missing"),
     ("k", None, "cfg.json: k = None is not a whole number"),
     ("k", 2.0, "cfg.json: k = 2.0 is not a whole number"),
     ("k", 21, "cfg.json: k = 21 is not between 1 and d_sae = 20"),

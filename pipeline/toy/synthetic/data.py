@@ -19,8 +19,10 @@ from pipeline.config import Config
 from pipeline.toy.superposition.experiment import Task, train
 from stores.activations import ActivationStore
 from stores.description import Description
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
 from stores.manifest import digest, seed_of
+from stores.site import Site
+from stores.spec import Spec
 from stores.writer import StoreWriter
 
 HOOK_POINT = "synthetic"
@@ -144,7 +146,7 @@ def write_truth(data: Data, path: Path) -> None:
     x, z = codes @ data.F, codes[:, data.F.norm(dim=-1) > 0.5]
     found = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], dim=1).double(), z.double()).solution.float()
     norms = data.F.norm(dim=-1)[data.F.norm(dim=-1) > 0.5]
-    spec = Spec("standard", data.config.d, len(data.truth), HOOK_POINT, provenance={"method": "truth"})
+    spec = Spec("standard", data.config.d, len(data.truth), Site.at(HOOK_POINT), provenance={"method": "truth"})
     FeatureDictionary(spec, found[:-1] * norms, found[-1] * norms, data.truth, torch.zeros(data.config.d)).save(path)
 
 
@@ -155,5 +157,5 @@ def write_ica(data: Data, path: Path) -> None:
     x = torch.cat([data.rows(block) for block in range(4)]).double().numpy()
     found = FastICA(whiten="unit-variance", max_iter=200, tol=1e-2, random_state=0).fit(x)
     W_enc, W_dec = torch.from_numpy(found.components_.T), torch.from_numpy(cast(Any, found.mixing_).T)
-    spec = Spec("linear", data.config.d, len(W_dec), HOOK_POINT, provenance={"method": "ica"})
+    spec = Spec("linear", data.config.d, len(W_dec), Site.at(HOOK_POINT), provenance={"method": "ica"})
     FeatureDictionary(spec, W_enc, torch.zeros(len(W_dec)), W_dec, torch.from_numpy(found.mean_)).save(path)

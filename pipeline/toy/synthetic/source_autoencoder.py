@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
+from stores.site import Site
+from stores.spec import Spec
 
 
 def train(x: Tensor, d_sae: int, alphas: Sequence[float], n_steps: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,6 +47,6 @@ def to_dictionaries(weights: tuple[Tensor, Tensor, Tensor], hook_point: str) -> 
     made = []
     for W_enc, b_enc, W_dec in zip(*weights, strict=True):
         d, d_sae = W_enc.shape
-        spec = Spec("standard", d, d_sae, hook_point, provenance={"method": "source autoencoder"})
+        spec = Spec("standard", d, d_sae, Site.at(hook_point), provenance={"method": "source autoencoder"})
         made.append(FeatureDictionary(spec, W_enc, b_enc, W_dec, torch.zeros(d)))
     return made

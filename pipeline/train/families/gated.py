@@ -8,7 +8,9 @@ from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 
 class GatedConfig(FamilyConfig):
@@ -49,5 +51,5 @@ class Gated(Family):
         return Loss(mse + coefficient * l1 + auxiliary, parts)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("gated", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        spec = Spec("gated", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
         return FeatureDictionary(spec, *self.raw_weights(), r_mag=self.r_mag, b_mag=self.b_mag / self.scale)

@@ -11,7 +11,9 @@ from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 
 class JumpReLUConfig(FamilyConfig):
@@ -78,5 +80,5 @@ class JumpReLU(Family):
         return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("jumprelu", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        spec = Spec("jumprelu", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
         return FeatureDictionary(spec, *self.raw_weights(), threshold=self.log_threshold.exp() / self.scale)

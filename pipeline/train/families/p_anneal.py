@@ -8,7 +8,9 @@ from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 _REMEMBERED = 10  # batches that the coefficient's change is reckoned from, as in the source
 _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
@@ -70,5 +72,5 @@ class PAnneal(Family):
         return Loss(mse + coefficient * penalty, parts)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("standard", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        spec = Spec("standard", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
         return FeatureDictionary(spec, *self.raw_weights())

@@ -10,7 +10,9 @@ from pipeline.train.families.base import Family, FamilyConfig, Loss
 from pipeline.train.kernels import matmul, select_positive, sparse_autoencode
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 _SPARSE_BELOW = (
     0.05  # of the code; below it the sparse products are faster on a CPU (measured: equal at 0.065 for d_in = 768)
@@ -70,5 +72,5 @@ class ReluL1(Family):
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
         W_enc, b_enc, W_dec, b_dec = self.raw_weights()
         norm = W_dec.norm(dim=-1).clamp_min(1e-12)
-        spec = Spec("standard", self.d_in, self.d_sae, hook_point, provenance=provenance)
+        spec = Spec("standard", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
         return FeatureDictionary(spec, W_enc * norm, b_enc * norm, W_dec / norm[:, None], b_dec)

@@ -11,7 +11,9 @@ from pipeline.train.kernels import Code, Select, matmul, select_topk, sparse_aut
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.schedules import k_at
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 
 class TopKConfig(FamilyConfig):
@@ -124,7 +126,7 @@ class TopK(Family):
         return _fvu(error, predicted, self.ranks)
 
     def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("topk", self.d_in, self.d_sae, hook_point, self.config.k, provenance)
+        spec = Spec("topk", self.d_in, self.d_sae, Site.at(hook_point), self.config.k, provenance)
         return FeatureDictionary(spec, *self.raw_weights())
 
 

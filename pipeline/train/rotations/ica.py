@@ -6,7 +6,9 @@ from pydantic import Field
 
 from pipeline.config import MethodConfig
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 
 class ICAConfig(MethodConfig):
@@ -53,5 +55,5 @@ def ica(config: ICAConfig, source: Source, provenance: dict) -> FeatureDictionar
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted.fit(x.astype(np.float64))
     C, mixing = torch.from_numpy(fitted.components_), torch.from_numpy(fitted.mixing_)
-    spec = Spec("linear", x.shape[1], len(C), source.hook_point, provenance=provenance)
+    spec = Spec("linear", x.shape[1], len(C), Site.at(source.hook_point), provenance=provenance)
     return FeatureDictionary(spec, C.T, torch.zeros(len(C)), mixing.T, torch.from_numpy(fitted.mean_))

@@ -13,7 +13,9 @@ from pipeline.config import MethodConfig
 from pipeline.train.rotations.findings import jacobians_at
 from pipeline.train.rotations.jacobian_rotation import layer_of, mlp_of
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 _TINY = 1e-10  # of the largest eigenvalue: what float32 rows and weights can tell from nothing
 
@@ -54,5 +56,5 @@ def local_interaction_basis(config: LocalInteractionBasisConfig, source: Source,
     covariance = torch.from_numpy(np.cov(rows.T.astype(np.float64), bias=True))
     C, inverse = interaction_basis(covariance, JtJ)
     mean = torch.from_numpy(source.moments.mean)
-    spec = Spec("linear", len(mean), len(C), source.hook_point, provenance=provenance)
+    spec = Spec("linear", len(mean), len(C), Site.at(source.hook_point), provenance=provenance)
     return FeatureDictionary(spec, C.T, torch.zeros(len(C)), inverse.T, mean)

@@ -15,7 +15,9 @@ from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import RETRACTIONS, initial, random_rotation
 from pipeline.train.rotations.solvers import Solver, SolverConfig
 from pipeline.train.source import Source
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 
 __all__ = ["RotationConfig", "RotationLearner", "random_rotation"]
 
@@ -63,5 +65,5 @@ class RotationLearner:
 def linear(R: Tensor, mean: Tensor, hook_point: str, provenance: dict) -> FeatureDictionary:
     """The dictionary of a rotation R (d, d): its rows are the features, around the mean (d)."""
     R, d = R.cpu(), len(R)
-    spec = Spec("linear", d, d, hook_point, provenance=provenance)
+    spec = Spec("linear", d, d, Site.at(hook_point), provenance=provenance)
     return FeatureDictionary(spec, R.T, torch.zeros(d), R, mean.cpu())

@@ -10,7 +10,9 @@ from pipeline.models.gpt2 import LanguageModel
 from pipeline.score.downstream import ce_score, evaluate
 from pipeline.train.rotations.msp import random_rotation
 from stores.activations import ActivationStore
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
@@ -29,7 +31,7 @@ def tokens() -> np.ndarray:
 
 
 def linear(W: torch.Tensor) -> FeatureDictionary:
-    return FeatureDictionary(Spec("linear", D, D, HOOK), W.T, torch.zeros(D), W, torch.zeros(D))
+    return FeatureDictionary(Spec("linear", D, D, Site.at(HOOK)), W.T, torch.zeros(D), W, torch.zeros(D))
 
 
 def test_identity_scores_one_zero_scores_nought_and_a_rotation_changes_nothing(
@@ -91,7 +93,7 @@ def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
     files = ModelFiles.find(str(tiny_model))
     d = files.d(hook_point)
     identity = FeatureDictionary(
-        Spec("linear", d, d, hook_point), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
+        Spec("linear", d, d, Site.at(hook_point)), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
     )
     edits = {"identity": identity, "zero": torch.zeros_like}
     found = evaluate(LanguageModel(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)

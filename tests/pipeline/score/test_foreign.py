@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
-from stores.dictionary import FeatureDictionary, Spec
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
 from tests.conftest import make_store, planted_rows, unmix
 
 HOOK = "blocks.0.hook_resid_post"
@@ -31,7 +33,9 @@ def foreign(folder: Path, seed: int = 0, d_sae: int = 20, architecture: str = "s
     """A dictionary as another library might have left it: without provenance.json, unless something is to stand in it."""
     generator = torch.Generator().manual_seed(seed)
     W = torch.randn(D, d_sae, generator=generator)
-    FeatureDictionary(Spec(architecture, D, d_sae, HOOK), W, torch.zeros(d_sae), W.T, torch.zeros(D)).save(folder)
+    FeatureDictionary(Spec(architecture, D, d_sae, Site.at(HOOK)), W, torch.zeros(d_sae), W.T, torch.zeros(D)).save(
+        folder
+    )
     (folder / "provenance.json").unlink()
     if provenance:
         (folder / "provenance.json").write_text(json.dumps(provenance))
@@ -68,6 +72,14 @@ def test_a_dot_is_called_as_its_folder_and_removes_nothing(folder: Path) -> None
     score(folder, ".", cwd=here)
     assert kept.read_text() == "mine"
     assert [row["name"] for row in scores(folder)["dictionaries"]] == ["pca", "theirs"]
+
+
+def test_a_transcoder_is_not_scored_as_an_autoencoder(folder: Path) -> None:
+    spec = Spec("standard", D, 3, Site((HOOK,), ("blocks.0.hook_mlp_out",)), d_out=D)
+    FeatureDictionary(spec, torch.zeros(D, 3), torch.zeros(3), torch.zeros(3, D), torch.zeros(D)).save(folder / "map")
+    refused(
+        score(folder, "./map", check=False), "./map is a transcoder (blocks.0.hook_resid_post--blocks.0.hook_mlp_out)"
+    )
 
 
 @pytest.mark.parametrize("name", [".hidden", "tab\there"])

@@ -1,0 +1,60 @@
+"""What a dictionary is besides its weights."""
+
+from dataclasses import dataclass, field
+
+from stores.dictionary_files import Provenance
+from stores.site import Site
+
+# architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
+ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a dictionary is besides its weights.
+
+    architecture: one of ARCHITECTURES; "linear" codes are signed and dense. k: topk's. d_out: coordinates of what it
+    writes, None where it writes what it reads. d_writes: of each hook point of site.writes, d_out in all. skip: whether
+    there is a W_skip.
+    """
+
+    architecture: str
+    d_in: int
+    d_sae: int
+    site: Site = field(default_factory=Site)
+    k: int = 0
+    provenance: Provenance = field(default_factory=dict)
+    d_out: int | None = None
+    d_writes: tuple[int, ...] = ()
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture!r} is not one of {', '.join(ARCHITECTURES)}")
+        sizes = {"d_in": self.d_in, "d_sae": self.d_sae, "d_out": self.d_in if self.d_out is None else self.d_out}
+        for name, size in [*sizes.items(), *(("d_writes", d) for d in self.d_writes)]:
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name} = {size!r} is not a whole number from 1 on")
+        if self.architecture == "topk" and type(self.k) is not int:
+            raise ValueError(f"k = {self.k!r} is not a whole number")
+        if self.architecture == "topk" and not 1 <= self.k <= self.d_sae:
+            raise ValueError(f"k = {self.k} is not between 1 and d_sae = {self.d_sae}")
+        if self.d_writes and (sum(self.d_writes) != sizes["d_out"] or len(self.d_writes) != len(self.site.writes)):
+            raise ValueError(
+                f"d_writes = {list(self.d_writes)} are not the sizes of {len(self.site.writes)} hook points, "
+                f"{sizes['d_out']} in all"
+            )
+        if self.d_out is None and (self.skip or self.site.reads != self.site.writes):
+            raise ValueError("d_out is missing: the dictionary writes something else than it reads")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight."""
+        return {
+            "W_enc": (self.d_in, self.d_sae),
+            "b_enc": (self.d_sae,),
+            "W_dec": (self.d_sae, self.d_out or self.d_in),
+            "b_dec": (self.d_out or self.d_in,),
+            **{name: (self.d_sae,) for name in ARCHITECTURES[self.architecture]},
+            **({"W_skip": (self.d_in, self.d_out or self.d_in)} if self.skip else {}),
+        }
