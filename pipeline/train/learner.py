@@ -176,20 +176,23 @@ class Stack:
             learner.optimiser.state[parameter] = {k: v if k == "step" else v[i] for k, v in moments.items()}
 
     def step(self, x: Tensor, step: int, n_steps: int) -> list[dict[str, Tensor]]:
-        """As FamilyLearner.step, for each learner."""
+        """As FamilyLearner.step, for each learner. x: (batch, d_in) for all, or (n, batch, d_in), each its own."""
         model = self.first.model
         model.look(self.buffers)
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
             return functional_call(model, {**parameters, **buffers}, (x, step, n_steps))
 
-        totals, parts = vmap(loss, in_dims=(0, 0, None))(self.parameters, self.buffers, x * model.scale)
+        own_rows = x.ndim == 3
+        scales = [own.model.scale for own in self.learners]
+        scale = torch.tensor(scales, device=x.device)[:, None, None] if own_rows else model.scale
+        totals, parts = vmap(loss, in_dims=(0, 0, 0 if own_rows else None))(self.parameters, self.buffers, x * scale)
         self.optimiser.zero_grad()
         totals.sum().backward()
         _update(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         dead = (self.buffers["tokens_since_fired"] > self.first.config.dead_after_tokens).sum(-1)
-        for own in self.learners:
-            own.resample(x, step, n_steps)
+        for i, own in enumerate(self.learners):
+            own.resample(x[i] if own_rows else x, step, n_steps)
         columns = {name: part.detach().unbind() for name, part in {**parts, "dead": dead}.items()}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
 

@@ -50,6 +50,21 @@ def test_in_a_stack_each_learns_what_it_learns_alone(family, config, dtype) -> N
             assert torch.equal(other[name], tensor), name
 
 
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_in_a_stack_each_can_have_its_own_rows(family, config) -> None:
+    x = [planted(512, 16, 32, 2)[0] * (1 + i) for i in range(3)]  # each with a scale of its own
+    alone, together = ([FamilyLearner(family, config, source_of(own), "cpu") for own in x] for _ in range(2))
+    stack = Stack(together)
+    for step in range(4):
+        rows = slice(step * 128, (step + 1) * 128)
+        stack.step(torch.stack([own[rows] for own in x]), step, 20)
+        for learner, own in zip(alone, x, strict=True):
+            learner.step(own[rows], step, 20)
+    for own, other in zip(states_of(alone), states_of(together), strict=True):
+        for name, tensor in own.items():
+            assert torch.allclose(other[name].float(), tensor.float(), atol=1e-5), name
+
+
 def test_one_that_leaves_the_stack_keeps_what_it_has_learned() -> None:
     x, _ = planted(2048, 16, 32, 2)
     family, config = CASES[0].values
