@@ -2,7 +2,8 @@
 
     x = (active ∘ strength) F        F (G, d) unit rows, strength ~ U[0, 1), the i-th feature less often by decay^i
 
-Source: Sharkey, Braun, Millidge 2022, "Taking features out of superposition with sparse autoencoders".
+Source: Sharkey, Braun, Millidge 2022, "Taking features out of superposition with sparse autoencoders". What its code does
+otherwise is a setting each; SOURCE has them all.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.toy.superposition.experiment import Task, train
 from stores.activations import ActivationStore
 from stores.description import Description
 from stores.dictionary import FeatureDictionary
@@ -35,9 +35,11 @@ Correlation = Literal["none", "sample", "batch"]
 class DataConfig(Config):
     """G features in d dimensions, k active on average.
 
-    correlation: "sample", which features come together follows a random correlation matrix; "batch", one draw of it for
-    each 256 rows, as in the source's code, so that within these the features are independent; "none", independent, with
-    p_i = decay^i k / G not scaled up to k. features: "random" directions, or those of a trained toy model.
+    correlation: "sample", which features come together follows a random covariance for each row; "batch", one draw of it
+    for each 256 rows, so that within these the features are independent; "none", independent, with p_i = decay^i k / G not
+    scaled up to k. covariance: its entries are U[0, 1) above the diagonal and mirrored, or the averages (A + Aᵀ) / 2 of
+    such a matrix A. rescale: mean p is k / G over a block of 4096 rows, or over each draw. strength: U[0, 1), or a product
+    of two of them. features: directions drawn uniformly, or "axes", sums of two coordinates with random signs.
     """
 
     d: int = Field(default=64, ge=1)
@@ -45,7 +47,10 @@ class DataConfig(Config):
     k: float = Field(default=5.0, gt=0)
     decay: float = Field(default=0.99, gt=0, le=1)
     correlation: Correlation = "sample"
-    features: Literal["random", "trained"] = "random"
+    covariance: Literal["mirrored", "averaged"] = "mirrored"
+    rescale: Literal["block", "draw"] = "block"
+    strength: Literal["uniform", "product"] = "uniform"
+    features: Literal["random", "axes"] = "random"
     n_rows: int = Field(default=280_000, ge=4 * CHUNK)
     seed: int = Field(default=0, ge=0)
 
@@ -56,6 +61,14 @@ class DataConfig(Config):
         return self
 
 
+SOURCE: dict[str, Any] = {
+    "correlation": "batch",
+    "covariance": "averaged",
+    "rescale": "draw",
+    "strength": "product",
+}  # besides, a step of training there sees the 256 rows of one draw
+
+
 @dataclass(frozen=True)
 class Data:
     """The generator of a DataConfig's rows."""
@@ -64,18 +77,14 @@ class Data:
 
     @cached_property
     def F(self) -> Tensor:
-        """(G, d): what each feature adds to a row at strength 1. Unit rows; of a trained model, as long as they are."""
+        """(G, d) unit rows: what each feature adds to a row at strength 1."""
         c = self.config
         generator = torch.Generator().manual_seed(seed_of("features", c.seed, c.G, c.d))
         if c.features == "random":
             return torch.nn.functional.normalize(torch.randn(c.G, c.d, generator=generator), dim=-1)
-        task = Task(c.G, c.d, self.p[None])
-        return train(task, 1500, 512, seed_of("encoder", c.seed)).W[0].T.contiguous()
-
-    @cached_property
-    def truth(self) -> Tensor:
-        """Unit rows, of the features that are represented: those with norm above ½."""
-        return torch.nn.functional.normalize(self.F[self.F.norm(dim=-1) > 0.5], dim=-1)
+        pairs = torch.rand(c.G, c.d, generator=generator).topk(2).indices
+        signs = 2.0 * torch.randint(0, 2, (c.G, 2), generator=generator) - 1
+        return torch.zeros(c.G, c.d).scatter_(1, pairs, signs / 2**0.5)
 
     @cached_property
     def p(self) -> Tensor:
@@ -87,11 +96,11 @@ class Data:
 
     @cached_property
     def _factor(self) -> Tensor:
-        """(G, G): A = factor factorᵀ, a random symmetric matrix of U[0, 1) made positive."""
+        """(G, G): A = factor factorᵀ, a random symmetric matrix made positive."""
         G = self.config.G
         generator = torch.Generator().manual_seed(seed_of("correlation", self.config.seed, G))
         A = torch.rand(G, G, generator=generator, dtype=torch.double)
-        A = A.triu() + A.triu(1).T
+        A = A.triu() + A.triu(1).T if self.config.covariance == "mirrored" else (A + A.T) / 2
         A = A - min(0.0, 1.001 * float(torch.linalg.eigvalsh(A)[0])) * torch.eye(G)
         return torch.linalg.cholesky(A + 1e-9 * torch.eye(G)).float()
 
@@ -104,13 +113,16 @@ class Data:
             rows = 256 if c.correlation == "batch" else 1
             z = torch.randn(-(-n // rows), c.G, generator=generator) @ self._factor.T
             p = torch.special.ndtr(z) * c.decay ** torch.arange(c.G)
-            p = (p * (c.k / c.G / p.mean())).repeat_interleave(rows, 0)[:n]
+            mean = p.mean() if c.rescale == "block" else p.mean(1, keepdim=True)
+            p = (p * (c.k / c.G / mean)).repeat_interleave(rows, 0)[:n]
         active = torch.rand(n, c.G, generator=generator) < p
         strength = torch.rand(n, c.G, generator=generator)
         if c.correlation != "none":  # as in the source
             empty = (~active).all(1)
             one = torch.randint(0, c.G, (n,), generator=generator)
             active[empty, one[empty]], strength[empty, one[empty]] = True, 1.0
+        if c.strength == "product":
+            strength = strength * torch.rand(n, c.G, generator=generator)
         return active * strength
 
     def rows(self, block: int, n: int = CHUNK) -> Tensor:
@@ -142,12 +154,12 @@ def write_store(data: Data, path: Path) -> ActivationStore:
 def write_truth(data: Data, path: Path) -> None:
     """The features as a dictionary. Its encoder is the linear map of x with the least squared error on the strengths,
     then ReLU: in superposition no affine encoder reads them exactly."""
-    codes = torch.cat([data.codes(block) for block in range(4)])
-    x, z = codes @ data.F, codes[:, data.F.norm(dim=-1) > 0.5]
-    found = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], dim=1).double(), z.double()).solution.float()
-    norms = data.F.norm(dim=-1)[data.F.norm(dim=-1) > 0.5]
-    spec = Spec("standard", data.config.d, len(data.truth), Site.at(HOOK_POINT), provenance={"method": "truth"})
-    FeatureDictionary(spec, found[:-1] * norms, found[-1] * norms, data.truth, torch.zeros(data.config.d)).save(path)
+    z = torch.cat([data.codes(block) for block in range(4)])
+    found = torch.linalg.lstsq(
+        torch.cat([z @ data.F, torch.ones(len(z), 1)], dim=1).double(), z.double()
+    ).solution.float()
+    spec = Spec("standard", data.config.d, data.config.G, Site.at(HOOK_POINT), provenance={"method": "truth"})
+    FeatureDictionary(spec, found[:-1], found[-1], data.F, torch.zeros(data.config.d)).save(path)
 
 
 def write_ica(data: Data, path: Path) -> None:

@@ -1,279 +1,234 @@
-"""The page of the synthetic toy: what of known features is found again."""
+"""The page of the synthetic toy: how much of known features dictionaries recover, and what that turns on."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pipeline.score.pairs import MCS_BINS
 from pipeline.toy import pictures
+from pipeline.toy.findings import mean, median
 from pipeline.toy.page import Page, Section, Table
-from pipeline.toy.synthetic import real_activations
+from pipeline.toy.synthetic import gathered
+from pipeline.toy.synthetic.coefficients import FOUND
+from pipeline.toy.synthetic.gathered import seeds
+from pipeline.toy.synthetic.page_data import beginnings_section, generator_section, real_section
+from pipeline.toy.synthetic.page_natural import coefficients_section, family_section, natural_section
+from pipeline.toy.synthetic.table import WINDOW
+
+_BINS = np.linspace(0, 1, 41)
 
 
 def page(numbers: Mapping[str, Any]) -> Page:
-    grid = numbers["grid"]
-    c = grid["data"]
+    c = numbers["grid"]["data"]
     return Page(
         "Known features in superposition",
-        f"{c['G']} directions in {c['d']} dimensions, {c['k']:g} of them active in a row: an ordinary activation store whose "
-        "ground truth is a dictionary. The ordinary train and score stages work on it; every MMCS with the truth is the "
-        "score stage's own. Source: Sharkey, Braun, Millidge 2022.\n\n"
+        f"{c['G']} directions in {c['d']} dimensions, {c['k']:g} of them active in a row on average: the truth is a "
+        "dictionary, and one can see how much of it a learned dictionary recovers.\n\n"
         "MMCS, unless said otherwise: the mean over the true features of the largest cosine with any live feature of the "
         "dictionary. It is 1 when all are found; what as many random directions give stands beside it.",
         [
-            _grid(grid),
-            _histograms(grid),
-            _source(numbers["source"]),
-            _original(numbers["original"]),
-            _curve(numbers["curve"], grid),
-            _interference(numbers["interference"]),
-            _variants(numbers["variants"]),
-            _families(numbers["families"], grid),
-            _inits(numbers["inits"]),
-            _real(numbers["real"]),
+            _table_section(numbers),
+            _histograms_section(numbers),
+            _undertraining_section(numbers),
+            _jumps_section(numbers),
+            generator_section(numbers),
+            natural_section(numbers),
+            family_section(numbers),
+            coefficients_section(numbers),
+            beginnings_section(numbers),
+            _original_section(numbers["original"]),
+            _grid_section(numbers["grid"]),
+            real_section(numbers["real"]),
         ],
     )
 
 
-def _grid(found: dict[str, Any]) -> Section:
-    rows, columns = [str(d) for d in found["d_sae"]], [f"{a:g}" for a in found["alpha"]]
-    figure, axes = pictures.axes(2, 3, 10, 5.2)
-    maps = [
-        ("MMCS, truth → dictionary", [[c["mmcs"] for c in row] for row in found["cells"]], 2, (0.3, 1.0)),
-        ("MMCS, dictionary → truth", [[c["mmcs_back"] for c in row] for row in found["cells"]], 2, (0.3, 1.0)),
-        ("MMCS with the next larger", found["larger"], 2, (0.3, 1.0)),
-        ("dead features", [[c["dead"] for c in row] for row in found["cells"]], 0, (None, None)),
-        ("L0", [[c["l0"] for c in row] for row in found["cells"]], 1, (None, None)),
-        ("FVU", [[c["fvu"] for c in row] for row in found["cells"]], 2, (0.0, 1.0)),
+def _larger(numbers: Mapping[str, Any]) -> list[list[float | None]]:
+    found = [[[c.get("larger") for c in row] for row in one["cells"][:-1]] for one in seeds(numbers, "table")]
+    n_columns = len(seeds(numbers, "table")[0]["alpha"])
+    return [*np.mean(found, axis=0).tolist(), [None] * n_columns]
+
+
+def _table_section(numbers: Mapping[str, Any]) -> Section:
+    tables = seeds(numbers, "table")
+    rows, columns = [str(d) for d in tables[0]["d_sae"]], [f"{a:g}" for a in tables[0]["alpha"]]
+    figure, axes = pictures.axes(2, 3, 10.5, 5.4)
+    maps: list[tuple[str, Any, int, tuple[float | None, float | None]]] = [
+        ("MMCS, truth → dictionary", gathered.average(numbers, "mmcs"), 2, (0.3, 1.0)),
+        ("MMCS with the next larger", _larger(numbers), 2, (0.3, 1.0)),
+        ("correlation of codes with strengths", gathered.average(numbers, "correlation"), 2, (0.0, 1.0)),
+        ("dead features", gathered.average(numbers, "dead"), 0, (None, None)),
+        ("L0", gathered.average(numbers, "l0"), 1, (None, None)),
+        ("FVU", gathered.average(numbers, "fvu"), 2, (0.0, 1.0)),
     ]
-    for axis, (title, values, digits, (low, high)) in zip(axes.flat, maps):
+    for axis, (title, values, digits, (low, high)) in zip(axes.flat, maps, strict=True):
         pictures.heat(axis, values, rows, columns, digits, low, high)
         axis.set_title(title)
+        figure.colorbar(axis.images[0], ax=axis, shrink=0.9)
     for axis in axes[1]:
         axis.set_xlabel("alpha")
     for axis in axes[:, 0]:
         axis.set_ylabel("d_sae")
-    best = [columns[int(np.argmax([c["mmcs"] for c in row]))] for row in found["cells"]]
-    named = {"pca": "PCA", "ica": "ICA", "random-s0": "random rotation"}
-    floors = [[named[key], f["mmcs"], f["floor"], f["d_sae"]] for key, f in found["floors"].items()]
-    last = found["cells"][-1]
+    best = gathered.best_alphas(numbers)
+    table = [
+        [str(d), f"{a:g}", str(mean(gathered.cell(numbers, d, a, "mmcs"))), floor]
+        for d, a, floor in zip(
+            tables[0]["d_sae"], best, gathered.average(numbers, "floor").max(1).tolist(), strict=True
+        )
+    ]
+    table.append(["PCA", "", str(mean([one["pca"]["mmcs"] for one in tables])), tables[0]["pca"]["floor"]])
     return Section(
         "Size against sparsity penalty",
-        f"A ReLU autoencoder (relu_l1) for each size and penalty, {found['n_steps']} steps of 256 rows. alpha weighs the mean "
-        "of the code against the mean squared error, as in the source. A feature of strength v is worth its penalty while "
-        "alpha < 2 d_sae v / d, so larger dictionaries want a larger alpha "
-        f"(best: {', '.join(f'{b} at {r}' for b, r in zip(best, rows))}): hence the ridge. The next larger dictionary, which "
-        "can be had without the truth, tells where the truth is found: MMCS with it is high along the ridge too, but also "
-        "where both dictionaries keep only the same few strong features. "
-        f"Random directions as many as the largest dictionary has: {last[0]['floor']:.2f}.",
-        [Table(["without training (|cosine|)", "MMCS, truth → it", "random", "directions"], floors)],
-        {"grid": (figure, "The grid, scored on held-out rows. Means over live features; dead ones are left out.")},
+        f"The source's autoencoder: no decoder bias, decoder rows made unit after each step, {tables[0]['steps'][-1]} steps "
+        f"of 256 rows. Means over {len(tables)} seeds, each with other features, other rows and another beginning. alpha "
+        "weighs the mean of the code against the mean squared error. By algebra a feature of strength v is worth its penalty "
+        "while alpha < 2 d_sae v / d, which makes a ridge along which alpha rises with the size. Dead: active on none of "
+        "4,096 rows that were not learned from; they are left out of MMCS.",
+        [Table(["d_sae", "best alpha", "MMCS at it", "random directions"], table)],
+        {"table": (figure, "The table. PCA is compared by |cosine|, for its codes are signed.")},
     )
 
 
-def _histograms(found: dict[str, Any]) -> Section:
-    n, m = len(found["d_sae"]), len(found["alpha"])
-    figure, axes = pictures.axes(n, m, 10, 1.35 * n + 0.4)
-    edges = np.linspace(0, 1, MCS_BINS + 1)
-    for i in range(n):
-        for j in range(m):
-            axis = np.atleast_2d(axes)[i][j]
-            counts = np.array(found["histograms"][i][j])
-            axis.stairs(counts / max(1.0, counts.sum()), edges, fill=True, color=pictures.COLOURS[0])
-            axis.set(xlim=(0, 1), ylim=(0, 0.6), xticks=[0, 0.5, 1], yticks=[])
+def _histograms_section(numbers: Mapping[str, Any]) -> Section:
+    tables = seeds(numbers, "table")
+    sizes, alphas = tables[0]["d_sae"], tables[0]["alpha"]
+    figure, axes = pictures.axes(len(sizes), len(alphas), 10, 1.35 * len(sizes) + 0.5)
+    for i, d_sae in enumerate(sizes):
+        for j, alpha in enumerate(alphas):
+            axis = np.array(axes).reshape(len(sizes), len(alphas))[i][j]
+            values = np.concatenate([one["cells"][i][j]["mcs"] for one in tables])
+            counts = np.histogram(values, _BINS)[0]
+            axis.stairs(counts / len(values), _BINS, fill=True, color=pictures.COLOURS[0])
+            axis.axvline(float(np.mean(values)), color=pictures.COLOURS[1], lw=1)
+            axis.set(xlim=(0, 1), ylim=(0, 0.5), xticks=[0, 0.5, 1], yticks=[])
             if i == 0:
-                axis.set_title(f"alpha = {found['alpha'][j]:g}")
+                axis.set_title(f"alpha = {alpha:g}")
             if j == 0:
-                axis.set_ylabel(f"d_sae {found['d_sae'][i]}")
-            if i < n - 1:
-                axis.set_xticklabels([])
+                axis.set_ylabel(f"d_sae {d_sae}")
+            axis.tick_params(labelbottom=i == len(sizes) - 1)
+    low, high = gathered.MIDDLING
+    rows = [
+        [side, len(cells), *(float(np.mean([f(c) for c in cells])) if cells else None for f in _SHARES.values())]
+        for side, cells in gathered.middling(numbers).items()
+    ]
     return Section(
         "The distribution behind the mean",
-        "For each cell of the grid, the largest cosine of every true feature. A mean of .8 can be features that are all nearly "
-        "found, or most that are found exactly and some that are not there at all. Dictionaries that are too small are of "
-        "the second kind, with a hump at what chance gives; large ones with too small a penalty are of the first.",
-        figures={"histograms": (figure, "Largest cosines of the true features; bars above .6 are cut.")},
+        "For each cell of the table, the largest cosine of every true feature, all seeds together; the line is the mean. A "
+        "middling mean can be features that are all somewhat represented, or some that are found and some that are not there. "
+        f"The table below counts, over the cells and seeds with an MMCS from {low} to {high}: found, a cosine above {FOUND}; "
+        "absent, none above the 95th percentile of what as many random directions give; somewhat, all others.",
+        [Table(["cells with", "cells and seeds", *_SHARES], rows)],
+        {"histograms": (figure, "Largest cosines of the true features, share of features; bars above .5 are cut.")},
     )
 
 
-def _original(found: dict[str, Any]) -> Section:
-    data = found["data"]
-    floors = found["floors"]
+_SHARES = {
+    "found": lambda c: c["found"],
+    "somewhat": lambda c: 1 - c["found"] - c["absent"],
+    "absent": lambda c: c["absent"],
+}
+
+
+def _undertraining_section(numbers: Mapping[str, Any]) -> Section:
+    tables = seeds(numbers, "table")
+    steps, alphas = tables[0]["steps"], tables[0]["alpha"]
+    figure, axis = pictures.axes(1, 1, 7.5, 3.4)
+    rows = []
+    for i, (d_sae, alpha) in enumerate(zip(tables[0]["d_sae"], gathered.best_alphas(numbers), strict=True)):
+        curves = [one["cells"][i][alphas.index(alpha)]["curve"] for one in tables]
+        for n, curve in enumerate(curves):
+            label = f"{d_sae} features, alpha = {alpha:g}" if n == 0 else None
+            axis.plot(steps, curve, lw=1, color=pictures.COLOURS[i], label=label)
+        at = int(np.searchsorted(steps, steps[-1] / 10))
+        rows.append(
+            [
+                str(d_sae),
+                f"{alpha:g}",
+                str(mean([gathered.converged(curve, steps) for curve in curves])),
+                *(str(mean([curve[k] for curve in curves])) for k in (at, -1)),
+            ]
+        )
+    axis.set(xlabel="step of training", ylabel="MMCS, truth → dictionary", ylim=(0.2, 1))
+    axis.legend(frameon=False, fontsize=7, loc="lower right")
+    heads = ["d_sae", "alpha", "steps to 90% of the rise", f"MMCS at step {steps[at]}", "MMCS at the end"]
+    return Section(
+        "Undertraining",
+        "MMCS over training, each size at its best alpha, a line for each seed; dead features are counted in. The rate is "
+        "constant, so that each point is also the end of a shorter training.",
+        [Table(heads, rows)],
+        {"curve": (figure, "How long each size takes.")},
+    )
+
+
+def _jumps_section(numbers: Mapping[str, Any]) -> Section:
+    tables = seeds(numbers, "table")
+    sizes, alphas, steps = tables[0]["d_sae"], tables[0]["alpha"], tables[0]["steps"]
+    best = gathered.best_alphas(numbers)
+    figure, axes = pictures.axes(1, len(sizes), 10, 2.8)
+    rows = []
+    for i, (axis, d_sae, alpha) in enumerate(zip(np.atleast_1d(axes), sizes, best, strict=True)):
+        for line in tables[0]["features"][f"{d_sae}, {alpha:g}"]:
+            axis.plot(steps, line, lw=0.8)
+        axis.set(title=f"d_sae = {d_sae}, alpha = {alpha:g}", xlabel="step", ylim=(0, 1.02))
+        cells = [one["cells"][i][alphas.index(alpha)]["jumps"] for one in tables]
+        share, half = ([v for cell in cells for v in cell[key]] for key in ("share", "half"))
+        spread = np.quantile(half, [0.1, 0.9]) if half else [np.nan, np.nan]
+        rows.append([str(d_sae), f"{alpha:g}", str(median(share, "features")), *(float(s * steps[-1]) for s in spread)])
+    np.atleast_1d(axes)[0].set_ylabel("largest cosine of a true feature")
+    columns = [
+        "d_sae",
+        "alpha",
+        "largest part of the rise in a window",
+        "half of it done, step: 10%",
+        "90% of features",
+    ]
+    return Section(
+        "How a feature is found, over training",
+        "The largest cosine of some true features, of one seed. A feature that is found in a phase transition makes most of "
+        f"its rise within a short time. Measured of the features that end found: the largest part of the rise that falls into "
+        f"a window of {100 * WINDOW:g}% of training (median), and the steps between which they are half way.",
+        [Table(columns, rows)],
+        {"features": (figure, "Each line is a true feature.")},
+    )
+
+
+def _original_section(found: Mapping[str, Any]) -> Section:
+    figure, axis = pictures.axes(1, 1, 6.5, 2.8)
+    rows = []
+    for d_sae, row in zip(found["d_sae"], found["cells"], strict=True):
+        for alpha, c in zip(found["alpha"], row, strict=True):
+            axis.plot(found["steps"], c["curve"], lw=1.2, label=f"{d_sae} features, alpha = {alpha:g}")
+            keys = ("mmcs", "floor", "found", "absent", "dead", "l0", "fvu")
+            rows.append([str(d_sae), f"{alpha:g}", *(c[key] for key in keys)])
+    axis.set(xlabel="step of training", ylabel="MMCS, truth → dictionary", ylim=(0.1, 1))
+    axis.legend(frameon=False, fontsize=7)
     return Section(
         "The source's own size",
-        f"The same autoencoder on {data['G']} features in {data['d']} dimensions, which features come together drawn once for "
-        f"{'each row' if data['correlation'] == 'sample' else 'each 256 rows'}; {found['n_steps']} steps, where the source "
-        "took 20,000. More features take longer to be found: after as many steps as above MMCS is lower, and a dictionary of "
-        "four features a dimension is not yet best at the stronger penalty that is best for it above. Without training: PCA "
-        f"{floors['pca']['mmcs']:.2f}, a random rotation {floors['random-s0']['mmcs']:.2f}.",
-        [_cells(found)],
+        f"The same autoencoder on {found['G']} features in {found['d']} dimensions, made by the source's own generator, "
+        f"{found['steps'][-1]} steps, where the source took 20,000. One seed: no claim turns on it. PCA: "
+        f"{found['pca']['mmcs']:.2f}.",
+        [Table(["d_sae", "alpha", "MMCS", "random", "found", "absent", "dead", "L0", "FVU"], rows)],
+        {"original": (figure, "MMCS over training at the source's own size.")},
     )
 
 
-def _cells(found: dict[str, Any]) -> Table:
+def _grid_section(found: Mapping[str, Any]) -> Section:
     rows = [
-        [str(d_sae), f"{alpha:g}", c["mmcs"], c["mmcs_back"], c["floor"], c["silent"], c["dead"], c["l0"], c["fvu"]]
+        [str(d_sae), f"{alpha:g}", c["mmcs"], c["mmcs_back"], c["floor"], c["dead"], c["l0"], c["fvu"]]
         for d_sae, row in zip(found["d_sae"], found["cells"], strict=True)
         for alpha, c in zip(found["alpha"], row, strict=True)
     ]
-    return Table(["d_sae", "alpha", "MMCS, truth → it", "it → truth", "random", "silent", "dead", "L0", "FVU"], rows)
-
-
-def _source(found: dict[str, Any]) -> Section:
-    return Section(
-        "The source's own autoencoder",
-        "No decoder bias, decoder rows made unit after each step, a penalty that is there from the first one: features die "
-        "where the penalty is strong, and die for good. The family of the grid above lets decoder norms carry the strength "
-        "and warms the penalty up; at the same alpha it keeps more features alive. Silent: active on none of 4,096 held-out "
-        "rows; dead: on none of all. Where the penalty is strong most features are rare, and the two differ much.",
-        [_cells(found)],
-    )
-
-
-def _curve(found: dict[str, Any], grid: dict[str, Any]) -> Section:
-    """The grid's own cell is the last point."""
-    figure, axis = pictures.axes(1, 1, 6.5, 3.2)
-    steps = [*found["steps"], grid["n_steps"]]
-    for i, (d_sae, shorter) in enumerate(found["rows"].items()):
-        row = grid["cells"][grid["d_sae"].index(int(d_sae))]
-        rows = [*shorter, row[grid["alpha"].index(found["alpha"][i])]]
-        label = f"{d_sae} features, alpha = {found['alpha'][i]:g}"
-        axis.plot(steps, [r["mmcs"] for r in rows], marker="o", ms=3, color=pictures.COLOURS[i], label=label)
-        axis.axhline(rows[0]["floor"], color=pictures.COLOURS[i], lw=0.6, ls=":")
-    axis.set(
-        xscale="log",
-        xlabel="steps of training, each point a run of its own",
-        ylabel="MMCS with the truth",
-        ylim=(0.2, 1),
-    )
-    axis.set_xticks(steps, [str(s) for s in steps])
-    axis.minorticks_off()
-    axis.legend(frameon=False, fontsize=7)
-    return Section(
-        "Undertraining",
-        "MMCS against the number of steps, each size at its best alpha. Each point is a whole training of that length, its "
-        "schedule included; it takes thousands of steps from chance to found, and the larger dictionary starts later. One "
-        "that is compared too early looks as if its size or penalty were wrong.",
-        figures={"curve": (figure, "How long it takes; dotted: random directions.")},
-    )
-
-
-def _interference(found: dict[str, Any]) -> Section:
-    figure, (left, right) = pictures.axes(1, 2, 9.5, 3.2)
-    ratios = [int(r) for r in found["ratios"]]
-    kinds = {"topk": "TopK, 2 G features", "ica": "ICA", "pca": "PCA", "random": "random rotation"}
-    table = []
-    for i, (kind, label) in enumerate(kinds.items()):
-        values = []
-        for ratio in ratios:
-            rows = found["ratios"][str(ratio)]["rows"]
-            values.append(next(v for name, v in rows.items() if name.split("-")[0] == kind))
-        colour = pictures.COLOURS[(0, 2, 3, 6)[i]]
-        left.plot(ratios, [v["mmcs"] for v in values], marker="o", ms=3, color=colour, label=label)
-        if kind == "topk":
-            left.plot(ratios, [v["floor"] for v in values], color=colour, ls=":", lw=1, label="2 G random directions")
-            for ratio, v in zip(ratios, values):
-                table.append(
-                    [str(ratio), ratio * found["d"], v["mmcs"], v["mmcs_back"], v["floor"], v["dead"], v["fvu"]]
-                )
-    left.set(xscale="log", xlabel="G / d, features a dimension", ylabel="MMCS with the truth", ylim=(0.2, 1))
-    left.set_xticks(ratios, [str(r) for r in ratios])
-    left.minorticks_off()
-    left.legend(frameon=False, fontsize=7)
-    edges = np.linspace(0, 1, MCS_BINS + 1)
-    for i, ratio in enumerate(ratios):
-        counts = np.array(found["ratios"][str(ratio)]["histogram"])
-        right.stairs(counts / counts.sum(), edges, color=pictures.COLOURS[i], label=f"G / d = {ratio}")
-    right.set(xlabel="largest cosine of a true feature", ylabel="fraction", xlim=(0.3, 1))
-    right.legend(frameon=False, fontsize=7)
-    return Section(
-        "More features a dimension",
-        f"Two features a dimension is little superposition. Here d = {found['d']} stays and G grows; three features are "
-        "active in a row, and TopK gets twice as many features as there are. As features crowd, chance directions come "
-        "closer to them (dotted), so a figure without its floor says less and less.",
-        [Table(["G / d", "G", "MMCS, truth → TopK", "TopK → truth", "random", "dead", "FVU"], table)],
-        {"interference": (figure, "What is found as features crowd, and the distribution behind TopK's line.")},
-    )
-
-
-def _variants(found: dict[str, Any]) -> Section:
-    rows = []
-    for name, row in found.items():
-        by_kind = {key.split("-")[0]: value for key, value in row["rows"].items()}
-        topk = by_kind["topk"]
-        rows.append(
-            [name, row["n_truth"], row["nearest"], row["active"], topk["mmcs"], topk["mmcs_back"], topk["floor"],
-             by_kind["ica"]["mmcs"], by_kind["pca"]["mmcs"]]
-        )  # fmt: skip
-    columns = ["data", "true features", "nearest |cos|", "active", "TopK", "back", "random", "ICA", "PCA"]
-    return Section(
-        "Other data",
-        "Which features come together can follow a random correlation for each row, or one draw for each 256 rows as in the "
-        "source's code, where batches are shuffled together here; or be independent and rarer. In the last line the "
-        "directions are not random: a toy model of superposition was trained to keep the features, and they lie where it put "
-        "them: with twice as many features as dimensions, in opposite pairs (nearest |cos|, the mean over features of the "
-        "largest |cosine| with another, is 1), each pair in a dimension of its own. ICA and PCA are compared by |cosine|, so "
-        "that one of their directions counts for both of a pair.",
-        [Table(columns, rows)],
-    )
-
-
-def _families(found: dict[str, Any], grid: dict[str, Any]) -> Section:
-    rows = [
-        [name, r["mmcs"], r["mmcs_back"], r["floor"], r["l0"], r["fvu"], r["dead"]] for name, r in found["rows"].items()
+    named = {"pca": "PCA", "ica": "ICA", "random-s0": "random rotation"}
+    rows += [
+        [named[key], "", f["mmcs"], f["mmcs_back"], f["floor"], f["dead"], f["l0"], f["fvu"]]
+        for key, f in found["floors"].items()
     ]
     return Section(
-        "Other families",
-        f"{found['n_steps']} steps on the grid's data, twice as many features as there are. "
-        '--set synthetic.families=\'["gated", "p_anneal"]\' takes any of the recipe\'s methods. The truth itself, with the '
-        f"best linear reading of its strengths: L0 {grid['truth']['l0']:.1f}, FVU {grid['truth']['fvu']:.3f}.",
-        [Table(["family", "MMCS, truth → it", "it → truth", "random", "L0", "FVU", "dead"], rows)],
-    )
-
-
-def _inits(found: dict[str, Any]) -> Section:
-    rows = [
-        [init, *(v for r in lengths for v in (r["mmcs"], r["fvu"], r["dead"]))]
-        for init, lengths in found["rows"].items()
-    ]
-    columns = [f"{what}, {n} steps" for n in found["steps"] for what in ("MMCS", "FVU", "dead")]
-    floor = next(iter(found["rows"].values()))[0]["floor"]
-    return Section(
-        "Where directions begin",
-        f"relu_l1 of {found['d_sae']} features from other beginnings: directions drawn uniformly, the rows of random "
-        "rotations, rows of the data, or principal components. MMCS, truth → it; as many random directions: "
-        f"{floor or 0:.2f}.",
-        [Table(["init", *columns], rows)],
-    )
-
-
-def _real(found: dict[str, Any]) -> Section:
-    figure, (values, norms, spectrum) = pictures.axes(1, 3, 10, 3.2)
-    names = {"toy": "the toy's rows", **{name: name for name in found["rows"] if name != "toy"}}
-    for (name, row), colour in zip(found["rows"].items(), pictures.COLOURS):
-        values.stairs(row["values"], real_activations.VALUES, color=colour, label=names[name])
-        norms.stairs(row["norms"], real_activations.NORMS, color=colour)
-        spectrum.plot(np.arange(1, row["d"] + 1) / row["d"], row["spectrum"], color=colour)
-    bell = np.exp(-(real_activations.VALUES**2) / 2)
-    values.plot(real_activations.VALUES, bell / bell.sum(), color="#bbbbbb", ls=":", zorder=0, label="normal")
-    values.set(yscale="log", ylim=(1e-6, 1), xlabel="a coordinate, in its standard deviations", ylabel="fraction")
-    norms.set(xlabel="distance from the mean row, in its mean", ylabel="fraction of rows")
-    spectrum.set(xlabel="fraction of principal components", ylabel="share of the variance", ylim=(0, 1.02))
-    figure.legend(*values.get_legend_handles_labels(), frameon=False, fontsize=7, loc="outside lower center", ncols=5)
-    columns = ["kurtosis", "kurtosis_random", "participation", "norm_spread", "cosine"]
-    table = [[names[name], row["d"], *(row[c] for c in columns)] for name, row in found["rows"].items()]
-    heads = ["", "d", "kurtosis", "… along random axes", "participation", "spread of norms", "|cos| of rows"]
-    toy, post = found["rows"]["toy"], list(found["rows"].values())[1]
-    return Section(
-        "How real activations are distributed",
-        f"The toy's rows beside those of the {found['model']} model at three hook points of one layer, "
-        f"{toy['n']:,} rows each. Kurtosis is 3 for a normal distribution; participation is the share of dimensions that carry "
-        "the variance; |cos| is the mean of two rows' |cosine| about the mean, 1 for random directions. The toy's features "
-        f"lie in random directions, so its coordinates look like any others ({toy['kurtosis']:.1f} and "
-        f"{toy['kurtosis_random']:.1f}), while an MLP's neurons are axes of their own ({post['kurtosis']:.1f} and "
-        f"{post['kurtosis_random']:.1f}). Its variance is spread over all dimensions; a model's lies in few. What works on "
-        "the toy has not been tried on either.",
-        [Table(heads, table)],
-        {"real": (figure, "Coordinates, norms and principal components.")},
+        "Through the ordinary stages",
+        f"The same kind of rows, {found['n_rows']:,} of them, as an ordinary activation store, on which the ordinary train "
+        f"and score stages work: relu_l1, {found['n_steps']} steps, every figure the score stage's own. Its decoder norms "
+        "carry the strength, and its penalty is warmed up, unlike the source's. One seed: no claim turns on it. The truth "
+        f"itself, with the best linear reading of its strengths: L0 {found['truth']['l0']:.1f}, FVU "
+        f"{found['truth']['fvu']:.3f}.",
+        [Table(["d_sae", "alpha", "MMCS, truth → it", "it → truth", "random", "dead", "L0", "FVU"], rows)],
     )

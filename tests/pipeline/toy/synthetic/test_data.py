@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.toy.synthetic.data import HOOK_POINT, Data, DataConfig, write_store
+from pipeline.toy.synthetic.data import HOOK_POINT, SOURCE, Data, DataConfig, write_store
 
 TINY = DataConfig(d=16, G=32, k=2, n_rows=20_480)
 
@@ -32,13 +32,41 @@ def test_correlated_features_are_k_on_average_and_no_row_is_empty(correlation: s
     assert (spread > 4) is (correlation == "batch")
 
 
-def test_features_are_unit_rows_and_a_trained_models_lie_apart() -> None:
-    random, trained = (Data(DataConfig(d=8, G=16, k=1, features=how)).truth for how in ("random", "trained"))
-    nearest = []
-    for truth in (random, trained):
-        assert torch.allclose(truth.norm(dim=1), torch.ones(len(truth)), atol=1e-5)
-        nearest.append(float(((truth @ truth.T) - 2 * torch.eye(len(truth))).amax(1).mean()))
-    assert nearest[1] < nearest[0]
+def test_features_are_unit_rows_and_near_the_axes_if_asked() -> None:
+    random, axes = (Data(DataConfig(d=8, G=16, k=1, features=how)).F for how in ("random", "axes"))
+    for F in (random, axes):
+        assert torch.allclose(F.norm(dim=1), torch.ones(len(F)), atol=1e-5)
+    assert ((axes != 0).sum(1) == 2).all()
+    assert (random != 0).all()
+
+
+def test_the_sources_covariance_is_the_mean_of_a_matrix_and_its_transpose() -> None:
+    """Off the diagonal U[0, 1) has variance 1/12, the mean of two of them 1/24."""
+    for covariance, expected in (("mirrored", 1 / 12), ("averaged", 1 / 24)):
+        factor = Data(DataConfig(d=8, G=200, covariance=covariance))._factor.double()
+        A = factor @ factor.T
+        assert torch.allclose(A, A.T, atol=1e-5)
+        off = A[~torch.eye(200, dtype=torch.bool)]
+        assert float(off.mean()) == pytest.approx(0.5, abs=0.01)
+        assert float(off.var()) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_sources_mean_activity_is_the_same_in_each_draw() -> None:
+    spread = {}
+    for rescale in ("block", "draw"):
+        data = Data(DataConfig(correlation="batch", rescale=rescale))
+        active = torch.cat([data.codes(block) for block in range(8)]) > 0
+        spread[rescale] = float(active.sum(1).double().view(-1, 256).mean(1).var())
+    # of 128 draws of 256 rows each; with equal means what is left is a sum of at most 5 Bernoulli variances over 256
+    assert spread["draw"] < 5 / 256 * 1.4 < spread["block"]
+
+
+def test_the_sources_strengths_are_products_of_two_uniforms() -> None:
+    """Mean 1/4, mean square 1/9."""
+    codes = Data(DataConfig(**SOURCE)).codes(0)
+    strength = codes[codes > 0].double()
+    assert float(strength.mean()) == pytest.approx(1 / 4, abs=0.01)
+    assert float(strength.square().mean()) == pytest.approx(1 / 9, abs=0.01)
 
 
 def test_the_store_is_a_function_of_the_settings_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The claims of the synthetic toy follow from numbers."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.toy.synthetic.beginnings import OWN
+from pipeline.toy.synthetic.claims import CLAIMS
+from pipeline.toy.synthetic.gathered import seeds
+from tests.pipeline.toy.mutations import check_claims, measured
+
+SMALL = {  # the cells of the known answers, in as few steps as there can be
+    "table_d_sae": (64, 128, 256), "table_alpha": (0.3, 1.0, 3.0), "table_steps": 20, "table_rows": 256,
+    "grid_steps": 10, "changed_steps": 5, "begin_steps": 20, "original_steps": 20, "family_steps": 5, "ratios": (2, 4),
+    "encoder_steps": 20, "families": ("topk", "relu_l1", "tied"), "n_real_rows": 512,
+}  # fmt: skip
+MMCS = [[0.7, 0.5, 0.3], [0.99, 0.9, 0.4], [0.6, 0.99, 0.8]]
+
+
+def agreeing(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The numbers, made such that every source would be right. What no claim reads is left out."""
+    for one in seeds(numbers, "table"):
+        del one["features"]
+        one["pca"]["mmcs"] = 0.38
+        for i, j in itertools.product(range(3), range(3)):
+            m, n_looks = MMCS[i][j], len(one["steps"])
+            one["cells"][i][j] = {
+                "mmcs": m, "larger": m, "correlation": m, "error": 1 - m, "error_scaled": 1 - m, "found": 0.25,
+                "absent": 0.25, "dead": (5, 27, 129)[j], "floor": 0.3, "l0": 1.0, "fvu": 0.5,
+                "curve": [0.0] * (n_looks - 1) + [1.0] if i == 2 else [0.0] + [1.0] * (n_looks - 1),
+                "jumps": {"share": [0.9] * 8, "half": [0.5] * 8},
+            }  # fmt: skip
+    for one in seeds(numbers, "changed"):
+        for change in one["changes"].values():
+            change["cells"] = [{"mmcs": 0.9} for _ in change["cells"]]
+    for n, part in enumerate(sorted(seeds(numbers, "natural"), key=lambda p: p["ratio"])):
+        for kind in ("trained", "random"):
+            del part[kind]["matrix"]
+            part[kind]["nearest"] = [0.99] * len(part["kept"])
+            for f, rows in enumerate(part[kind]["families"].values()):
+                for found in rows:
+                    m = 0.9 - 0.3 * n - 0.02 * f
+                    found.update(mmcs=m, floor=0.5, correlation=m, error=1 - m, error_scaled=1 - m)
+    for kind in ("random", "axes"):
+        for one in seeds(numbers, f"begin_{kind}"):
+            for name, found in one.items():
+                if name != "steps":
+                    slow = {f"random{OWN}": 1000, f"orthogonal{OWN}": 500, "random": 1000, "orthogonal": 500}
+                    found.update(reached=slow.get(name, 300), at_all=True, curve=[])
+    for name, row in numbers["real"]["rows"].items():
+        toy = name == "toy"
+        row.update(values=[], norms=[], spectrum=[], kurtosis=3.0 if toy else 30.0, kurtosis_random=3.0)
+        row.update(participation=1.0 if toy else 0.1, norm_spread=0.1 if toy else 0.5)
+    return {name: part for name, part in numbers.items() if name not in ("grid", "original")}
+
+
+@pytest.fixture(scope="module")
+def numbers(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The page of them is written on the way."""
+    return measured("synthetic", tmp_path_factory.mktemp("toy"), **SMALL, model=str(tiny_model))
+
+
+def test_claims_follow_from_the_numbers(numbers: dict[str, Any]) -> None:
+    check_claims(CLAIMS, agreeing(numbers), n_mutations=60)
