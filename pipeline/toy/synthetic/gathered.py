@@ -11,7 +11,7 @@ from pipeline.toy.findings import Estimate, mean
 
 Numbers = Mapping[str, Any]
 
-BELOW, ABOVE = "a penalty below the best", "a penalty above the best"
+BELOW, ABOVE = "a penalty below the best", "the best penalty or above"
 MIDDLING = (0.5, 0.8)  # MMCS
 
 
@@ -57,12 +57,10 @@ def of_families(part: Mapping[str, Any], kind: str, seed: int) -> list[Mapping[s
     return [rows[seed] for name, rows in part[kind]["families"].items() if name != "pca"]
 
 
-def recovery(part: Mapping[str, Any], kind: str) -> list[float]:
-    """For each seed, the mean over families of what is recovered above chance."""
-    return [
-        float(np.mean([above_chance(found) for found in of_families(part, kind, seed)]))
-        for seed in range(len(part["kept"]))
-    ]
+def recovery(part: Mapping[str, Any], kind: str, best: bool = False) -> list[float]:
+    """For each seed, the mean over families of what is recovered above chance, or that of the best of them."""
+    by_seed = [[above_chance(found) for found in of_families(part, kind, seed)] for seed in range(len(part["kept"]))]
+    return [float(max(found) if best else np.mean(found)) for found in by_seed]
 
 
 def naturals(numbers: Numbers) -> list[dict[str, Any]]:
@@ -84,13 +82,13 @@ def converged(curve: Sequence[float], steps: Sequence[int]) -> float:
 
 
 def middling(numbers: Numbers) -> dict[str, list[dict[str, float]]]:
-    """Cells of the table with a middling MMCS, a seed each, by the side of the best penalty on which they lie."""
+    """Cells of the table with a middling MMCS, a seed each, by whether the penalty is below that size's best."""
     found: dict[str, list[dict[str, float]]] = {BELOW: [], ABOVE: []}
     best = best_alphas(numbers)
     for one in seeds(numbers, "table"):
         for row, top in zip(one["cells"], best, strict=True):
             for alpha, c in zip(one["alpha"], row, strict=True):
-                if MIDDLING[0] <= c["mmcs"] <= MIDDLING[1] and alpha != top:
+                if MIDDLING[0] <= c["mmcs"] <= MIDDLING[1]:
                     found[BELOW if alpha < top else ABOVE].append(c)
     return found
 

@@ -43,6 +43,12 @@ def natural_section(numbers: Mapping[str, Any]) -> Section:
     )
 
 
+def _short(values: list[float]) -> str:
+    """A mean and its 95% interval in few characters."""
+    found = mean(values)
+    return f"{found.value:.2f} ± {found.high - found.value:.2f}"
+
+
 def family_section(numbers: Mapping[str, Any]) -> Section:
     parts = naturals(numbers)
     ratios = [part["ratio"] for part in parts]
@@ -69,19 +75,19 @@ def family_section(numbers: Mapping[str, Any]) -> Section:
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=7, loc="outside lower center", ncols=5)
     axes[2].legend(frameon=False, fontsize=7)
     rows = [
-        [name, *(str(mean([c["mmcs"] for c in part[kind]["families"][name]], "")) for part in parts for kind in KINDS)]
+        [name, *(_short([c["mmcs"] for c in part[kind]["families"][name]]) for part in parts for kind in KINDS)]
         for name in names
     ]
     rows.append(
         ["random directions"]
-        + [f"{np.mean([c['floor'] for c in part[kind]['families'][names[0]]]):.3f}" for part in parts for kind in KINDS]
+        + [f"{np.mean([c['floor'] for c in part[kind]['families'][names[0]]]):.2f}" for part in parts for kind in KINDS]
     )
     return Section(
         "What every family recovers of them",
         f"The train stage's families with as many features as there are, {parts[0]['n_steps']} steps of 128 rows, "
-        f"{len(parts[0]['kept'])} seeds with other features each. Solid: trained directions; dashed: random ones. As features "
-        "crowd, chance directions come closer to them (dotted), so that the right picture has MMCS above chance: 0 is as many "
-        "random directions, 1 is all found.",
+        f"{len(parts[0]['kept'])} seeds with other features each. Solid: trained directions; dashed: random ones; dotted: as "
+        "many directions that were drawn without learning. The right picture has MMCS above these: 0 is what they give, 1 is "
+        "all found. In the table: 95% intervals.",
         [Table(["MMCS", *(f"G/d = {part['ratio']}, {kind}" for part in parts for kind in KINDS)], rows)],
         {"families": (figure, "Recovery as features crowd.")},
     )
