@@ -1,36 +1,58 @@
 """Small networks side by side: as many instances as seeds, trained at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+Elementwise = Callable[[Tensor], Tensor]
+Optimiser = Callable[[Sequence[Tensor], float], torch.optim.Optimizer]  # of the weights and the rate
+
 
 class Networks(nn.Module):
-    """n networks of the same widths side by side, ReLU between the layers. weights: (n, d_in, d_out) each."""
+    """n networks of the same widths side by side. weights: (n, d_in, d_out) each; biases: (n, 1, d_out) each.
 
-    def __init__(self, weights: list[Tensor], biases: list[Tensor]) -> None:
+    activation: between the layers. last: after the last one, by default nothing. skip: the last layer reads the network's
+    input too, before the hidden units.
+    """
+
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        activation: Elementwise = torch.relu,
+        last: Elementwise | None = None,
+        skip: bool = False,
+    ) -> None:
         super().__init__()
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList(biases)
+        self.activation, self.last, self.skip = activation, last, skip
 
     @classmethod
-    def drawn(cls, n: int, widths: tuple[int, ...], generator: torch.Generator) -> "Networks":
-        """Uniform in ±1/√d_in, as torch's Linear begins."""
+    def drawn(cls, n: int, widths: tuple[int, ...], generator: torch.Generator, **how: Any) -> "Networks":
+        """Uniform in ±1/√d_in, as torch's Linear begins. widths: of the input, the hidden layers and the output."""
         weights, biases = [], []
-        for d_in, d_out in pairwise(widths):
+        for i, (d_in, d_out) in enumerate(pairwise(widths)):
+            if how.get("skip") and i == len(widths) - 2:
+                d_in += widths[0]
             bound = d_in**-0.5
             weights.append((2 * torch.rand(n, d_in, d_out, generator=generator) - 1) * bound)
             biases.append((2 * torch.rand(n, 1, d_out, generator=generator) - 1) * bound)
-        return cls(weights, biases)
+        return cls(weights, biases, **how)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, d_in) → (n, batch, d_out)"""
-        h = x.expand(len(self.weights[0]), *x.shape)
+        """(batch, d_in), or (n, batch, d_in) for inputs of each network's own → (n, batch, d_out)"""
+        x = h = x.expand(len(self.weights[0]), *x.shape[-2:])
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(b, h if i == 0 else h.relu(), W)
-        return h
+            if i:
+                h = self.activation(h)
+            if self.skip and i == len(self.weights) - 1:
+                h = torch.cat([x, h], dim=-1)
+            h = torch.baddbmm(b, h, W)
+        return self.last(h) if self.last else h
 
     @property
     def n_parameters(self) -> int:
@@ -38,15 +60,40 @@ class Networks(nn.Module):
         return sum(p[0].numel() for p in self.parameters())
 
 
-def fit(networks: Networks, sample: Callable[[], tuple[Tensor, Tensor]], n_steps: int, lr: float) -> Tensor:
-    """Minimise the squared error under Adam with a linear decay. Returns each network's last error, (n,)."""
-    optimiser = torch.optim.Adam(networks.parameters(), lr=lr, fused=True)
+def adam(parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
+    """Adam as torch has it by default."""
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
+
+
+def fit(
+    networks: Networks,
+    sample: Callable[[int], tuple[Tensor, Tensor]],
+    n_steps: int,
+    lr: float,
+    optimiser: Optimiser = adam,
+    decay: bool = True,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Minimise the squared error. Returns each network's last error, (n,).
+
+    sample: step → inputs (batch, d_in) and targets (batch), or each network's own, (n, batch, d_in) and (n, batch). decay:
+    the rate falls to 0 in a line. noise: standard deviation of what is added to every weight before a step; it falls as the
+    rate does.
+    """
+    parameters = list(networks.parameters())
+    method = optimiser(parameters, lr)
     error = torch.empty(0)
     for step in range(n_steps):
-        optimiser.param_groups[0]["lr"] = lr * (1 - step / n_steps)
-        x, y = sample()
+        left = 1 - step / n_steps if decay else 1.0
+        method.param_groups[0]["lr"] = lr * left
+        if noise:
+            with torch.no_grad():
+                for p in parameters:
+                    p.add_(torch.randn(p.shape, generator=generator), alpha=noise * left)
+        x, y = sample(step)
         error = (networks(x)[..., 0] - y).square().mean(1)
-        optimiser.zero_grad()
+        method.zero_grad()
         error.sum().backward()
-        optimiser.step()
+        method.step()
     return error.detach()
