@@ -1,139 +1,129 @@
-"""The eight-token autoencoder: four features, eight tokens, and how much of the reading is the seed's.
+"""The eight tokens: which latents a small autoencoder has for them, and how much of the reading is the seed's.
 
-A sparse autoencoder small enough to look at whole. Every token is a sum of features; the reader wants latents that are
-the features, and sees what the sparsity penalty prefers instead. Many seeds are trained at once.
+Two parts. The source's data and autoencoder, over many seeds, penalties and widths (eight.py, families.py); and eight
+tokens that are sums of four known features (binary.py).
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from pipeline.config import Config
+from pipeline.toy.tokens import binary, families
+from pipeline.toy.tokens.eight import ALL, READINGS, Code, around, begin, cosines, maps, median_run, readings, train
 from stores.manifest import seed_of
 
-FEATURES = ("cat", "dog", "robot", "happy")
-TOKENS: dict[str, tuple[int, int, int, int]] = {
-    "cat": (1, 0, 0, 0),
-    "happy cat": (1, 0, 0, 1),
-    "dog": (0, 1, 0, 0),
-    "happy dog": (0, 1, 0, 1),
-    "robot": (0, 0, 1, 0),
-    "happy robot": (0, 0, 1, 1),
-    "robot dog": (0, 1, 1, 0),
-    "cat and dog": (1, 1, 0, 0),
-}
+Penalty = Annotated[float, Field(ge=0)]
 
 
 class Settings(Config):
-    """l1_coefficient: of Σ z, the squared error summed over coordinates; both averaged over tokens."""
+    """The source states neither w, the steps, the rate nor how many latents its picture has; it speaks of 20 in an example.
 
-    d_sae: int = Field(default=8, ge=1)
-    l1_coefficient: float = Field(default=0.1, ge=0)
-    lr: float = Field(default=3e-3, gt=0)
-    n_steps: int = Field(default=6000, ge=1)
+    d_sae, w, n_steps: of the runs that decide on the claims, at torch's default rate of Adam. grid_*: what else is tried.
+    around_*: draws about each token, and their standard deviation. family_*: of the dictionaries of the train stage.
+    binary_*: of the tokens that are sums of features; its penalty is on Σ z, the squared error summed over coordinates.
+    """
+
+    d_sae: int = Field(default=20, ge=1)
+    w: Penalty = 0.1
+    lr: float = Field(default=1e-3, gt=0)
+    n_steps: int = Field(default=5000, ge=1)
     n_seeds: int = Field(default=200, ge=1)
+    grid_d_sae: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(4, 8, 20), min_length=1)
+    grid_w: tuple[Penalty, ...] = Field(default=(0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
+    grid_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 500, 2000, 5000), min_length=1)
+    grid_seeds: int = Field(default=100, ge=1)
+    around_n: int = Field(default=8, ge=1)
+    around_noise: float = Field(default=0.05, ge=0)
+    family_steps: int = Field(default=1500, ge=1)
+    family_lr: float = Field(default=3e-3, gt=0)
+    family_seeds: int = Field(default=100, ge=1)
+    binary_d_sae: int = Field(default=8, ge=1)
+    binary_l1: float = Field(default=0.1, ge=0)
+    binary_lr: float = Field(default=3e-3, gt=0)
+    binary_steps: int = Field(default=6000, ge=1)
+    binary_seeds: int = Field(default=200, ge=1)
 
 
-QUICK: dict[str, Any] = {"n_steps": 800, "n_seeds": 20}
+QUICK: dict[str, Any] = {
+    "n_steps": 500, "n_seeds": 20, "grid_d_sae": (4, 20), "grid_w": (0.0, 0.1, 1.0), "grid_steps": (0, 200),
+    "grid_seeds": 10, "family_steps": 100, "family_seeds": 10, "binary_steps": 800, "binary_seeds": 20,
+}  # fmt: skip
+
+NO_PENALTY, PENALTY, UNTRAINED = "no penalty", "penalty", "untrained"
 
 
-@dataclass(frozen=True)
-class Autoencoders:
-    """W_enc (n_seeds, 4, d_sae), b_enc (n_seeds, 1, d_sae), W_dec (n_seeds, d_sae, 4); b_dec is left out: no token is
-    the mean of the others. loss_l1: of Σ z alone, over training."""
+def source(settings: Settings) -> dict[str, Any]:
+    """The source's autoencoder without and with the penalty, from the same beginnings, and these beginnings themselves.
 
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-
-    def encode(self, x: Tensor) -> Tensor:
-        """(8, 4) → (n_seeds, 8, d_sae)"""
-        return torch.relu(x @ self.W_enc + self.b_enc)
-
-
-def data() -> Tensor:
-    """(8, 4)"""
-    return torch.tensor(list(TOKENS.values()), dtype=torch.float32)
-
-
-def train(settings: Settings, unit_decoder: bool, seed: int = 0) -> Autoencoders:
-    """All seeds at once under Adam, on all tokens in every step. unit_decoder: decoder rows are kept at length 1."""
-    generator = torch.Generator().manual_seed(seed_of("tokens", seed))
-    shape = (settings.n_seeds, settings.d_sae, len(FEATURES))
-    W_dec = nn.functional.normalize(torch.randn(shape, generator=generator), dim=-1)
-    W_enc = W_dec.transpose(1, 2).clone().requires_grad_()
-    b_enc = torch.zeros(settings.n_seeds, 1, settings.d_sae, requires_grad=True)
-    W_dec.requires_grad_()
-    optimiser = torch.optim.Adam([W_enc, b_enc, W_dec], lr=settings.lr, fused=True)
-    x = data()
-    for _ in range(settings.n_steps):
-        z = torch.relu(x @ W_enc + b_enc)
-        loss = (x - z @ W_dec).square().sum(-1) + settings.l1_coefficient * z.sum(-1)
-        optimiser.zero_grad()
-        loss.mean(1).sum().backward()
-        optimiser.step()
-        if unit_decoder:
-            with torch.no_grad():
-                W_dec.div_(W_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12))
-    return Autoencoders(W_enc.detach(), b_enc.detach(), W_dec.detach())
-
-
-def contributions(found: Autoencoders) -> Tensor:
-    """(n_seeds, 8, d_sae): what each latent adds to each token's reconstruction, z_i |W_dec,i|: comparable between
-    autoencoders whose codes are of another scale."""
-    return found.encode(data()) * found.W_dec.norm(dim=-1)[:, None]
-
-
-def reading(contribution: Tensor) -> tuple[str, ...]:
-    """contribution (8, d_sae) → for each latent that is on, the tokens that it is on for (above 0.1), in a fixed order:
-    what somebody who looks at the map would write down."""
-    names = list(TOKENS)
-    on = contribution > 0.1
-    return tuple(
-        sorted(", ".join(names[i] for i in column.nonzero()[:, 0].tolist()) for column in on.T if column.any())
-    )
-
-
-def kinds(W_dec: Tensor, live: Tensor) -> dict[str, int]:
-    """W_dec (d_sae, 4), live (d_sae) → how many live latents point along one feature (cosine above 0.95), along a whole
-    token of several features, or along neither."""
-    directions = nn.functional.normalize(W_dec[live], dim=-1)
-    composed = nn.functional.normalize(data()[data().sum(1) > 1], dim=-1)
-    feature = directions.amax(1) > 0.95  # the features are the coordinates
-    token = ~feature & ((directions @ composed.T).amax(1) > 0.95)
-    return {"feature": int(feature.sum()), "token": int(token.sum()), "neither": int((~feature & ~token).sum())}
-
-
-def measure(settings: Settings, unit_decoder: bool) -> dict[str, Any]:
-    """The maps of the first seeds, and over all seeds how many readings there are."""
-    found = train(settings, unit_decoder)
-    x, contribution = data(), contributions(found)
-    z = found.encode(x)
-    error = (x - z @ found.W_dec).square().sum((1, 2)) / x.square().sum()
-    readings = Counter(reading(c) for c in contribution)
-    sorts = [kinds(W, (c > 0.1).any(0)) for W, c in zip(found.W_dec, contribution, strict=True)]
+    share: how many runs have each reading with the penalty, by the share of a latent's largest value above which it counts
+    as on. cosines: of all runs but the median one with it, with the penalty and untrained.
+    """
+    n = settings.n_seeds
+    networks = begin(n, 2, settings.d_sae)
+    penalty = torch.tensor([0.0, settings.w]).repeat_interleave(n)
+    untrained = _of(Code.of(networks), slice(n))
+    train(networks, penalty, settings.n_steps, settings.lr)
+    code = Code.of(networks)
+    dense, sparse = _of(code, slice(n)), _of(code, slice(n, None))
+    loss = sparse.error + settings.w * sparse.z.mean((1, 2))
+    median = median_run(loss)
+    reference = sparse.contribution[median].numpy()
+    shares = {f"{s:g}": readings(sparse, s) for s in (0.01, 0.02, 0.05, 0.1, 0.2)}
     return {
-        "maps": np.round(contribution[:4].numpy(), 3).tolist(),
-        "n_seeds": settings.n_seeds,
-        "n_readings": len(readings),
-        "commonest": [[n / settings.n_seeds, list(latents)] for latents, n in readings.most_common(3)],
-        "error": round(float(error.mean()), 5),
-        "l0": round(float((contribution > 0.1).sum(-1).double().mean()), 3),
-        "live": round(float((contribution > 0.1).any(1).sum(-1).double().mean()), 3),
-        "mean_code": round(float(z[z > 0].mean()), 4),
-        "decoder_norm": round(float(found.W_dec.norm(dim=-1)[(contribution > 0.1).any(1)].mean()), 3),
-        **{f"latents_{kind}": float(np.mean([s[kind] for s in sorts])) for kind in ("feature", "token", "neither")},
-        "seeds_with_the_features": float(
-            np.mean([s["feature"] >= 4 and s["token"] + s["neither"] == 0 for s in sorts])
-        ),
+        "w": settings.w,
+        "d_sae": settings.d_sae,
+        "n_steps": settings.n_steps,
+        UNTRAINED: readings(untrained),
+        NO_PENALTY: readings(dense),
+        PENALTY: readings(sparse),
+        "share": {s: {name: sum(r[name]) for name in (*READINGS, ALL)} for s, r in shares.items()},
+        "cosines": {
+            name: cosines(runs, reference, median) for name, runs in ((UNTRAINED, untrained), (PENALTY, sparse))
+        },
+        "maps": maps(sparse, loss, dense),
     }
+
+
+def grid(settings: Settings, d_sae: int) -> dict[str, Any]:
+    """Counts of the readings, of grid_seeds runs: steps → w → reading → count, and means of what else is measured."""
+    n = settings.grid_seeds
+    networks = begin(n, len(settings.grid_w), d_sae)
+    penalty = torch.tensor(settings.grid_w).repeat_interleave(n)
+    cells: dict[str, Any] = {}
+
+    def look(step: int) -> None:
+        code = Code.of(networks)
+        cells[str(step)] = {}
+        for i, w in enumerate(settings.grid_w):
+            found = readings(_of(code, slice(i * n, (i + 1) * n)))
+            counts = {name: sum(found[name]) for name in (*READINGS, ALL)}
+            means = {name: sum(found[name]) / n for name in ("live", "named", "error")}
+            cells[str(step)][f"{w:g}"] = counts | means
+
+    train(networks, penalty, max(settings.grid_steps), settings.lr, look=look, look_at=settings.grid_steps)
+    return {"n": n, "d_sae": d_sae, "cells": cells}
+
+
+def variants(settings: Settings) -> dict[str, Any]:
+    """What is changed of the source's autoencoder, one thing at a time, from the same beginnings."""
+    n, w = settings.n_seeds, torch.full((settings.n_seeds,), settings.w)
+    rows = {}
+    networks = begin(n, 1, settings.d_sae)
+    train(networks, w, settings.n_steps, settings.lr, unit_rows=True)
+    rows["decoder rows of unit length"] = readings(Code.of(networks))
+    networks = begin(n, 1, settings.d_sae)
+    x = around(settings.around_n, settings.around_noise, torch.Generator().manual_seed(seed_of("around")))
+    train(networks, w, settings.n_steps, settings.lr, x=x)
+    rows["more data around the tokens"] = readings(Code.of(networks))
+    return rows
+
+
+def _of(code: Code, own: slice) -> Code:
+    return Code(code.z[own], code.rows[own], code.x_hat[own])
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
@@ -141,4 +131,15 @@ def inputs(settings: Settings) -> dict[str, Any]:
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    return {"unit_norms": lambda: measure(settings, True), "free_norms": lambda: measure(settings, False)}
+    s = settings
+    how = (s.family_seeds, s.d_sae, s.family_steps, s.family_lr)
+    of_binary = binary.Setup(s.binary_d_sae, s.binary_l1, s.binary_lr, s.binary_steps, s.binary_seeds)
+    return {
+        **{f"grid_{d_sae}": lambda d_sae=d_sae: grid(s, d_sae) for d_sae in s.grid_d_sae},
+        "variants": lambda: variants(s),
+        "relu_l1": lambda: families.relu_l1(*how),
+        "topk": lambda: families.topk(*how),
+        "source": lambda: source(s),
+        "unit_norms": lambda: binary.measure(of_binary, True),
+        "free_norms": lambda: binary.measure(of_binary, False),
+    }

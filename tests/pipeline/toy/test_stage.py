@@ -40,7 +40,7 @@ def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
 
     refused = unmix("toy", "tokens", *FAST, "--set", "tokens.d_sae=6", cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "toy.d_sae: 8 → 6" in refused.stderr
+    assert "toy.d_sae: 20 → 6" in refused.stderr
 
     # Killed after its first part: that part is not measured again, and the end is the same.
     for name in ("free_norms.json", "manifest.json", "index.html"):
