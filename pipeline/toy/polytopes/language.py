@@ -6,36 +6,36 @@ Source: Black et al. 2022, "Interpreting Neural Networks through the Polytope Le
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from pipeline.config import Config
 from pipeline.extract.config import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2 import LanguageModel
 from pipeline.score.downstream import evaluate
 from pipeline.toy.extracted import extracted
+from pipeline.toy.polytopes.clusters import ClusterSettings, clustered, distances, excess
+from pipeline.toy.polytopes.nets import FACTORS, Factor
 from stores.activations import ActivationStore
 from stores.description import Description
+from stores.manifest import seed_of
 
 SKIP_FIRST, N_POSITIONS = 100, 6  # as in the source: 6 of 1,024 tokens a sequence, none of the first 100
 
 
-class LanguageSettings(Config):
-    """store: activations to be clustered, of hook_point; by default the toy extracts them from model. factors: that
-    activations are scaled by. min_cluster_size, min_samples: HDBSCAN's."""
+class LanguageSettings(ClusterSettings):
+    """store: activations to be clustered, of hook_point; by default the toy extracts them from model, GPT-2's size or
+    another. factors: that activations are scaled by."""
 
     model: str = "demo"
     store: str | None = None
     hook_point: str = "blocks.1.mlp.hook_post"
     n_sequences: int = Field(default=500, ge=2)
-    min_cluster_size: int = Field(default=8, ge=2)
-    min_samples: int = Field(default=2, ge=1)
-    factors: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
-    validity_sequences: int = Field(default=4, ge=1)
+    factors: tuple[Factor, ...] = Field(default=FACTORS, min_length=1)
+    validity_sequences: int = Field(default=8, ge=1)
 
 
 def sampled(description: Description) -> list[int]:
@@ -71,60 +71,53 @@ def language(settings: LanguageSettings, folder: Path) -> dict[str, Any]:
 
 
 def clusters(settings: LanguageSettings, store: ActivationStore) -> dict[str, Any]:
-    """HDBSCAN of the activations at six positions of each sequence."""
-    from sklearn.cluster import HDBSCAN
+    """HDBSCAN of the activations at six positions of each sequence.
 
+    shares: of each cluster the commonest token's; excess: those over the same with the tokens shuffled.
+    """
     description, places = store.description, sampled(store.description)
     n = min(settings.n_sequences, description.n_sequences)
     rows = store.rows(settings.hook_point, 0, n * description.n_positions).astype(np.float32)
     x = rows.reshape(n, description.n_positions, -1)[:, places].reshape(n * len(places), -1)
-    found = HDBSCAN(
-        min_cluster_size=settings.min_cluster_size, min_samples=settings.min_samples, copy=cast(Any, True)
-    ).fit(x)
-    labels = found.labels_
+    labels = clustered(x, settings.min_cluster_size, settings.min_samples)
     sizes = Counter(labels[labels >= 0].tolist())
-    within, between = _distances(x, labels)
+    within, between = distances(x, labels)
     tokens = store.tokens(0, n)
+    at = [description.positions[place] for place in places]
+    of_rows = tokens[:, at].reshape(-1)
+    own, over = excess(labels, of_rows, np.random.default_rng(seed_of("shuffled tokens")))
     texts = None if description.model == "none" else ModelFiles.of_store(description).tokenizer
     shown = []
     for label, size in sizes.most_common(12):
         members = np.nonzero(labels == label)[0]
-        where = [(i // len(places), description.positions[places[i % len(places)]]) for i in members]
-        current = Counter(int(tokens[s, p]) for s, p in where)
-        token, count = current.most_common(1)[0]
+        where = [(i // len(places), at[i % len(places)]) for i in members]
+        token, count = Counter(of_rows[members].tolist()).most_common(1)[0]
         examples = [tokens[s, max(0, p - 7) : p + 1].tolist() for s, p in where[:3]]
         decode = (lambda ids: texts.decode(ids, skip_special_tokens=False)) if texts else str
         shown.append([size, decode([token]), count / size, [decode(e) for e in examples]])
     return {
         "hook_point": settings.hook_point,
-        "positions": [description.positions[p] for p in places],
+        "d": x.shape[1],
+        "context": description.context,
+        "positions": at,
         "n_rows": len(x),
         "n_clusters": len(sizes),
         "noise": float((labels < 0).mean()),
         "within": within,
         "between": between,
+        "shares": own,
+        "excess": over,
         "largest": shown,
         "sizes": sorted(sizes.values(), reverse=True),
         "settings": {"min_cluster_size": settings.min_cluster_size, "min_samples": settings.min_samples},
     }
 
 
-def _distances(x: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean distance of clustered rows to their own cluster's mean, and to that of the nearest other cluster."""
-    names = sorted(set(labels.tolist()) - {-1})
-    if len(names) < 2:
-        return None, None
-    centres = np.stack([x[labels == label].mean(0) for label in names])
-    own = x[labels >= 0]
-    distance = np.stack([np.linalg.norm(own - centre, axis=1) for centre in centres], axis=1)
-    place = np.searchsorted(names, labels[labels >= 0])
-    mine = distance[np.arange(len(own)), place].copy()
-    distance[np.arange(len(own)), place] = np.inf
-    return float(mine.mean()), float(distance.min(1).mean())
-
-
 def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, Any] | None:
-    """KL of the model's output when the activations of a layer are scaled; None when no model made the store."""
+    """KL of the model's output when the activations of a layer are scaled; None when no model made the store.
+
+    kl: of each hook point (factors, sequences), nats a token; mean: over hook points.
+    """
     description = store.description
     if description.model == "none":
         return None
@@ -132,9 +125,16 @@ def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, An
     tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
     positions = tuple(range(1, description.context))
     edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}
-    rows = {}
+    rows: dict[str, list[list[float]]] = {}
     for layer in range(model.files.n_layers):
         for site in ("hook_resid_post", "mlp.hook_post"):
-            found = evaluate(model, tokens, f"blocks.{layer}.{site}", positions, edits)
-            rows[f"blocks.{layer}.{site}"] = [found[name].kl for name in edits]
-    return {"model": description.model, "factors": list(settings.factors), "kl": rows, "n_tokens": int(tokens.size)}
+            name = f"blocks.{layer}.{site}"
+            found = [evaluate(model, sequence[None], name, positions, edits) for sequence in tokens]
+            rows[name] = [[one[edit].kl for one in found] for edit in edits]
+    return {
+        "model": description.model,
+        "factors": list(settings.factors),
+        "kl": rows,
+        "mean": np.mean(list(rows.values()), axis=0).tolist(),
+        "n_tokens": int(tokens.size),
+    }
