@@ -1,5 +1,102 @@
-"""What the sources say of this toy."""
+"""What Baker 2022 and its discussion say of rotations that make computation local."""
 
 from pipeline.toy.findings import Claim
+from pipeline.toy.mnist_rotation import checks_bases as bases
+from pipeline.toy.mnist_rotation import checks_search as search
+from pipeline.toy.mnist_rotation.few import FEWER_THAN
 
-CLAIMS: tuple[Claim, ...] = ()
+POST, TALK = "Baker 2022, post", "Baker 2022, discussion"
+
+CLAIMS = (
+    Claim("unchanged", POST, "The rotations do not change the function that the network implements.", bases.unchanged),
+    Claim("local", POST, "Rotations make the middle layer's Jacobian sparse.", bases.local),
+    Claim(
+        "layers",
+        TALK,
+        "The first and last layers cannot be made much sparser, the middle layer changes drastically.",
+        bases.layers,
+    ),
+    Claim("last-identity", TALK, "On the last layer the method gives the identity.", bases.identity),
+    Claim(
+        "last-found",
+        TALK,
+        "The identity of the last layer is found by the search, wherever it begins.",
+        bases.found_again,
+    ),
+    Claim("little", TALK, "Rotations alone do not give much improvement.", bases.hard_to_believe),
+    Claim(
+        "many-inputs", TALK, "One rotation makes the Jacobian sparse at many data points simultaneously.", bases.many
+    ),
+    Claim("one-input", POST, "A rotation found from one input serves many inputs.", bases.from_few(0)),
+    Claim("few-inputs", POST, "A rotation found from only a few inputs serves many inputs.", bases.from_few(1)),
+    Claim(
+        "composition",
+        TALK,
+        "The sparse output channels of X → Y approximately match the sparse input channels of Y → Z.",
+        bases.compose,
+    ),
+    Claim("beyond-chance", TALK, "They match better than random bases do.", bases.beyond_chance),
+    Claim(
+        "backward",
+        POST,
+        "Beginning at the output as the preferred basis is as good a way as beginning at the pixels.",
+        search.backward,
+    ),
+    Claim(
+        "better-way", POST, "There is a far, far better way of solving this than gradient descent.", search.better_way
+    ),
+    Claim(
+        "no-better-way", TALK, "There is no better way to learn the rotation than gradient descent.", search.no_better
+    ),
+    Claim(
+        "relaxation", TALK, "A tight relaxation bounds how far the rotation found is from the best.", search.relaxation
+    ),
+    Claim("qr", TALK, "The QR decomposition of the weights is a better starting point.", search.start("qr")),
+    Claim("invertible", TALK, "Any invertible matrix works just as well as a rotation.", search.invertible),
+    Claim(
+        "translation",
+        TALK,
+        "A translation does the same as a rotation: it makes the layer's Jacobian another one.",
+        search.translation,
+    ),
+    Claim("normaliser", TALK, "A map that is not normalised gets arbitrarily close to zero.", search.normaliser),
+    Claim("permutation", TALK, "A permutation does nothing but shuffle the order.", search.permutation),
+    Claim("zeros", TALK, "A measure that really likes zeros gives more zeros than all the Ln norms.", search.zeros),
+    Claim(
+        "few-axes",
+        TALK,
+        "In the basis found, most of the output is determined by fewer neurons than reported.",
+        bases.few,
+        f"fewer than {FEWER_THAN}",
+    ),
+    Claim("performance", TALK, "Keeping only these axes has no effect on performance.", bases.performance),
+    Claim("by-rotation", TALK, "Fewer rotated axes are needed than neurons.", bases.by_rotation),
+    Claim(
+        "regimes",
+        TALK,
+        "Training regimes and architectures differ in how local rotations make the network.",
+        search.regimes,
+    ),
+    Claim(
+        "zero-loss",
+        TALK,
+        "Networks at zero loss are less in superposition: rotations make them sparser.",
+        search.zero_loss,
+    ),
+    Claim("robust", TALK, "The rotated representation is far more robust and generalises better.", search.robust),
+    Claim("training", TALK, "The transformation will not improve training.", search.no_training),
+    Claim("shifted", TALK, "The non-locality shifts from the weights to the rotation matrix.", search.shifted),
+    Claim(
+        "both-present",
+        TALK,
+        "Two independent features, each present with a probability of .05, are both present with .00025.",
+        search.both_present,
+    ),
+    Claim(
+        "exclusive",
+        TALK,
+        "Two exclusive features are read back from one number, the one shifted up and the other down.",
+        search.exclusive,
+    ),
+    Claim("no-basis", TALK, "In superposition no rotation gives each feature a neuron of its own.", search.no_basis),
+)

@@ -6,38 +6,14 @@ pipeline/toy/mnist_rotation/experiment.py.
 """
 
 from itertools import pairwise
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Config
 from pipeline.toy.images import Images
+from pipeline.toy.mnist_rotation.settings import ACTIVATIONS, Settings
 from pipeline.train.rotations.jacobians import Dense, of_module
-from pipeline.train.rotations.objectives import OBJECTIVES
 from stores.manifest import seed_of
-
-ACTIVATIONS = {"relu": torch.relu, "gelu": torch.nn.functional.gelu, "tanh": torch.tanh}
-
-
-class MnistMlpConfig(Config):
-    """data: see load_images. width: of both hidden
-    layers. n_fit: with how many inputs rotations are fitted; the most are those of the one that is looked at. n_heldout:
-    inputs that no fit and no training has seen, for the measures."""
-
-    data: str = "digits"
-    width: int = Field(default=64, ge=2)
-    activation: str = Field(default="relu", pattern=f"^({'|'.join(ACTIVATIONS)})$")
-    n_steps: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=3e-3, gt=0)
-    n_fit: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 64, 256), min_length=1)
-    n_heldout: int = Field(default=256, ge=1)
-    objective: str = Field(default="log", pattern=f"^({'|'.join(OBJECTIVES)})$")
-    n_iterations: int = Field(default=25, ge=1)
-    n_polish: int = Field(default=100, ge=0)
-    seed: int = Field(default=0, ge=0)
 
 
 class Net(nn.Module):
@@ -49,6 +25,15 @@ class Net(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.W = nn.ParameterList(torch.randn(b, a, generator=generator) * (2 / a) ** 0.5 for a, b in pairwise(widths))
         self.b = nn.ParameterList(torch.zeros(b) for b in widths[1:])
+
+    @classmethod
+    def of(cls, W: list[Tensor], b: list[Tensor], activation: str = "relu") -> "Net":
+        """A net of these weights, (d_out, d_in) each, and biases, (d_out,), which are copied."""
+        net = cls((W[0].shape[1], *(len(w) for w in W)), activation)
+        with torch.no_grad():
+            for own, given in zip((*net.W, *net.b), (*W, *b), strict=True):
+                own.copy_(given)
+        return net.requires_grad_(False)
 
     @property
     def n_layers(self) -> int:
@@ -70,7 +55,7 @@ class Net(nn.Module):
         return self.hidden(x)[-1]
 
 
-def train_net(config: MnistMlpConfig, images: Images) -> Net:
+def train_net(config: Settings, images: Images) -> Net:
     """Cross-entropy, Adam, rate falling to 0."""
     net = Net((images.train_x.shape[1], config.width, config.width, 10), config.activation, config.seed)
     optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
@@ -85,7 +70,6 @@ def train_net(config: MnistMlpConfig, images: Images) -> Net:
     return net.requires_grad_(False)
 
 
-@torch.no_grad()
 def rotated_forward(net: Net, R: list[Tensor], x: Tensor) -> Tensor:
     """net(x), computed with every layer in the coordinates of its rotations: R_l act(W_l R_{l-1}ᵀ h + b)."""
     h = x @ R[0].T.to(x)

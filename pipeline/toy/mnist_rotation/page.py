@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.toy.mnist_rotation import page_few as few
+from pipeline.toy.mnist_rotation import page_search as search
+from pipeline.toy.mnist_rotation import page_several as several
 from pipeline.toy.page import Page, Section, Table
 from pipeline.train.rotations.pictures import agreement_figure, rotation_figure
 
@@ -17,11 +20,23 @@ def page(numbers: Mapping[str, Any]) -> Page:
         f"A net of three layers ({' → '.join(map(str, widths))}, {c['activation']}) reads digits, {accuracies['test']:.1%} "
         "of the held-out ones rightly. Its neurons need not be the axes of what it computes. Here each layer's activations "
         "are rotated so that each output axis depends on few input axes: Rₗ Jₗ Rₗ₋₁ᵀ, the layer's Jacobian in the new "
-        "axes, is to have as many entries near 0 as it can, on average over inputs. Source: Baker 2022.\n\n"
-        "Nothing else changes: with all rotations spliced in, no logit of a held-out input differs by more than "
-        f"{found['unchanged']:.0e} (the largest is {found['largest_logit']:.0f}). Pixels keep their own axes, then R₁, R₂, "
-        f"R₃ follow, each fitted to {max(c['n_fit'])} training inputs.",
+        "axes, is to have as many entries near 0 as it can, on average over inputs. Pixels keep their own axes, then R₁, R₂, "
+        "R₃ follow. Source: Baker 2022, and its discussion.\n\n"
+        f"Claims are decided over {c['n_nets']} nets of {c['small_width']} neurons a layer, which differ in their first "
+        f"weights; their rotations are fitted to {c['small_fit']} training inputs. What a rotation reaches is the fall of "
+        f"the objective ({c['objective']}) from neurons, on held-out inputs. The source's text does not say which measure "
+        "of sparsity it took.",
         [
+            several.layers_section(numbers["chains"]),
+            several.inputs_section(numbers["few_inputs"]),
+            few.section(numbers["few"]),
+            search.descent_section(numbers["descent"]),
+            search.objectives_section(numbers["objectives"]),
+            search.maps_section(numbers["maps"]),
+            search.bounds_section(numbers["bounds"]),
+            several.regimes_section(numbers),
+            several.equivalent_section(numbers["attacked"], numbers["finetuned"]),
+            several.superposed_section(numbers["superposed"]),
             _middle_section(found, numbers["by_n_fit"]["rows"]),
             _maps_section(found, numbers["starts"]),
             _layers_section(found, numbers["agreements"]),
@@ -58,12 +73,13 @@ def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Sectio
         objective=objective,
     )
     return Section(
-        "The middle layer",
-        f"Means over {c['n_heldout']} inputs that neither training nor fit has seen, each input's Jacobian in "
-        "units of its root mean square, ε = 0.1. Lower is sparser but for the last column; -1 is Hoyer's sparsest. A random "
-        "rotation says what no axes at all look like. Neurons are sparser than that, for where a ReLU is off a row is 0.\n\n"
-        f"Does one rotation serve many inputs? A fit to {rows[0]['n']} is sparser there ({fitted[0][1]:.2f}) than on "
-        f"others ({fitted[0][2]:.2f}); by {rows[-1]['n']} the two have come to {fitted[-1][1]:.2f} and {fitted[-1][2]:.2f}.",
+        "One net: its middle layer",
+        f"From here on one net of {c['width']} neurons a layer is looked at, rotations fitted to {max(c['n_fit'])} inputs. "
+        f"With all of them spliced in, no logit differs by more than {found['unchanged']:.0e}; the largest is "
+        f"{found['largest_logit']:.0f}. Means over {c['n_heldout']} inputs that neither training nor fit has seen, each "
+        "input's Jacobian in units of its root mean square, ε = 0.1. Lower is sparser but for the last column; -1 is Hoyer's "
+        "sparsest. A random rotation says what no axes at all look like. Where a ReLU is off, a neuron's row is 0.\n\n"
+        "The second table: rotations fitted to fewer inputs, measured on these and on held-out ones.",
         [
             Table(["held-out inputs", *_COLUMNS], table),
             Table(
@@ -93,15 +109,13 @@ def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
         ["any invertible map", *_values(inverse["heldout"])],
     ]
     return Section(
-        "Other starts, and maps that are no rotations",
+        "One net: other starts, and maps that are no rotations",
         "The fit of R₂ from other starts: at random, the QR or singular vectors of the weights, the eigenvectors of the mean "
-        f"JJᵀ. They end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}. All of these "
-        "leave their start behind first, by MSP and a large ε. Beside the identity there is another kind of minimum, found by "
-        f"descending straight from it ({beside[objective]:.2f}): it keeps the exact zeros that neurons have where a ReLU is "
-        "off, and gathers less of J² in few entries.\n\n"
+        f"JJᵀ. These end between {min(ends):.2f} and {max(ends):.2f}, from {middle['before'][objective]:.2f}. All of them "
+        "leave their start behind first, by MSP and a large ε. Beside the identity: the descent goes straight from it, "
+        f"without these ({beside[objective]:.2f}).\n\n"
         "In the last line R₂ may be any invertible matrix with rows of unit length, kept apart by a penalty on "
-        f"log(1/|det|). What it gains over a rotation, at a condition number of {inverse['condition']:.1f}, is what "
-        "orthogonality costs.",
+        f"log(1/|det|); its condition number is {inverse['condition']:.1f}.",
         [Table(["R₂ on held-out inputs", *_COLUMNS], rows)],
     )
 
@@ -116,16 +130,13 @@ def _layers_section(found: dict[str, Any], agreements: dict[str, Any]) -> Sectio
         layers.append([name, held["before"][objective], held["after"][objective], alone[objective], random])
     last = found["last"]
     return Section(
-        "All layers",
-        f"The mean of {objective} on held-out inputs. R₃ turns the logits, which have axes of their own: it agrees with the "
-        f"identity by {last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by "
-        f"{np.mean(last['random']):.2f} (in the source it was the identity). R₁ was chosen for the first layer alone: rotated "
-        "for itself, both of its sides free but pixels and logits, a layer may be far sparser than in its turn. How much of "
-        f"that is linear? The mean Jacobian has {mean['linear']:.0%} of the middle layer's mean J², and its singular vectors "
-        f"alone reach {mean[objective]:.2f} there ({mean['mass_in_1%']:.2f} of J² in the largest 1%; rotated for itself "
-        f"{own[1]['mass_in_1%']:.2f}). The "
-        "kurtosis of the activations along the new axes says whether these look more like features (3: like a normal "
-        "distribution).",
+        "One net: all layers",
+        f"The mean of {objective} on held-out inputs. R₃ turns the logits: it agrees with the identity by "
+        f"{last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by {np.mean(last['random']):.2f}. "
+        "In turn, R₁ is chosen for the first layer alone; for itself, both sides of a layer are free but pixels and logits. "
+        f"The mean Jacobian has {mean['linear']:.0%} of the middle layer's mean J²: that share is linear. Its singular "
+        f"vectors alone reach {mean[objective]:.2f} there ({mean['mass_in_1%']:.2f} of J² in the largest 1%; rotated for "
+        f"itself {own[1]['mass_in_1%']:.2f}). Kurtosis of the activations along the axes: 3 is a normal distribution's.",
         [
             Table(["layer", "neurons", "rotated in turn", "rotated for itself", "random rotations"], layers),
             Table(["kurtosis", "neurons", "rotated"], [[name, *values] for name, values in found["kurtosis"].items()]),
@@ -136,7 +147,7 @@ def _layers_section(found: dict[str, Any], agreements: dict[str, Any]) -> Sectio
 def _agreement_section(found: dict[str, Any]) -> Section:
     rows = [[name, v["output_input"], float(np.mean(v["random"])), max(v["random"])] for name, v in found.items()]
     return Section(
-        "Does one layer write in the basis in which the next one reads?",
+        "One net: does one layer write in the basis in which the next one reads?",
         "Each layer is rotated for itself, both of its sides at once (pixels and logits stay). If there were one basis of "
         "hidden features, the output axes of a layer and the input axes of the next would be the same up to order and signs: "
         "a mean |cosine| of 1.",

@@ -1,23 +1,15 @@
-"""Rotations of the digits net: the numbers of the parts, on few inputs, and the page of them."""
+"""Rotations of one digits net: the numbers of the parts that look at it, on few inputs."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeline.toy.mnist_rotation import detailed
 from pipeline.toy.mnist_rotation import experiment as toy
-from pipeline.toy.page import write
 from pipeline.train.rotations.measures import measure
 
 SETTINGS = toy.Settings(**toy.QUICK)
-
-
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    parts = toy.parts(SETTINGS, tmp_path_factory.mktemp("toy"))
-    return {name: json.loads(json.dumps(part())) for name, part in parts.items()}
 
 
 def test_the_function_is_unchanged(numbers: dict[str, Any]) -> None:
@@ -51,7 +43,7 @@ def test_parts_that_are_measured_apart_have_the_same_rotation(numbers: dict[str,
 
 def test_every_start_and_any_invertible_map_is_sparser_than_neurons(numbers: dict[str, Any]) -> None:
     before = numbers["rotation"]["layers"][1]["heldout"]["before"]["log"]
-    assert set(numbers["starts"]) == {*toy.STARTS, "beside"}
+    assert set(numbers["starts"]) == {*detailed.STARTS, "beside"}
     assert all(found["log"] < before for found in numbers["starts"].values())
     inverse = numbers["rotation"]["invertible"]
     assert inverse["heldout"]["log"] < before
@@ -74,7 +66,7 @@ def test_a_layer_rotated_for_itself_is_sparser_than_in_its_turn(numbers: dict[st
 
 
 def test_the_picture_is_of_held_out_inputs(numbers: dict[str, Any]) -> None:
-    setting = toy.Setting(SETTINGS)
+    setting = detailed.Setting(SETTINGS)
     magnitude = numbers["rotation"]["magnitude"]
     eye = torch.eye(SETTINGS.width, dtype=torch.float64)
     # the mean over entries of the mean over inputs is l1
@@ -82,19 +74,3 @@ def test_the_picture_is_of_held_out_inputs(numbers: dict[str, Any]) -> None:
     assert float(torch.tensor(magnitude["before"]).mean()) == pytest.approx(l1, abs=1e-4)
     after = numbers["rotation"]["layers"][1]["heldout"]["after"]["l1"]
     assert float(torch.tensor(magnitude["after"]).mean()) == pytest.approx(after, abs=1e-4)
-
-
-def test_the_page_has_the_numbers_and_the_pictures(numbers: dict[str, Any], tmp_path: Path) -> None:
-    write(tmp_path, lambda: toy.page(numbers), "")
-    html = (tmp_path / "index.html").read_text()
-    found = numbers["rotation"]
-    for shown in (
-        f"{found['accuracy']['test']:.1%}",
-        f"{found['unchanged']:.0e}",
-        f"{found['layers'][1]['heldout']['after']['log']:.3f}",
-        f"{found['invertible']['condition']:.1f}",
-        f"{found['kurtosis']['hidden 2'][1]:.3f}",
-        f"{numbers['agreements']['hidden']['hidden 1']['output_input']:.3f}",
-    ):
-        assert shown in html
-    assert {"middle.png", "agreement.png"} < {p.name for p in tmp_path.iterdir()}

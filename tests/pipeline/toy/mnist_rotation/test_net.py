@@ -1,10 +1,11 @@
 import torch
 
 from pipeline.toy.images import load_images
-from pipeline.toy.mnist_rotation.net import MnistMlpConfig, accuracy, layer_jacobians, rotated_forward, train_net
+from pipeline.toy.mnist_rotation.net import accuracy, layer_jacobians, rotated_forward, train_net
+from pipeline.toy.mnist_rotation.settings import Settings
 from pipeline.train.rotations.orthogonal import random_rotation
 
-SMALL = MnistMlpConfig(width=24, n_steps=300)
+SMALL = Settings(width=24, n_steps=300)
 
 
 def test_the_net_learns_and_its_rotated_form_says_the_same() -> None:

@@ -1,0 +1,88 @@
+"""The claims of the rotations follow from numbers."""
+
+import copy
+from typing import Any
+
+from pipeline.toy.mnist_rotation.claims import CLAIMS
+from tests.pipeline.toy.mutations import check_claims
+
+AGAINST = {"little"}  # what the other claims say speaks against it
+
+
+def without_spread(node: Any) -> Any:
+    """The same tree; a list of numbers holds their first one only, as often: no interval has a width."""
+    if isinstance(node, dict):
+        return {key: without_spread(value) for key, value in node.items()}
+    if isinstance(node, list) and node and isinstance(node[0], int | float):
+        return [node[0]] * len(node)
+    return [without_spread(value) for value in node] if isinstance(node, list) else node
+
+
+def favourable(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Numbers under which claims of several checks hold at once, which mutations hardly ever find."""
+    points = numbers["descent"]["points"]
+    found = without_spread(
+        copy.deepcopy({k: v for k, v in numbers.items() if k not in ("rotation", "by_n_fit", "starts")})
+    )
+    found["descent"]["points"] = points
+    chains, last, few = found["chains"], found["descent"]["last"], found["few"]
+    for way in ("turn", "back"):
+        for layer in ("first", "middle", "last"):
+            _set(chains[f"{way}_{layer}"], before=1.0, after=0.5, random=1.0, mass_after=0.5, mass_random=0.1)
+    _set(chains["turn_middle"], gain=0.5)
+    _set(chains["turn_first"], gain=0.0)
+    _set(chains["alone"], gain=0.0)
+    _set(chains, identity_turn=1.0, identity_alone=1.0, inputs=1.0, hidden_1=0.9, hidden_2=0.9, null=0.3)
+    _set(chains, density_1=1.0, density_2=1.0, same=1.0)
+    _set(last, from_identity=1.0, from_random=1.0, solver_from_random=1.0)
+    by = found["descent"]["by"]
+    by["descent"]["curve"] = [[2.0] * len(curve) for curve in by["descent"]["curve"]]
+    by["solver"]["curve"] = [[2.0, 1.0] for _ in by["solver"]["curve"]]
+    for way in by.values():
+        _set(way, heldout=1.0)
+    for row in found["few_inputs"]["rows"]:
+        _set(row, fitted=0.2, heldout=0.2)
+    for case in found["bounds"].values():
+        _set(case, share=1.0)
+    _set(found["maps"], before=3.0, from_identity=2.0, from_qr=1.0, invertible_1=1.0, translation=0.5, scaled_1=1.0)
+    _set(found["maps"], next_from_identity=2.0, next_invertible_1=1.0)
+    _set(found["maps"], **{"invertible_0.1": 1.0, "next_invertible_0.1": 1.0, "scaled_0.01": 0.0})
+    for name, by_name in found["objectives"]["by"].items():
+        _set(by_name, **dict.fromkeys(("below_0.01", "below_0.1"), 0.9 if name in ("log", "rational") else 0.1))
+    for key in few["mass"]:
+        _set(few["mass"], **{key: 0.9})
+        _set(few["needed"], **{key: 30 if key.endswith("neurons") else 10})
+    _set(few, full=0.9)
+    for case in few["at"].values():
+        _set(case, accuracy=0.9, same=1.0)
+    kinds = [part for part in found if part.startswith("regime_")]
+    for i, part in enumerate(kinds):
+        _set(found[part], loss=0.0, after=1.0)
+        found[part]["gain"] = [0.1 * i, 0.1 * i + 0.01]
+    for key in found["attacked"]:
+        _set(found["attacked"], **{key: 0.9 if key.startswith("rotated") else 0.5})
+    for key in found["finetuned"]:
+        if key.endswith("accuracy"):
+            _set(found["finetuned"], **{key: 0.9})
+    found["superposed"].update(together=0, misread=0, found={"1": [1.0, 1.0], "2": [0.0, 0.0]})
+    return found
+
+
+def _set(node: dict[str, Any], **values: float) -> None:
+    for key, value in values.items():
+        node[key] = [value] * len(node[key])
+
+
+def test_claims_follow_from_the_numbers(numbers: dict[str, Any]) -> None:
+    found = favourable(numbers)
+    check_claims([claim for claim in CLAIMS if claim.name not in AGAINST], found, n_mutations=60)
+    for layer in ("first", "middle", "last"):
+        _set(found["chains"][f"turn_{layer}"], gain=0.0)
+    check_claims([claim for claim in CLAIMS if claim.name in AGAINST], found, n_mutations=60)
+
+
+def test_the_favourable_numbers_confirm_the_claims(numbers: dict[str, Any]) -> None:
+    from pipeline.toy.findings import decide
+
+    found = {finding.claim.name: finding.verdict for finding in decide(CLAIMS, favourable(numbers))}
+    assert {name for name, verdict in found.items() if verdict != "confirmed"} == AGAINST
