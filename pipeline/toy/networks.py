@@ -1,6 +1,6 @@
 """Small networks side by side: as many instances as seeds, trained at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -45,14 +45,21 @@ class Networks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, d_in), or (n, batch, d_in) for inputs of each network's own → (n, batch, d_out)"""
+        return self.layers(x)[-1]
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """What each layer writes, after its activation: (n, batch, d) each."""
         x = h = x.expand(len(self.weights[0]), *x.shape[-2:])
-        for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if i:
+        found = []
+        for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), start=1):
+            is_last = i == len(self.weights)
+            h = torch.baddbmm(b, torch.cat([x, h], dim=-1) if self.skip and is_last else h, W)
+            if not is_last:
                 h = self.activation(h)
-            if self.skip and i == len(self.weights) - 1:
-                h = torch.cat([x, h], dim=-1)
-            h = torch.baddbmm(b, h, W)
-        return self.last(h) if self.last else h
+            elif self.last:
+                h = self.last(h)
+            found.append(h)
+        return found
 
     @property
     def n_parameters(self) -> int:
@@ -65,9 +72,9 @@ def adam(parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
-def fit(
-    networks: Networks,
-    sample: Callable[[int], tuple[Tensor, Tensor]],
+def minimise(
+    parameters: Iterable[Tensor],
+    losses: Callable[[int], Tensor],
     n_steps: int,
     lr: float,
     optimiser: Optimiser = adam,
@@ -75,15 +82,14 @@ def fit(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Minimise the squared error. Returns each network's last error, (n,).
+    """Minimise each network's own loss. Returns the last ones, (n,).
 
-    sample: step → inputs (batch, d_in) and targets (batch), or each network's own, (n, batch, d_in) and (n, batch). decay:
-    the rate falls to 0 in a line. noise: standard deviation of what is added to every weight before a step; it falls as the
-    rate does.
+    losses: step → (n,). decay: the rate falls to 0 in a line. noise: standard deviation of what is added to every weight
+    before a step; it falls as the rate does.
     """
-    parameters = list(networks.parameters())
+    parameters = list(parameters)
     method = optimiser(parameters, lr)
-    error = torch.empty(0)
+    found = torch.empty(0)
     for step in range(n_steps):
         left = 1 - step / n_steps if decay else 1.0
         method.param_groups[0]["lr"] = lr * left
@@ -91,9 +97,21 @@ def fit(
             with torch.no_grad():
                 for p in parameters:
                     p.add_(torch.randn(p.shape, generator=generator), alpha=noise * left)
-        x, y = sample(step)
-        error = (networks(x)[..., 0] - y).square().mean(1)
+        found = losses(step)
         method.zero_grad()
-        error.sum().backward()
+        found.sum().backward()
         method.step()
-    return error.detach()
+    return found.detach()
+
+
+def fit(
+    networks: Networks, sample: Callable[[int], tuple[Tensor, Tensor]], n_steps: int, lr: float, **how: Any
+) -> Tensor:
+    """minimise() of the squared error. sample: step → inputs (batch, d_in) and targets (batch), or each network's own,
+    (n, batch, d_in) and (n, batch)."""
+
+    def losses(step: int) -> Tensor:
+        x, y = sample(step)
+        return (networks(x)[..., 0] - y).square().mean(1)
+
+    return minimise(networks.parameters(), losses, n_steps, lr, **how)

@@ -39,7 +39,7 @@ def test_a_network_learns_as_it_would_alone() -> None:
             [w.detach()[rows].clone() for w in nets.weights], [b.detach()[rows].clone() for b in nets.biases]
         )
         x = torch.linspace(-1, 1, 9)[:, None]
-        return fit(own, lambda step: (x, x[:, 0].abs()), 50, 1e-2, lambda p, lr: torch.optim.SGD(p, lr=lr))
+        return fit(own, lambda step: (x, x[:, 0].abs()), 50, 1e-2, optimiser=lambda p, lr: torch.optim.SGD(p, lr=lr))
 
     assert torch.allclose(trained(slice(None))[1:2], trained(slice(1, 2)), atol=1e-6)
 
