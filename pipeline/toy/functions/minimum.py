@@ -106,7 +106,7 @@ def learned(
         chosen = x[:, step % epoch * batch :][:, :batch]
         return chosen, chosen.amin(2)
 
-    fit(networks, sample, n_epochs * epoch, lr, optimiser, decay=False)
+    fit(networks, sample, n_epochs * epoch, lr, optimiser=optimiser, decay=False)
     return Trained(networks, largest_error(networks), begin.all(1) | ~begin.any(1))
 
 

@@ -205,7 +205,7 @@ def train(way: Way, n_seeds: int, n_steps: int) -> dict[str, Any]:
         seen = N_INTEGERS if not way.curriculum or step >= n_steps // 2 else 4 if step < n_steps // 4 else 8
         return inputs[:seen], y[:seen]
 
-    fit(networks, sample, n_steps, way.lr, way.optimiser, noise=way.noise, generator=generator)
+    fit(networks, sample, n_steps, way.lr, optimiser=way.optimiser, noise=way.noise, generator=generator)
     with torch.no_grad():
         out = networks(inputs)[..., 0]
     return {

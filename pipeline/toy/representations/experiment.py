@@ -1,208 +1,83 @@
-"""What it means that features are directions: decomposability, linearity, and a compression that is not linear.
+"""What it means that features are directions: decomposability, linearity, compression, and what networks do.
 
-Source: Elhage et al. 2022, "Toy Models of Superposition", on decomposability and linearity.
+Source: "Neural Network Representations", a text on what is known of them, from concepts of Elhage et al. 2022, "Toy Models of
+Superposition". The figures that are named here are that text's.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from pipeline.config import Config, UserError
+from pipeline.config import Config
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
-from stores.manifest import seed_of
+from pipeline.toy.representations.compression import compression
+from pipeline.toy.representations.computing import by_hand, regimes, sizes
+from pipeline.toy.representations.decomposition import decomposition, rows
+from pipeline.toy.representations.intensity import intensity
+from pipeline.toy.representations.neurons import neurons
+from pipeline.toy.representations.qualities import memorised, qualities
+from pipeline.toy.representations.relations import relations, token_pairs
 
-BASE = 10  # Z of the compression: one decimal
+Base = Annotated[int, Field(ge=2, le=100)]  # Z of a compression
+Units = Annotated[int, Field(ge=1)]
 
 
 class Settings(Config):
-    """d: of the decomposition. model: whose embedding is looked at, as extract.model. compression_steps: of the ReLU net."""
+    """d: of the decomposition, and of the learned rows. model: whose words and neurons are looked at, as extract.model.
+
+    *_seeds: networks of each kind; *_steps: of their training. pictures: of the training of each net.
+    """
 
     d: int = Field(default=64, ge=2)
     n_samples: int = Field(default=1000, ge=1)
+    rows_d: int = Field(default=16, ge=2)
+    rows_steps: int = Field(default=400, ge=1)
+    n_seeds: int = Field(default=100, ge=1)
     model: str = "demo"
-    compression_steps: int = Field(default=8000, ge=1)
-    compression_width: int = Field(default=32, ge=1)
+    n_permutations: int = Field(default=999, ge=19)
+    compression_width: int = Field(default=24, ge=1)
+    compression_steps: int = Field(default=1000, ge=1)
+    pictures: int = Field(default=300, ge=4)
+    pictures_steps: int = Field(default=600, ge=1)
+    memorise_steps: int = Field(default=1000, ge=1)
+    intensity_units: tuple[Units, ...] = Field(default=(1, 2, 3, 4), min_length=1)
+    intensity_steps: int = Field(default=500, ge=1)
+    sizes_base: tuple[Base, ...] = Field(default=(2, 4, 6, 10), min_length=1)
+    sizes_steps: int = Field(default=2000, ge=1)
+    sizes_seeds: int = Field(default=20, ge=1)
+    regimes_base: Base = 4
+    regimes_steps: int = Field(default=2000, ge=1)
+    width: int = Field(default=32, ge=2)  # of the two hidden layers of the nets that compute
 
 
-QUICK: dict[str, Any] = {"compression_steps": 500}
-
-
-def decompose(x: Tensor, F: Tensor) -> Tensor:
-    """Strengths read off by dot products: x (…, d), F (n_features, d) unit rows → (…, n_features).
-
-    Exact when the rows of F are orthogonal; otherwise each reading has the others' interference F Fᵀ - I in it.
-    """
-    return x @ F.T
-
-
-def decomposition(settings: Settings) -> dict[str, Any]:
-    """Orthogonal features off the neurons' basis, and three features in two dimensions."""
-    generator = torch.Generator().manual_seed(seed_of("decomposition"))
-    rotation = torch.linalg.qr(torch.randn(settings.d, settings.d, generator=generator, dtype=torch.double)).Q
-    angles = torch.arange(3, dtype=torch.double) * (2 * torch.pi / 3)
-    triangle = torch.stack([angles.cos(), angles.sin()], dim=1)
-    found = {}
-    for name, F in (("orthogonal", rotation), ("triangle", triangle)):
-        shape = (settings.n_samples, len(F))
-        strength = torch.rand(shape, generator=generator, dtype=torch.double)
-        for p in (1.0, 0.1):
-            z = strength * (torch.rand(shape, generator=generator, dtype=torch.double) < p)
-            read = decompose(z @ F, F)
-            off = (read - z).abs()
-            found[f"{name}, p = {p:g}"] = [float(off.max()), float(off.mean()), float((read.relu() - z).abs().mean())]
-    return {
-        "errors": found,
-        "neuron_cosine": float(rotation.abs().amax(1).mean()),  # how far the features are from single neurons
-        "triangle": triangle.tolist(),
-        "interference": (triangle @ triangle.T).tolist(),
-    }
-
-
-def pack(x: Tensor, y: Tensor, base: int = BASE) -> Tensor:
-    """t = (floor(Z x) + y) / Z: two numbers in one, for y < 1."""
-    return ((base * x + 1e-9).floor() + y) / base  # 1e-9: 0.29 · 100 is 28.999…
-
-
-def unpack(t: Tensor, base: int = BASE) -> tuple[Tensor, Tensor]:
-    """x to one decimal of base Z, and y."""
-    whole = (base * t + 1e-9).floor()
-    return whole / base, base * t - whole
-
-
-def compression(settings: Settings) -> dict[str, Any]:
-    """Two numbers in one: the floor-based map, the best linear one, and a trained ReLU net."""
-    tenths = torch.arange(10, dtype=torch.double) / 10
-    xy = torch.cartesian_prod(tenths, tenths)
-    unpacked = torch.stack(unpack(pack(xy[:, 0], xy[:, 1])), dim=1)
-    # The best linear map of uniform numbers keeps their sum, or any other one direction: the covariance is isotropic.
-    mean = xy.mean(0)
-    direction = torch.tensor([1.0, 1.0], dtype=torch.double) / 2**0.5
-    linear = (xy - mean) @ direction[:, None] * direction + mean
-    net, history = _autoencoder(settings)
-    with torch.no_grad():
-        trained = net(xy.float()).double()
-    over = [[y, *(float(v) for v in unpack(pack(torch.tensor(0.3), torch.tensor(y))))] for y in (0.2, 0.9, 1.2)]
-    maps = {"floor": unpacked, "ReLU net": trained, "linear": linear}
-    t = torch.linspace(0, 1, 400, dtype=torch.double)
-    with torch.no_grad():
-        code = net[0](xy.float())
-        curve = net[1](torch.linspace(float(code.min()), float(code.max()), 400)[:, None])
-    return {
-        "recovered": {name: int(((out - xy).abs() < 0.05 - 1e-9).all(1).sum()) for name, out in maps.items()},
-        "greatest_error": {name: float((out - xy).abs().max()) for name, out in maps.items()},
-        "mse": {name: float((out - xy).square().mean()) for name, out in maps.items()},
-        "over": over,
-        "curves": {
-            "floor": torch.stack(unpack(t), dim=1).tolist(),
-            "ReLU net": curve.tolist(),
-            "linear": [[0.0, 0.0], [0.9, 0.9]],
-        },
-        "history": history,
-    }
-
-
-def _autoencoder(settings: Settings) -> tuple[nn.Sequential, list[list[float]]]:
-    """2 → width → width → 1 → width → width → 2, trained on uniform pairs in [0, 1)²."""
-    generator = torch.Generator().manual_seed(seed_of("compression"))
-    h = settings.compression_width
-
-    def stack(d_in: int, d_out: int) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(d_in, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d_out))
-
-    net = nn.Sequential(stack(2, 1), stack(1, 2))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            bound = (parameter.shape[-1] if parameter.ndim > 1 else h) ** -0.5
-            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound * 3**0.5)
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)
-    history = []
-    for step in range(settings.compression_steps):
-        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / settings.compression_steps)
-        x = torch.rand(512, 2, generator=generator)
-        loss = (net(x) - x).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % max(1, settings.compression_steps // 50) == 0:
-            history.append([step, round(loss.item(), 6)])
-    return net, history
-
-
-def plural_pairs(vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """(singular, plural) tokens: words of letters, with or without a leading space (Ġ), that are there with an s too."""
-    words = sorted(t for t in vocabulary if re.fullmatch("Ġ?[a-z]{3,}", t) and t[-1] != "s")
-    return [(word, word + "s") for word in words if word + "s" in vocabulary]
-
-
-def plurality(settings: Settings) -> dict[str, Any]:
-    """The mean offset from singular to plural in an embedding: does it hold for pairs it was not made from?"""
-    files = ModelFiles.find(settings.model)
-    vocabulary = files.tokenizer.get_vocab()
-    pairs = plural_pairs(vocabulary)
-    if len(pairs) < 8:
-        raise UserError(
-            f"representations.model: {settings.model} has {len(pairs)} plural pairs of tokens, 8 are needed"
-        )
-    W_E = LanguageModel(files).model.transformer.wte.weight.double()
-    rng = np.random.default_rng(seed_of("plurality"))
-    order = rng.permutation(len(pairs))
-    singular, plural = (torch.tensor([vocabulary[pairs[i][side]] for i in order]) for side in (0, 1))
-    words = [i for t, i in sorted(vocabulary.items()) if re.fullmatch("Ġ?[a-z]{3,}", t)]
-    a, b = (torch.from_numpy(rng.choice(words, 2000)) for _ in range(2))
-    null = (W_E[b] - W_E[a])[a != b]
-    n_fit = len(pairs) // 2
-    offset = (W_E[plural[:n_fit]] - W_E[singular[:n_fit]]).mean(0)
-    held = W_E[plural[n_fit:]] - W_E[singular[n_fit:]]
-    similarity, random = (nn.functional.cosine_similarity(rows, offset[None]) for rows in (held, null))
-    null_offset = null[:n_fit].mean(0)
-    by_null = nn.functional.cosine_similarity(held, null_offset[None])
-    ranked = similarity.argsort(descending=True)
-    names = [pairs[i] for i in order[n_fit:]]
-    return {
-        "model": settings.model,
-        "n_pairs": len(pairs),
-        "n_fit": n_fit,
-        "cosine_held_out": similarity.tolist(),
-        "cosine_random_pairs": random.tolist(),
-        "cosine_null_direction": by_null.tolist(),
-        "auc": auc(similarity, random),
-        "auc_null_direction": auc(by_null, nn.functional.cosine_similarity(null[n_fit:], null_offset[None])),
-        "rank_with_offset": _ranks(W_E, singular[n_fit:], plural[n_fit:], offset),
-        "rank_without": _ranks(W_E, singular[n_fit:], plural[n_fit:], torch.zeros_like(offset)),
-        "best": [[_shown(names[i]), float(similarity[i])] for i in ranked[:6].tolist()],
-        "worst": [[_shown(names[i]), float(similarity[i])] for i in ranked[-6:].tolist()],
-    }
-
-
-def auc(positive: Tensor, negative: Tensor) -> float:
-    """Probability that a positive is above a negative: ½ by chance."""
-    return float((positive[:, None] > negative[None]).double().mean())
-
-
-def _ranks(W_E: Tensor, singular: Tensor, plural: Tensor, offset: Tensor) -> list[int]:
-    """Where the plural stands among all tokens by cosine with singular + offset; the singular left out; 1 is first."""
-    unit = nn.functional.normalize(W_E, dim=-1)
-    similarity = nn.functional.normalize(W_E[singular] + offset, dim=-1) @ unit.T
-    similarity[torch.arange(len(singular)), singular] = -2
-    right = similarity.gather(1, plural[:, None])
-    return ((similarity > right).sum(1) + 1).tolist()
-
-
-def _shown(pair: tuple[str, str]) -> str:
-    return " → ".join(repr(word.replace("Ġ", " ")) for word in pair)
+QUICK: dict[str, Any] = {
+    "n_seeds": 8, "rows_steps": 200, "n_permutations": 99, "compression_steps": 200, "pictures": 100, "pictures_steps": 200,
+    "memorise_steps": 200, "intensity_units": (1, 2), "intensity_steps": 100, "sizes_base": (2, 10), "sizes_steps": 300,
+    "sizes_seeds": 2, "regimes_base": 2, "regimes_steps": 500,
+}  # fmt: skip
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
-    """Raises UserError: no such model."""
-    return {"model_digest": ModelFiles.find(settings.model).digest}
+    """Raises UserError: no such model, or one without the words."""
+    files = ModelFiles.find(settings.model)
+    token_pairs(files)
+    return {"model_digest": files.digest, "tokenizer_digest": files.tokenizer_digest}
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    return {part.__name__: lambda part=part: part(settings) for part in (decomposition, compression, plurality)}
+    s, widths = settings, (settings.width, settings.width)
+    return {
+        "memorised": lambda: memorised(s.pictures, s.memorise_steps, s.n_seeds),
+        "regimes": lambda: regimes(s.regimes_base, widths, s.regimes_steps, s.n_seeds),
+        "qualities": lambda: qualities(s.pictures, s.pictures_steps, s.n_seeds),
+        "sizes": lambda: sizes(s.sizes_base, widths, s.sizes_steps, s.sizes_seeds),
+        "compression": lambda: compression(s.compression_width, s.compression_steps, s.n_seeds),
+        "intensity": lambda: intensity(s.intensity_units, s.intensity_steps, s.n_seeds),
+        "relations": lambda: relations(s.model, s.n_permutations),
+        "neurons": lambda: neurons(s.model),
+        "decomposition": lambda: decomposition(s.d, s.n_samples, s.n_seeds),
+        "rows": lambda: rows(s.rows_d, s.rows_steps, s.n_seeds),
+        "by_hand": lambda: by_hand((2, 4, 6, 8, 10)),
+    }

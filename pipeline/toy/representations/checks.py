@@ -1,0 +1,279 @@
+"""What decides on the claims about small networks and codes: numbers of the run beside bounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.toy.findings import Check, difference, exact, mean, rate
+from pipeline.toy.representations.computing import DECODED, FUNCTIONS, NOT_DECODED, OTHER
+
+Numbers = Mapping[str, Any]
+Checks = Sequence[Check]
+
+
+def different_neurons(n: Numbers) -> Checks:
+    found = n["qualities"]
+    good = [
+        min(aucs) >= 0.95 and distinct == 4
+        for *aucs, distinct in zip(*found["unit_auc"].values(), found["distinct_units"], strict=True)
+    ]
+    each = [
+        Check(f"AUC of the best unit for “{kind}”", mean(values), "≥", 0.95)
+        for kind, values in found["unit_auc"].items()
+    ]
+    return [
+        Check("nets with four units, one for each quality, of AUC ≥ .95", rate(sum(good), len(good)), "≥", 0.5),
+        *each,
+    ]
+
+
+def generalises(n: Numbers) -> Checks:
+    found, other = n["qualities"], n["memorised"]
+    net = found["net"]["shape_purple"]
+    return [
+        Check("accuracy for the shape on purple grounds", mean(net), "≥", 0.75),
+        Check("the same, less that of the look-up table", difference(net, found["table"]["shape_purple"]), "≥", 0),
+        Check(
+            "accuracy of a probe for the shape on purple, less that of one in nets that memorise random labels",
+            difference(found["probe"]["shape_purple"], other["probe"]["shape_purple"]), "≥", 0,
+        ),
+    ]  # fmt: skip
+
+
+def purple(n: Numbers) -> Checks:
+    units = np.array(n["qualities"]["purple_units"]).T.tolist()
+    return [
+        Check(
+            f"answer of the unit for {colour} to purple, as a part of its answer to {colour}",
+            mean(units[i]),
+            "≥",
+            0.25,
+        )
+        for i, colour in enumerate(("red", "blue"))
+    ]
+
+
+def memorises(n: Numbers) -> Checks:
+    return [Check("random labels that the nets know by heart", mean(n["memorised"]["fitted"]), "≥", 0.95)]
+
+
+def vector_sum(n: Numbers) -> Checks:
+    return [
+        Check(
+            "variance between the four kinds that is no sum of ground and shape",
+            mean(n["qualities"]["interaction"]),
+            "≤",
+            0.05,
+        )
+    ]
+
+
+def scaled(n: Numbers) -> Checks:
+    return [
+        Check(
+            "variance over shades of red that lies on one direction of the layer",
+            mean(n["qualities"]["shade_component"]), "≥", 0.95,
+        )
+    ]  # fmt: skip
+
+
+def binary(n: Numbers) -> Checks:
+    found = n["intensity"]
+    units = sorted(found["trained"]["binary"], key=int)
+    length = float(np.mean(found["trained"]["length"]["1"]))
+    checks = [
+        Check(
+            f"strength's variance that {k} trained binary units lose, less what a length loses",
+            mean([lost - length for lost in found["trained"]["binary"][k]]), "≥", 0.05,
+        )
+        for k in (units[0], units[-1])
+    ]  # fmt: skip
+    better = [a <= b for a, b in zip(found["in_noise"]["length"], found["in_noise"]["binary"], strict=True)]
+    most = max(found["noise"])
+    return [
+        *checks,
+        Check(
+            f"levels of noise, up to {most:g} of the range, at which a length loses less",
+            exact(float(np.mean(better))),
+            "≥",
+            1,
+        ),
+    ]
+
+
+def ranges(n: Numbers) -> Checks:
+    found = n["intensity"]
+    share = found["dimensions"]["length"]["0.01"] / found["dimensions"]["ranges"]["0.01"]
+    k = max(found["trained"]["ranges"], key=int)
+    length = float(np.mean(found["trained"]["length"]["1"]))
+    return [
+        Check("qualities that fit at an error of .01 of the range, as a part of what fits as lengths", exact(share), "≤", 0.1),
+        Check(
+            f"strength's variance that {k} trained directions for ranges lose, less what one length loses",
+            mean([lost - length for lost in found["trained"]["ranges"][k]]), "≥", 0.05,
+        ),
+    ]  # fmt: skip
+
+
+def example(n: Numbers) -> Checks:
+    found = n["compression"]
+    off = np.abs(np.subtract(found["example"], [0.32, 0.68])).max()
+    back = np.abs(np.subtract(found["example_back"], [[0.3, 0.2], [0.6, 0.8]])).max()
+    return [
+        Check("greatest difference from the reported numbers", exact(off), "≤", 1e-9),
+        Check("greatest error of the numbers that come back", exact(back), "≤", 1e-9),
+    ]
+
+
+def precision(n: Numbers) -> Checks:
+    return [
+        Check(
+            f"pairs that come back of {decimals} decimal{'s' * (decimals != '1')}, Z = 10^{decimals}",
+            rate(k, of, "pairs"),
+            "≥",
+            0.95,
+        )
+        for decimals, (k, of) in n["compression"]["came_back"].items()
+    ]
+
+
+def every_pair(n: Numbers) -> Checks:
+    return [
+        Check(
+            f"pairs of {of} that do not come back, {decimals} decimal{'s' * (decimals != '1')}", exact(of - k), "≤", 0
+        )
+        for decimals, (k, of) in n["compression"]["came_back"].items()
+    ]
+
+
+def nets_compress(n: Numbers) -> Checks:
+    found = n["compression"]
+    linear = found["mse"]["best linear"][0]
+    return [
+        Check("pairs of 100 that a net 2 → 1 → 2 gives back to .05", mean(found["recovered"]["ReLU nets, 1"]), "≥", 90),
+        Check(
+            "its error as a part of the best linear map's",
+            mean([e / linear for e in found["mse"]["ReLU nets, 1"]]),
+            "≤",
+            1,
+        ),
+    ]
+
+
+def natural(n: Numbers) -> Checks:
+    r2 = mean(n["compression"]["linear_r2"]["2"])
+    return [Check("R² of the code that nets 2 → 2 → 2 choose, as a linear function of the two numbers", r2, "≥", 0.95)]
+
+
+def performant(n: Numbers) -> Checks:
+    found = n["sizes"]
+    base = max(found["linear"], key=int)
+    checks = []
+    for name in FUNCTIONS:
+        linear, code = found["linear"][base][name], found["code"][base][name]
+        checks.append(Check(f"nets that learn {name} from the pair", rate(sum(linear), len(linear)), "≥", 0.5))
+        checks.append(Check(f"the same from one number, Z = {base}", rate(sum(code), len(code)), "≤", 0.5))
+    return checks
+
+
+def can_compute(n: Numbers) -> Checks:
+    found = n["by_hand"]["found"]
+    return [
+        Check(
+            f"greatest error for {name} of a layer of {rows[-1][0]} ReLUs straight from the code, Z = 10",
+            exact(rows[-1][1]),
+            "≤",
+            1e-9,
+        )
+        for name, rows in found.items()
+    ]
+
+
+def _learned(n: Numbers, name: str) -> np.ndarray:
+    """R² of y in each hidden layer of the nets that learned the function, (nets, layers)."""
+    found = n["regimes"]
+    return np.array([r2 for r2, good in zip(found["r2"][name], found["computed"][name], strict=True) if good])
+
+
+def decompress(n: Numbers) -> Checks:
+    checks = []
+    for name in FUNCTIONS:
+        r2 = _learned(n, name)
+        k = int((r2.max(1) >= DECODED).sum()) if len(r2) else 0
+        checks.append(
+            Check(
+                f"nets with {name} in which a hidden layer reads y with R² ≥ {DECODED}",
+                rate(k, len(r2), "nets"),
+                "≥",
+                0.5,
+            )
+        )
+    return checks
+
+
+def because(n: Numbers) -> Checks:
+    found = n["regimes"]
+
+    def first(key: str, name: str) -> list[float]:
+        return [layers[0] for layers in found[key][name]]
+
+    checks = []
+    for name in FUNCTIONS:
+        gain = difference(first("r2", name), first("r2_before", name))
+        checks.append(Check(f"R² of y in the first layer, {name}, less that before training", gain, "≥", 0))
+        more = difference(first("r2", name), first("r2", OTHER))
+        checks.append(Check(f"R² of y in the first layer, {name}, less that for {OTHER}", more, "≥", 0))
+    return checks
+
+
+def unlikely(n: Numbers) -> Checks:
+    checks = []
+    for name in FUNCTIONS:
+        r2 = _learned(n, name)
+        k = int((r2.max(1) <= NOT_DECODED).sum()) if len(r2) else 0
+        checks.append(
+            Check(
+                f"nets with {name} in which no hidden layer reads y with R² > {NOT_DECODED}",
+                rate(k, len(r2), "nets"),
+                "≤",
+                0.1,
+            )
+        )
+    return checks
+
+
+def orthogonal(n: Numbers) -> Checks:
+    found = n["decomposition"]
+    greatest = found["errors"]["orthogonal, p = 1"][0]
+    return [
+        Check("greatest error of the strengths that dot products read", exact(greatest), "≤", 1e-9),
+        Check("largest |cosine| of a feature with a neuron", mean(found["neuron_cosine"], "features"), "≤", 0.9),
+    ]
+
+
+def third(n: Numbers) -> Checks:
+    found = n["decomposition"]
+    return [
+        Check(
+            "largest |cosine| within three random directions of a plane, least case",
+            exact(min(found["drawn_cosine"])),
+            "≥",
+            0.5,
+        ),
+        Check("variance that the best linear read-out of them loses", mean(found["drawn_lost"]), "≥", 0.3),
+    ]
+
+
+def rows(n: Numbers) -> Checks:
+    return [
+        Check(f"|cosine| of a feature with the nearest row of W, task: {task}", mean(found["row_cosine"]), "≥", 0.99)
+        for task, found in n["rows"].items()
+    ]
+
+
+def columns(n: Numbers) -> Checks:
+    return [
+        Check(f"cosine of W f with the direction asked for, task: {task}", mean(found["written_cosine"]), "≥", 0.99)
+        for task, found in n["rows"].items()
+    ]
