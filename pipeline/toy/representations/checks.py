@@ -78,42 +78,39 @@ def scaled(n: Numbers) -> Checks:
     ]  # fmt: skip
 
 
+def _loses(found: Numbers, code: str, k: str, name: str) -> Checks:
+    """That k dimensions of a code lose a twentieth of the strength's variance more than a length does: the best possible
+    code, and trained ones."""
+    more = difference(found["trained"][code][k], found["trained"]["length"]["1"])
+    return [
+        Check(f"strength's variance that {k} {name} lose at best", exact(found["closed"][code][int(k) - 1]), "≥", 0.05),
+        Check("the same, trained, less what a length loses", more, "≥", 0.05),
+    ]
+
+
 def binary(n: Numbers) -> Checks:
     found = n["intensity"]
     units = sorted(found["trained"]["binary"], key=int)
-    length = float(np.mean(found["trained"]["length"]["1"]))
-    checks = [
-        Check(
-            f"strength's variance that {k} trained binary units lose, less what a length loses",
-            mean([lost - length for lost in found["trained"]["binary"][k]]), "≥", 0.05,
-        )
-        for k in (units[0], units[-1])
-    ]  # fmt: skip
     better = [a <= b for a, b in zip(found["in_noise"]["length"], found["in_noise"]["binary"], strict=True)]
-    most = max(found["noise"])
+    levels = (
+        f"levels of noise, up to {max(found['noise']):g} of the range, at which a length loses less than a binary unit"
+    )
     return [
-        *checks,
-        Check(
-            f"levels of noise, up to {most:g} of the range, at which a length loses less",
-            exact(float(np.mean(better))),
-            "≥",
-            1,
+        *(
+            check
+            for k in (units[0], units[-1])
+            for check in _loses(found, "binary", k, f"binary unit{'s' * (k != '1')}")
         ),
+        Check(levels, exact(sum(better) / len(better), f"{len(better)} levels"), "≥", 1),
     ]
 
 
 def ranges(n: Numbers) -> Checks:
     found = n["intensity"]
     share = found["dimensions"]["length"]["0.01"] / found["dimensions"]["ranges"]["0.01"]
+    fit = "qualities that fit at an error of .01 of the range, as a part of what fits as lengths"
     k = max(found["trained"]["ranges"], key=int)
-    length = float(np.mean(found["trained"]["length"]["1"]))
-    return [
-        Check("qualities that fit at an error of .01 of the range, as a part of what fits as lengths", exact(share), "≤", 0.1),
-        Check(
-            f"strength's variance that {k} trained directions for ranges lose, less what one length loses",
-            mean([lost - length for lost in found["trained"]["ranges"][k]]), "≥", 0.05,
-        ),
-    ]  # fmt: skip
+    return [Check(fit, exact(share), "≤", 0.1), *_loses(found, "ranges", k, "directions for ranges")]
 
 
 def example(n: Numbers) -> Checks:

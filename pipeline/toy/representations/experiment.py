@@ -33,7 +33,7 @@ class Settings(Config):
     d: int = Field(default=64, ge=2)
     n_samples: int = Field(default=1000, ge=1)
     rows_d: int = Field(default=16, ge=2)
-    rows_steps: int = Field(default=400, ge=1)
+    rows_steps: int = Field(default=500, ge=1)
     n_seeds: int = Field(default=100, ge=1)
     model: str = "demo"
     n_permutations: int = Field(default=999, ge=19)
@@ -43,10 +43,10 @@ class Settings(Config):
     pictures_steps: int = Field(default=600, ge=1)
     memorise_steps: int = Field(default=1000, ge=1)
     intensity_units: tuple[Units, ...] = Field(default=(1, 2, 3, 4), min_length=1)
-    intensity_steps: int = Field(default=500, ge=1)
+    intensity_steps: int = Field(default=1500, ge=1)
     sizes_base: tuple[Base, ...] = Field(default=(2, 4, 6, 10), min_length=1)
     sizes_steps: int = Field(default=2000, ge=1)
-    sizes_seeds: int = Field(default=20, ge=1)
+    sizes_seeds: int = Field(default=40, ge=1)
     regimes_base: Base = 4
     regimes_steps: int = Field(default=2000, ge=1)
     width: int = Field(default=32, ge=2)  # of the two hidden layers of the nets that compute

@@ -43,8 +43,8 @@ def relations_section(found: dict[str, Any]) -> Section:
         f"Relations between words as directions ({found['model']})",
         "Fixed lists of words; of each relation the pairs (a, b) that the model has as single tokens. A word is taken alone "
         "after the beginning-of-text token; its vector is the residual stream there, less the mean over all tokens. The offset "
-        "of a relation is the mean of b - a over all pairs but the one that is asked: every pair is held out once. No noun of "
-        "the plurals is also a verb's form by choice of the list; words may still be used as both.\n\n"
+        "of a relation is the mean of b - a over all pairs but the one that is asked: every pair is held out once. The list of "
+        "nouns leaves out words whose form with an s is mostly a verb in the text of programs (calls, returns, uses).\n\n"
         "Above a random pair: the probability that a held-out pair's offset is nearer to the relation's than that of random "
         "words; ½ by chance. b first: whether b is the nearest of all tokens, by cosine, to a + offset, and to a alone. p: how "
         "often words b that are dealt out at random to the words a have as large a mean cosine; their mean offset is the same, "

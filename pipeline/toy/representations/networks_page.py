@@ -99,7 +99,7 @@ def regimes_section(found: dict[str, Any]) -> Section:
     for layer, axis in enumerate(np.atleast_1d(axes)):
         for shift, key, colour, label in ((-0.15, "r2_before", 6, "before training"), (0.15, "r2", 0, "after")):
             for i, name in enumerate(names):
-                values = np.clip(np.array(found[key][name])[:, layer], -0.2, 1)
+                values = np.clip(np.array(found[key][name])[:, layer], 0, 1)
                 jitter = np.linspace(-0.1, 0.1, len(values))
                 axis.scatter(
                     i + shift + jitter, values, s=4, color=pictures.COLOURS[colour], lw=0, alpha=0.6,
@@ -108,7 +108,7 @@ def regimes_section(found: dict[str, Any]) -> Section:
         for bound in (DECODED, NOT_DECODED):
             axis.axhline(bound, color="#cccccc", lw=0.8, zorder=0)
         axis.set_xticks(range(len(names)), [name.replace(" function", "\nfunction") for name in names])
-        axis.set(ylim=(-0.25, 1.05), title=f"hidden layer {layer + 1}", ylabel="R² of y, linear, held out")
+        axis.set(ylim=(-0.05, 1.05), title=f"hidden layer {layer + 1}", ylabel="R² of y, linear, held out")
     np.atleast_1d(axes)[0].legend(frameon=False, fontsize=7, loc="lower left")
     rows = []
     for name in names:
@@ -141,5 +141,5 @@ def regimes_section(found: dict[str, Any]) -> Section:
                 rows,
             )
         ],
-        {"regimes": (figure, "How well y is read from the hidden layers, a point a net; values below -.2 are drawn there.")},
+        {"regimes": (figure, "How well y is read from the hidden layers, a point a net; values below 0 are drawn there.")},
     )  # fmt: skip

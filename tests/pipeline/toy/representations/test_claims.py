@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 
 from pipeline.toy.representations.claims import CLAIMS
-from pipeline.toy.representations.relations import relations
 from pipeline.toy.representations.words import PLURAL
 from tests.pipeline.toy.mutations import check_claims, measured
 
@@ -18,8 +17,9 @@ def test_claims_follow_from_the_numbers(tmp_path: Path, tiny_model: Path) -> Non
     numbers = measured("representations", tmp_path, **small)
     for part, drawn in (("qualities", "examples"), ("compression", "curves"), ("relations", "pairs")):
         del numbers[part][drawn]  # no claim looks at them, and they are most of what is mutated
-    words = numbers["relations"] = relations("demo", 99)  # random weights have no relations
-    layers = words["found"][PLURAL][:2]  # what a relation that holds looks like
+    words = numbers["relations"]
+    holds = words["found"][PLURAL][0]  # random weights have no relations: this is what one that holds looks like
+    holds |= {"p": 0.001, "above_random": [0.95, 1.0] * 5, "rank": [1] * 10, "rank_without": [1, 2] * 5}
     words["points"] = words["points"][:2]
-    words["found"] = {PLURAL: layers} | {f"another, {i}": copy.deepcopy(layers) for i in range(4)}
+    words["found"] = {name: [copy.deepcopy(holds) for _ in range(2)] for name in (PLURAL, "b", "c", "d", "e")}
     check_claims(CLAIMS, numbers, hints=(0.32, 0.68, 0.01, 4.0))
