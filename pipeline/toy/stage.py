@@ -38,6 +38,7 @@ TOYS = {
     "synthetic": "dictionaries learned on known features in superposition: when are they found again?",
     "superposition": "toy models of superposition: how many features fit, and in what geometry",
     "polytopes": "the affine pieces of a network: where their boundaries lie, what moves with them",
+    "known-layer": "a hand-made layer in superposition: which methods find its features, and when superposition pays",
     "mnist-rotation": "rotations of a small net's layers in which its Jacobians are local: what they find, what they do not",
     "representations": "what it means that features are directions, and what a code without directions looks like",
     "functions": "how small networks compute x < 10, min(a, b) and parity",

@@ -1,0 +1,1 @@
+"""A hand-made layer in superposition: which methods find its features?"""
