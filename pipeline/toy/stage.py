@@ -41,6 +41,7 @@ TOYS = {
     "known-layer": "a hand-made layer in superposition: which methods find its features, and when superposition pays",
     "mnist-rotation": "rotations of a small net's layers in which its Jacobians are local: what they find, what they do not",
     "representations": "what it means that features are directions, and what a code without directions looks like",
+    "embedding-basis": "singular vectors of a model's embedding as axes of its residual stream: sparser weights? of what?",
     "functions": "how small networks compute x < 10, min(a, b) and parity",
     "tokens": "eight tokens, four features: how fragile the reading of a small autoencoder is",
 }

@@ -1,0 +1,14 @@
+"""The claims of the embedding's axes follow from numbers."""
+
+from pathlib import Path
+
+from pipeline.toy.embedding_basis.claims import CLAIMS
+from tests.pipeline.toy.mutations import check_claims, measured
+
+
+def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
+    numbers = measured("embedding-basis", tmp_path, n_rotations=3, n_files=10, n_draws=5)
+    for one in numbers["tokens"]["embeddings"].values():  # drawn, and not decided on
+        for key in ("points", "shares", "axes"):
+            one.pop(key)
+    check_claims(CLAIMS, numbers)
