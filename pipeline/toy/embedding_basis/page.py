@@ -19,7 +19,8 @@ def page(numbers: Mapping[str, Any]) -> Page:
         "matrix turn everything that reads or writes the residual stream. Reported for CLIP ViT-B and GPT-J: sparser weights "
         "near the first layer, less so deeper in, and a top component that is related to token frequency. Here it is done for "
         f"a single small model, {found['model']} (d_model {found['d_model']}, {len(found['random_mean'])} layers). All "
-        "intervals are over its matrices, over random rotations or over tokens: they say nothing of other models.",
+        "intervals are over its matrices, over random rotations or over tokens: they say nothing of other models, "
+        "nor whether the effect is weaker in GPT-J, as reported.",
         [
             _weights_section(numbers),
             _matrices_section(numbers),
@@ -160,7 +161,9 @@ def _axes_section(found: dict[str, Any]) -> Section:
         "Whether a direction is interpretable is for a reader to say: the tables have the tokens at both ends (␣ a space, ↵ a "
         "new line). What can be counted is how well a component tells a kind of tokens from the others: the AUROC of its "
         "coordinate, of either sign, where ½ is chance. Kinds, and how many of the counted tokens are of them: "
-        f"{counted}. The null has as many random directions, and takes the best of them and of all kinds.",
+        f"{counted}. The null has as many random directions, and takes the best of them and of all kinds. "
+        "Directions of meaning, such as those that are reported of GPT-J (religion - technology, valence), are not asked for: "
+        "this model has read a programming language's library.",
         [Table(["embedding", "best AUROC", "random, median", "random, 95%"], chance), *tables],
         {"kinds": (figure, "AUROC of each of the first components for each kind of tokens.")},
     )
