@@ -74,7 +74,7 @@ def _layer_section(layer: dict[str, Any], control: dict[str, Any]) -> Section:
 
 
 def _methods_section(numbers: Mapping[str, Any]) -> Section:
-    columns = ("mmcs", "floor_mmcs", "found", "floor_found", "matched", "back_mmcs", "back_found")
+    columns = ("mmcs", "floor_mmcs", "found", "floor_found", "matched", "back_mmcs", "floor_back_mmcs", "back_found")
     found = [
         (f"{name}{title}", numbers[part]["recovery"][key])
         for part, title in (("in_superposition", ""), ("control", "; orthogonal features"))
@@ -92,14 +92,24 @@ def _methods_section(numbers: Mapping[str, Any]) -> Section:
     return Section(
         "What is found",
         f"A feature is found when some direction has a cosine above {FOUND:g} with it; an axis of a rotation stands for both "
-        "of its ends, a latent for one. MMCS: the mean of each feature's greatest cosine; floors: of as many "
-        "random directions (for rotations, of a random rotation). One to one: the largest share of "
+        "of its ends, a latent for one. MMCS: the mean of each feature's greatest cosine, and back, of each direction's; "
+        "floors: of as many random directions (for rotations, of a random rotation). One to one: the largest share of "
         f"the features that have directions of their own. {d} orthogonal axes can have at most {d} of {n} features one to one, "
         f"{d / n:.0%}. The best rotation is matched to the features themselves, in turns of Hungarian matching and Procrustes, "
         "the best of 60 starts: a lower bound of what any rotation can do. Dictionaries: dead latents are left out.",
         [
             Table(
-                ["", "MMCS", "floor", "found", "floor", "one to one", "MMCS back", "directions that are a feature"],
+                [
+                    "",
+                    "MMCS",
+                    "floor",
+                    "found",
+                    "floor",
+                    "one to one",
+                    "MMCS back",
+                    "floor",
+                    "directions that are a feature",
+                ],
                 table,
             ),
             Table(["", "live latents", "active latents", "active features", "FVU"], latents),

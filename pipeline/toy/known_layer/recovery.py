@@ -23,9 +23,8 @@ def recovery(truth: Tensor, directions: Tensor, seed: int, signed: bool) -> dict
     """
     n, d = directions.shape
     chance = random_rotation(d, seed) if signed and n == d else random_directions(n, d, seed)
-    there, back, floor = (
-        mcs(a, b, signed=signed).double() for a, b in ((truth, directions), (directions, truth), (truth, chance))
-    )
+    pairs = ((truth, directions), (directions, truth), (truth, chance), (chance, truth))
+    there, back, floor, floor_back = (mcs(a, b, signed=signed).double() for a, b in pairs)
     return {
         "mmcs": round(float(there.mean()), 4),
         "found": float((there > FOUND).double().mean()),
@@ -34,6 +33,7 @@ def recovery(truth: Tensor, directions: Tensor, seed: int, signed: bool) -> dict
         "matched": one_to_one(truth, directions, signed),
         "floor_mmcs": round(float(floor.mean()), 4),
         "floor_found": float((floor > FOUND).double().mean()),
+        "floor_back_mmcs": round(float(floor_back.mean()), 4),
     }
 
 

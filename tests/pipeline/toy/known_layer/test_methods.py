@@ -1,5 +1,6 @@
 """Scores, rotations and dictionaries of the known layer, where the answer is known."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,21 @@ def test_recovery_of_what_is_known() -> None:
     ends = torch.cat([truth[:1], -truth[:1]])
     assert recovery(ends, truth[:1], 1, signed=True)["found"] == 1
     assert one_to_one(ends, truth[:1], signed=True) == 0.5
+
+
+def test_floors_are_those_of_random_directions_drawn_again() -> None:
+    """Mean over many draws of the two sides against an independent simulation in numpy."""
+    truth = random_rotation(8, 0)
+    rows = [recovery(truth, truth[:5], seed, signed=False) for seed in range(300)]
+    rng = np.random.default_rng(0)
+    there, back = [], []
+    for _ in range(2000):
+        drawn = rng.standard_normal((5, 8))
+        cosine = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)  # with the unit vectors
+        there.append(cosine.max(0).mean())
+        back.append(cosine.max(1).mean())
+    assert np.mean([row["floor_mmcs"] for row in rows]) == pytest.approx(np.mean(there), abs=0.015)
+    assert np.mean([row["floor_back_mmcs"] for row in rows]) == pytest.approx(np.mean(back), abs=0.015)
 
 
 def test_the_rotation_finds_an_orthogonal_truth_on_both_sides() -> None:
