@@ -64,10 +64,10 @@ class Settings(Config):
 
 
 QUICK: dict[str, Any] = {
-    "n_seeds": 4, "n_inputs": 128, "n_iterations": 15, "n_polish": 20, "dictionary_seeds": 6, "n_steps": 200,
-    "exclusive_d_sae": (8,), "exclusive_seeds": 10, "exclusive_steps": 100, "rule_rows": 100_000,
-    "shared_p": (1.0, 0.3, 0.05), "shared_seeds": 12, "shared_steps": 300, "kept_m": (4, 16), "kept_seeds": 3,
-    "kept_steps": 150, "almost_d": (8, 16, 24, 32), "almost_seeds": 20,
+    "n_seeds": 3, "n_inputs": 64, "n_iterations": 10, "n_polish": 15, "dictionary_seeds": 3, "n_steps": 100,
+    "exclusive_d_sae": (8,), "exclusive_seeds": 6, "exclusive_steps": 50, "rule_rows": 50_000,
+    "shared_p": (1.0, 0.3, 0.05), "shared_seeds": 8, "shared_steps": 200, "kept_m": (4, 16), "kept_seeds": 2,
+    "kept_steps": 80, "almost_d": (8, 16, 24, 32), "almost_seeds": 10,
 }  # fmt: skip
 
 
