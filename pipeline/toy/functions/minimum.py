@@ -23,6 +23,7 @@ N_PAIRS, BATCH = 1000, 32
 CORNERS = torch.tensor([[-50.0, -50.0], [-50.0, 49.0], [49.0, -50.0], [49.0, 49.0]])
 NEAR = 0.05  # of λ to a form's
 FORMS = ("short", "mirror", "symmetric", "between", "beyond")
+USED = 0.05  # a unit that moves the output by less, of -50 … 49, is not in use
 SOLVED = 0.5  # the largest error of a network whose answers are all right when rounded
 
 
@@ -49,12 +50,13 @@ def largest_error(networks: Networks) -> Tensor:
 class Read:
     """Of n networks with a skip: lam (n), what of the bend along a = b is ReLU(a - b)'s; bend (n), the whole bend, 1 in a
     network that is exact; bends, silent (n, d_hidden): whether a hidden unit is on for some pairs and off for others, or off
-    for all."""
+    for all; effect (n, d_hidden): by how much a unit moves the output at most."""
 
     lam: Tensor
     bend: Tensor
     bends: Tensor
     silent: Tensor
+    effect: Tensor
 
 
 @torch.no_grad()
@@ -67,7 +69,8 @@ def read(networks: Networks) -> Read:
     slope = (W[:, 0] - W[:, 1]) / 2  # of a unit's input along a - b
     bend = -v * slope.abs() * bends
     toward_a = bend * (slope > 0)
-    return Read(toward_a.sum(1), bend.sum(1), bends, silent)
+    effect = v.abs() * pre.amax(1).clamp_min(0)
+    return Read(toward_a.sum(1), bend.sum(1), bends, silent, effect)
 
 
 def form(lam: float) -> str:
@@ -111,14 +114,17 @@ def learned(
 
 
 def summary(trained: Trained) -> dict[str, Any]:
-    """Of all networks their errors; of those that solve it λ, the form, and whether it is as the source prints it: one unit
-    bends, and the weights of all others are 0.00 in two decimals. by_side: how many of those whose units begin on the same
-    side of a = b, or on opposite sides, are the short form or its mirror, and of how many."""
+    """Of all networks their errors; of those that solve it λ and the form.
+
+    one_used: how many use one unit alone. printed: how many are as the source prints its net: all weights of all units but
+    one are 0.00 in two decimals. by_side: how many of those whose units begin on the same side of a = b, or on opposite
+    sides, are the short form or its mirror, and of how many.
+    """
     networks, found = trained.networks, read(trained.networks)
     solved = trained.error < SOLVED
     weights = [networks.weights[0], networks.biases[0], networks.weights[-1][:, 2:].transpose(1, 2)]
-    zero = torch.cat([w.detach() for w in weights], 1).abs().amax(1) < 0.005
-    printed = (found.bends.sum(1) == 1) & (zero | found.bends).all(1)
+    zero = torch.cat([w.detach() for w in weights], 1).abs().amax(1) < 0.005  # (n, d_hidden)
+    used = found.effect > USED
     names = [form(lam) for lam in found.lam[solved].tolist()]
     at_end = torch.tensor([name in ("short", "mirror") for name in names], dtype=torch.bool)
     same = trained.same_side[solved]
@@ -129,8 +135,8 @@ def summary(trained: Trained) -> dict[str, Any]:
         "lambda": np.round(found.lam[solved].tolist(), 4).tolist(),
         "bend": np.round(found.bend[solved].tolist(), 4).tolist(),
         "forms": {name: names.count(name) for name in FORMS},
-        "one_bends": int((found.bends.sum(1) == 1)[solved].sum()),
-        "printed": int(printed[solved].sum()),
+        "one_used": int((used.sum(1) == 1)[solved].sum()),
+        "printed": int(((~zero).sum(1) == 1)[solved].sum()),
         "same_side": same.int().tolist(),
         "by_side": {
             "same": [int(at_end[same].sum()), int(same.sum())],
@@ -189,7 +195,7 @@ WIDTHS: dict[str, Callable[..., Trained]] = {f"{width} hidden": partial(learned,
 RATES: dict[str, Callable[..., Trained]] = {
     "Adam, rate .001": partial(learned, lr=1e-3),
     "Adam, batches of 100": partial(learned, batch=100),
-    "SGD with momentum .9, rate 1e-5": partial(learned, lr=1e-5, optimiser=_sgd),
+    "SGD, momentum, 1e-5": partial(learned, lr=1e-5, optimiser=_sgd),
 }
 
 

@@ -131,19 +131,18 @@ def _variants_section(source: dict[str, Any], variants: dict[str, Any]) -> Secti
                 name,
                 str(rate(solved, found["n"])),
                 *(f"{found['forms'][form] / solved:.0%}" if solved else "" for form in FORMS),
-                found["one_bends"],
+                found["one_used"],
                 found["printed"],
             ]
         )
     axes.flat[0].set_ylabel("seeds")
     return Section(
         "min(a, b): weight decay, width, rate",
-        "One thing changed at a time. Of the nets that solve it: their forms, how many have a single unit that bends "
-        "within the "
-        "square, and how many of these are as the source prints its net: all weights of the other units are 0.00 in two "
+        "One thing changed at a time. Of the nets that solve it: their forms; how many use one unit alone (no other moves the "
+        "output by .05); and how many are as the source prints its net, all weights of all units but one 0.00 in two "
         "decimals. With more units than two, λ is the sum over all units on one side. L2 adds the weights to the gradient "
         "before Adam scales it; AdamW shrinks the weights apart from it.",
-        [Table(["net", "solve it", *FORMS, "one bends", "as printed"], rows)],
+        [Table(["net", "solve it", *FORMS, "one used", "as printed"], rows)],
         {"variants": (figure, "λ of the nets that solve it; values beyond -.2 … 1.2 are put at these ends.")},
     )
 

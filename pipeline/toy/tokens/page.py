@@ -87,7 +87,7 @@ def _rates_section(found: dict[str, Any]) -> Section:
         "of the "
         "median run; the mean cosine over tokens of the pairs whose latent is live in the median run is "
         f"{mean(found['cosines'][PENALTY], 'runs')}; of the untrained runs with the median run it is "
-        f"{mean(found['cosines'][UNTRAINED], 'runs')}.",
+        f"{mean(found['cosines'][UNTRAINED], 'runs')}. Codes that are on for many tokens have larger cosines by chance.",
         [_readings_table({name: found[key] for name, key in runs.items()}), Table(["a latent is on", *_COLUMNS], shares)],
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ def _grid_section(grids: Sequence[Mapping[str, Any]]) -> Section:
         steps, ws = list(grid["cells"]), list(next(iter(grid["cells"].values())))
         for i, name in enumerate(_COLUMNS):
             values = [[grid["cells"][step][w][name] / grid["n"] for w in ws] for step in steps]
-            pictures.heat(axes[i][j], values, steps, ws, low=0, high=1)
+            pictures.heat(axes[i][j], values, steps, [w.replace("0.", ".") for w in ws], low=0, high=1)
             axes[i][j].set_title(f"{name}: {grid['d_sae']} latents")
         axes[-1][j].set_xlabel("w")
     for row in axes:
