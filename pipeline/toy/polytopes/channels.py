@@ -18,12 +18,14 @@ from stores.manifest import seed_of
 
 
 class ChannelSettings(NetSettings, ClusterSettings):
-    """n_channels: of both convolutional layers. n_conv_nets: seeds. place: row and column of the picture that is looked
+    """n_channels: of both convolutional layers. n_conv_nets: seeds. n_pictures: whose vectors are
+    clustered, at most. place: row and column of the picture that is looked
     at."""
 
     n_channels: tuple[int, int] = (16, 32)
     n_conv_nets: int = Field(default=8, ge=1)
     conv_steps: int = Field(default=200, ge=1)
+    n_pictures: int = Field(default=2000, ge=2)
     place: tuple[int, int] = (3, 3)
 
 
@@ -73,7 +75,8 @@ def channels(settings: ChannelSettings) -> dict[str, Any]:
     clusters of the same sizes have when the digits are shuffled.
     """
     images = images_of(settings)
-    x, y = torch.cat([images.train_x, images.test_x])[:2000], torch.cat([images.train_y, images.test_y])[:2000]
+    n = settings.n_pictures
+    x, y = torch.cat([images.train_x, images.test_x])[:n], torch.cat([images.train_y, images.test_y])[:n]
     side = side_of(x.shape[1])
     row, column = settings.place
     generator = torch.Generator().manual_seed(seed_of("channels"))

@@ -33,8 +33,8 @@ class Settings(CentreSettings, ChannelSettings, LanguageSettings):
 
 QUICK: dict[str, Any] = {
     "n_nets": 8, "train_steps": 150, "n_paths": 20, "path_steps": 100, "n_segments": 128, "slice_side": 60, "n_attacked": 30,
-    "n_centres": (1, 4, 16), "n_own": (1, 16, 256), "n_compared": 4, "n_conv_nets": 2, "conv_steps": 40,
-    "n_sequences": 30, "validity_sequences": 2, "factors": (0.1, 0.5, 1.0, 2.0, 10.0),
+    "n_centres": (1, 4, 16), "n_own": (1, 16, 256), "n_compared": 4, "rates": (2e-2, 5e-2), "n_conv_nets": 2,
+    "conv_steps": 40, "n_pictures": 500, "n_sequences": 20, "validity_sequences": 2, "factors": (0.1, 0.8, 1.0, 1.25, 10.0),
 }  # fmt: skip
 
 
@@ -84,9 +84,8 @@ def _language_inputs(settings: Settings) -> dict[str, Any]:
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    of_settings = (codes, density, shell, neighbours, adversarial, scaling, decoupled, centres, channels)
+    of_settings = (codes, density, shell, neighbours, adversarial, scaling, decoupled, centres, channels, gelu)
     return {
         "language": lambda: language(settings, folder),
         **{part.__name__: partial(part, settings) for part in of_settings},
-        "gelu": gelu,
     }

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.toy.polytopes.nets import ReluNets
+from pipeline.toy.polytopes.nets import NetSettings, ReluNets
 from pipeline.train.rotations.jacobians import gelu_slope
 from stores.manifest import seed_of
 
 N_UNITS = 10  # of the single layer: 2^10 codes
 N_DEEP = 4  # of each of several layers: 2^(4 · 3) codes of three
-_N_NETS, _D_IN, _D_OUT = 100, 6, 4
+_D_IN, _D_OUT = 6, 4
 
 
 def soft_code(h: Tensor) -> Tensor:
@@ -82,23 +82,23 @@ def gate() -> dict[str, Any]:
 
 
 @torch.no_grad()
-def one_layer() -> dict[str, Any]:
+def one_layer(n_nets: int) -> dict[str, Any]:
     """The sum over all codes of one hidden layer against the soft code's map and against the network itself.
 
     map_error, value_error: the largest |difference|. slope: relative Frobenius difference of the soft code's map from the
     Jacobian, (n_nets).
     """
-    nets, x = _nets((_D_IN, N_UNITS, _D_OUT), _N_NETS)
+    nets, x = _nets((_D_IN, N_UNITS, _D_OUT), n_nets)
     codes, q = all_codes(N_UNITS), nets.soft_codes(x)
     weight = probabilities(q[:, 0], codes)  # (n, 2^units)
-    A, c = nets.affine(codes.expand(_N_NETS, -1, -1))
+    A, c = nets.affine(codes.expand(n_nets, -1, -1))
     A_mean, c_mean = torch.einsum("nk,nkoi->noi", weight, A), torch.einsum("nk,nko->no", weight, c)
     A_soft, _ = nets.affine(q)
     out = torch.einsum("noi,nbi->nbo", A_mean, x)[:, 0] + c_mean
     slope = gelu_slope(nets.pre_activations(x)[0])
     jacobian, _ = nets.affine(slope)
     return {
-        "n_nets": _N_NETS,
+        "n_nets": n_nets,
         "n_codes": len(codes),
         "map_error": float((A_mean - A_soft[:, 0]).abs().max()),
         "value_error": float((out - nets(x)[:, 0]).abs().max()),
@@ -107,16 +107,16 @@ def one_layer() -> dict[str, Any]:
 
 
 @torch.no_grad()
-def layers(n_layers: int) -> dict[str, Any]:
+def layers(n_layers: int, n_nets: int) -> dict[str, Any]:
     """Several hidden layers: the sum over the codes of all of them at once, in two readings of a code's probability.
 
     held: every gate has the probability that the network's own forward gives it; the largest |difference| of the expected
     output from the network's. followed (n_nets): a layer's probabilities follow from what the drawn gates before it let
     through; |expected output - network's| / |network's output - its last bias|.
     """
-    nets, x = _nets((_D_IN, *[N_DEEP] * n_layers, _D_OUT), _N_NETS)
+    nets, x = _nets((_D_IN, *[N_DEEP] * n_layers, _D_OUT), n_nets)
     codes = all_codes(N_DEEP * n_layers)
-    each = codes.expand(_N_NETS, -1, -1)
+    each = codes.expand(n_nets, -1, -1)
     A, c = nets.affine(each)
     outputs = torch.einsum("nkoi,ni->nko", A, x[:, 0]) + c
     held = probabilities(nets.soft_codes(x)[:, 0], codes)
@@ -138,6 +138,10 @@ def layers(n_layers: int) -> dict[str, Any]:
     }
 
 
-def gelu() -> dict[str, Any]:
+def gelu(settings: NetSettings) -> dict[str, Any]:
     """The gate; one layer's expectation; 1 to 3 layers'."""
-    return {"gate": gate(), "one_layer": one_layer(), "layers": [layers(n) for n in (1, 2, 3)]}
+    return {
+        "gate": gate(),
+        "one_layer": one_layer(settings.n_nets),
+        "layers": [layers(n, settings.n_nets) for n in (1, 2, 3)],
+    }

@@ -36,7 +36,7 @@ class NetSettings(Config):
     n_nets: int = Field(default=100, ge=1)
     train_steps: int = Field(default=400, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(default=5e-3, gt=0)
+    lr: float = Field(default=2e-2, gt=0)
     n_paths: int = Field(default=40, ge=1)
     path_steps: int = Field(default=200, ge=N_PLACES, multiple_of=N_PLACES)
     n_segments: int = Field(default=256, ge=2)

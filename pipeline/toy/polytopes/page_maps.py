@@ -154,8 +154,8 @@ def centres_section(found: dict[str, Any]) -> Section:
     right.set(xscale="log", yscale="log", xlabel="N, a net's own maps at N digits", ylabel="share of unseen digits")
     right.legend(frameon=False, fontsize=7)
     rows = [
-        [str(row["n"]), row["maps"]["n_parameters"], str(mean(row["maps"]["accuracy"])), row["nets"]["width"],
-         row["nets"]["n_parameters"], str(mean(row["nets"]["accuracy"]))]
+        [str(row["n"]), row["maps"]["n_parameters"], row["maps"]["rate"], str(mean(row["maps"]["accuracy"])), row["width"],
+         row["nets"]["n_parameters"], row["nets"]["rate"], str(mean(row["nets"]["accuracy"]))]
         for row in learned
     ]  # fmt: skip
     own_rows = [
@@ -169,12 +169,16 @@ def centres_section(found: dict[str, Any]) -> Section:
     return Section(
         "N linear maps at N centres",
         "The nearest of N centres decides which affine map reads a digit. Learned: k-means centres of the training digits, and "
-        "maps trained as the nets are; beside them ReLU nets of three equal hidden layers with at most as many parameters "
-        "(centres are counted too). Own: the affine maps of a trained net at N training digits, taken for what they are; how "
-        "N has to grow until they stand for the net. Slope of the line of other answers on the two logarithms: "
+        "maps of the same loss as the nets; beside them ReLU nets of three equal hidden layers with at most as many parameters "
+        "(centres are counted too); of each kind and size, with the learning rate that reads the training digits best. "
+        "Own: the affine maps of a trained net at N training digits, taken for what they are; how N has to grow until they "
+        "stand for the net. Slope of the line of other answers on the two logarithms: "
         f"{power}. The net has {own['n_parameters']} parameters.",
         [
-            Table(["N learned maps", "parameters", "accuracy", "width of the net", "its parameters", "its accuracy"], rows),
+            Table(
+                ["N learned maps", "parameters", "rate", "accuracy", "width of the net", "its parameters", "rate", "accuracy"],
+                rows,
+            ),
             Table(["N own maps", "parameters", "agrees with the net", "accuracy"], own_rows),
         ],
         {"centres": (figure, "Left: accuracy by parameters, bars: 95% intervals. Right: a net's own maps, by their number.")},

@@ -16,6 +16,7 @@ def test_claims_follow_from_the_numbers(tiny_model: Path, tmp_path: Path) -> Non
         "widths": (16, 16),
         "train_steps": 100,
         "n_conv_nets": 2,
+        "n_pictures": 150,
         "factors": (0.01, 0.8, 1.25, 100.0),
         "validity_sequences": 3,
         "conv_steps": 2,

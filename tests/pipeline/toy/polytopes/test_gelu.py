@@ -41,11 +41,11 @@ def test_the_expectation_over_all_codes_is_the_gelu_layer() -> None:
         expected += (on * s + (1 - on) * (1 - s)).prod() * ((h * s) @ W2 + b2[0])
     gelu = torch.nn.functional.gelu(h, approximate="tanh") @ W2 + b2[0]
     assert torch.allclose(expected, gelu, atol=1e-12)
-    found = one_layer()
+    found = one_layer(20)
     assert max(found["map_error"], found["value_error"]) < 1e-6
 
 
 def test_over_several_layers_probabilities_sum_to_one_and_one_layer_has_one_reading() -> None:
-    one, two = layers(1), layers(2)
+    one, two = layers(1, 20), layers(2, 20)
     assert max(one["total"], two["total"], one["held"], two["held"], *one["followed"]) < 1e-12
     assert min(two["followed"]) > 1e-6
