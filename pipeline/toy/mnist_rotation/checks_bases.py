@@ -64,6 +64,7 @@ def identity(numbers: Numbers) -> Sequence[Check]:
         Check(f"{what}, in turn", nets(found["identity_turn"]), "≥", SAME),
         Check(f"{what}, its inputs the neurons", nets(found["identity_alone"]), "≥", SAME),
         Check(f"{what}, by the source's descent from the identity", nets(last["from_identity"]), "≥", SAME),
+        Check(f"{what}, by this descent of the mean over entries", nets(last["by_mean"]), "≥", SAME),
     ]
 
 

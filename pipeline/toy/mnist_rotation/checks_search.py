@@ -85,10 +85,12 @@ def invertible(numbers: Numbers) -> Sequence[Check]:
     found, checks = numbers["maps"], []
     for barrier in BARRIERS:
         lower = {
-            at: np.subtract(found[f"{at}from_identity"], found[f"{at}invertible_{barrier:g}"]) for at in ("", "next_")
+            at: np.subtract(found[f"{at}from_identity"], found[f"{at}invertible_{barrier:g}"])
+            for at in ("", "next_", "rows_")
         }
         what = f"rotation's objective less the invertible map's, penalty {barrier:g}"
         checks.append(Check(what, mean(list(lower[""]), "nets"), "≥", 0))
+        checks.append(Check(f"{what}, each axis in its own unit", mean(list(lower["rows_"]), "nets"), "≥", 0))
         checks.append(Check(f"{what}, this layer and the next", mean(list(lower[""] + lower["next_"]), "nets"), "≥", 0))
     return checks
 

@@ -27,9 +27,19 @@ N_POINTS = 23
 
 
 def descend(
-    J: Dense, R_in: Tensor, start: Tensor, way: Literal["sgd", "adam"], lr: float, n_steps: int, objective: str = "log"
+    J: Dense,
+    R_in: Tensor,
+    start: Tensor,
+    way: Literal["sgd", "adam"],
+    lr: float,
+    n_steps: int,
+    objective: str = "log",
+    total: bool = True,
 ) -> tuple[Tensor, list[float], float]:
-    """R_out = exp(B - Bᵀ) start, the mean of the objective over entries before each step and at the end, and CPU seconds."""
+    """R_out = exp(B - Bᵀ) start, the mean of the objective over entries before each step and at the end, and CPU seconds.
+
+    total: descend its sum over entries; otherwise its mean.
+    """
     products = equal_inputs(J).product(None, R_in.T.to(J.dtype)).float()
     start = start.float()
     B = torch.zeros_like(start, requires_grad=True)
@@ -44,7 +54,7 @@ def descend(
         values[step] = value.detach()
         if step < n_steps:
             optimiser.zero_grad()
-            (value * (d_out * d_in)).backward()
+            (value * (d_out * d_in if total else 1)).backward()
             optimiser.step()
     found = torch.linalg.matrix_exp(B - B.T) @ start
     return found.detach().double(), values.tolist(), time.process_time() - began
@@ -55,8 +65,8 @@ def descent(settings: Settings) -> dict[str, Any]:
 
     passes: over all fitted Jacobians, of our solver; points: passes at which curves are told. by: {curve: objective of the
     fitted inputs, (nets, points); heldout: at the end; seconds: of CPU time for all passes}. last: agreement with the
-    identity of the last layer's logits' rotation, its inputs the neurons, by plain descent from the identity and from a
-    random rotation, and by our solver from a random one; null: of random bases.
+    identity of the last layer's rotation, its inputs the neurons: by plain descent from the identity (by_mean: of the mean
+    over entries) and from a random rotation, and by our solver from a random one; null: of random bases.
     """
     _, nets = subjects(settings, settings.descent_nets)
     name, config = settings.objective, solver(settings)
@@ -66,7 +76,7 @@ def descent(settings: Settings) -> dict[str, Any]:
     by: dict[str, dict[str, list[Any]]] = {
         way: {"curve": [], "heldout": [], "seconds": []} for way in (*WAYS, "solver")
     }
-    last: dict[str, list[float]] = {"from_identity": [], "from_random": [], "solver_from_random": []}
+    last: dict[str, list[float]] = {"from_identity": [], "by_mean": [], "from_random": [], "solver_from_random": []}
     before = []
     for k, s in enumerate(nets):
         R_1 = solved(settings, s.fit[0], "out")[1]
@@ -81,8 +91,12 @@ def descent(settings: Settings) -> dict[str, Any]:
         values.append(measure(s.fit[1], R_1, R)[name])
         _add(by["solver"], values, measure(s.held[1], R_1, R)[name], seconds)
         J, hidden, other = s.fit[2], eye(s.fit[2].shape[2]), random_rotation(10, seed_of("last", k))
-        for key, begin in (("from_identity", eye(10)), ("from_random", other)):
-            R = descend(J, hidden, begin, "sgd", LR, settings.descent_steps, name)[0]
+        for key, begin, total in (
+            ("from_identity", eye(10), True),
+            ("by_mean", eye(10), False),
+            ("from_random", other, True),
+        ):
+            R = descend(J, hidden, begin, "sgd", LR, settings.descent_steps, name, total)[0]
             last[key].append(agreement(R, eye(10)))
         last["solver_from_random"].append(agreement(solved(settings, J, "out", hidden, other)[1], eye(10)))
     return {"passes": passes, "points": points, "before": before, "by": by, "last": last, "null": agreement_null(10)}

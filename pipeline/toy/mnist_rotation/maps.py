@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pipeline.toy.mnist_rotation.net import Net
 from pipeline.toy.mnist_rotation.settings import Settings
-from pipeline.toy.mnist_rotation.several import Subject, eye, solved, subjects
+from pipeline.toy.mnist_rotation.several import EPSILON, Subject, eye, solved, subjects
 from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense, of_module
 from pipeline.train.rotations.measures import measure
+from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import initial
 from pipeline.train.rotations.solvers import equal_inputs, rotate
 from stores.manifest import seed_of
@@ -57,7 +58,7 @@ def maps(settings: Settings) -> dict[str, Any]:
     """The objective before, and with R_2 from each start; with any invertible map in its place.
 
     from_*: of rotations from the identity, from random ones, from QR and the singular vectors of the weights.
-    next_*: the same of the last layer, which reads these coordinates, its outputs the logits.
+    rows_*: of by_rows(). next_*: of the last layer, which reads these coordinates, its outputs the logits.
     invertible_*: of unit rows, kept apart by a penalty on log(1/|det|) of each weight in BARRIERS; condition_*: its
     condition number. translation: largest |difference| that it makes to a Jacobian, over the largest entry. scaled: by
     SCALES, the objective of a scaled rotated Jacobian without a normaliser.
@@ -80,9 +81,21 @@ def maps(settings: Settings) -> dict[str, Any]:
     return {key: [round(row[key], 9) for row in rows] for key in rows[0]}
 
 
+def by_rows(settings: Settings, J: Dense, R_in: Tensor, R_out: Tensor) -> float:
+    """The objective of R_out J R_inᵀ with each output axis in units of its own root mean square over inputs: no scale of an
+    axis changes it. Axes on which nothing happens are left out."""
+    G = rotate(equal_inputs(J), R_in, R_out)
+    size = G.square().mean((0, 2)).sqrt()
+    kept = size > 1e-6 * size.max()
+    return float(OBJECTIVES[settings.objective].of(G[:, kept] / size[kept][:, None], EPSILON))
+
+
 def _middle(settings: Settings, s: Subject, R_1: Tensor, k: int) -> dict[str, float]:
     name, d = settings.objective, settings.small_width
-    found = {"before": measure(s.held[1], eye(d), eye(d))[name]}
+    found = {
+        "before": measure(s.held[1], eye(d), eye(d))[name],
+        "rows_before": by_rows(settings, s.held[1], eye(d), eye(d)),
+    }
     starts = {"identity": eye(d)} | {
         init: initial(init, d, seed_of("start", k), weights=lambda: s.net.W[1]) for init in ("random", "qr", "svd")
     }
@@ -92,13 +105,21 @@ def _middle(settings: Settings, s: Subject, R_1: Tensor, k: int) -> dict[str, fl
         R_2 = solved(settings, s.fit[1], "out", R_1, start)[1]
         found[f"from_{init}"] = measure(s.held[1], R_1, R_2)[name]
         starts[init] = R_2
+        found[f"rows_from_{init}"] = by_rows(settings, s.held[1], R_1, R_2)
         found[f"next_from_{init}"] = measure(last, R_2, eye(last.shape[1]))[name]
     for barrier in BARRIERS:
         _, D = solve_invertible(
-            s.fit[1], R_1, starts["identity"], objective=name, sides=("out",), barrier=barrier, n_steps=150
+            s.fit[1],
+            R_1,
+            starts["identity"],
+            objective=name,
+            sides=("out",),
+            barrier=barrier,
+            n_steps=10 * settings.small_iterations,
         )
         found[f"invertible_{barrier:g}"] = measure(s.held[1], R_1, D)[name]
         # the next layer reads D⁻¹ of the new coordinates: its Jacobian is J D⁻¹
         found[f"next_invertible_{barrier:g}"] = measure(last, torch.linalg.inv(D).T, eye(last.shape[1]))[name]
+        found[f"rows_invertible_{barrier:g}"] = by_rows(settings, s.held[1], R_1, D)
         found[f"condition_{barrier:g}"] = float(torch.linalg.cond(D))
     return found

@@ -38,6 +38,7 @@ def descent_section(found: Mapping[str, Any]) -> Section:
     last, null = found["last"], float(np.mean(found["null"]))
     names = {
         "from_identity": "gradient descent, 1e-4, from the identity",
+        "by_mean": "the same of the mean over entries",
         "from_random": "gradient descent, 1e-4, from a random rotation",
         "solver_from_random": "our solver, from a random rotation",
     }
@@ -96,18 +97,37 @@ def maps_section(found: Mapping[str, Any]) -> Section:
     for key, name in names.items():
         condition = found.get(key.replace("invertible", "condition")) if key.startswith("invertible") else None
         both = [a + b for a, b in zip(found[key], found[f"next_{key}"], strict=True)]
-        rows.append([name, estimated(found[key], False), estimated(both, False), float(np.median(condition or [1.0]))])
+        rows.append(
+            [
+                name,
+                estimated(found[key], False),
+                estimated(found[f"rows_{key}"], False),
+                estimated(both, False),
+                float(np.median(condition or [1.0])),
+            ]
+        )
     scaled = [[f"{c:g}", estimated(found[f"scaled_{c:g}"], False)] for c in SCALES]
     return Section(
         "Other starts, and affine maps",
         "An affine map in the place of R₂. Its rows have unit length and each input's Jacobian is measured in units of its "
-        "root mean square, so that scale cannot cheat; a penalty on log(1/|det|) keeps the rows apart, larger or smaller. What "
-        "reads the new coordinates has to undo the map: the third column adds the objective of the last layer, J₃ R₂⁻¹. A "
+        "root mean square, so that scale cannot cheat; a penalty on log(1/|det|) keeps the rows apart, larger or smaller. Rows "
+        "of unit length may still lie where little happens: the second column has each axis in units of its own root mean "
+        "square. What reads the new coordinates has to undo the map: the next column adds the objective of the last layer, "
+        "J₃ R₂⁻¹. A "
         f"translation has no derivative: the largest change of an entry that one makes is {max(found['translation']):.0e} of "
         "the largest entry, computed through the moved layer.\n\n"
         "The second table: the objective without these units, of the neurons' Jacobian times c.",
         [
-            Table(["R₂", "objective, held-out (95%)", "with the next layer's", "condition number, median"], rows),
+            Table(
+                [
+                    "R₂",
+                    "objective, held-out (95%)",
+                    "axes in own units",
+                    "with the next layer's",
+                    "condition number, median",
+                ],
+                rows,
+            ),
             Table(["c", "objective without a normaliser"], scaled),
         ],
     )

@@ -49,7 +49,7 @@ def layers_section(found: Mapping[str, Any]) -> Section:
         "last layer and identity,\nin turn": found["identity_turn"],
         "…, its inputs\nthe neurons": found["identity_alone"],
     }
-    cosines |= {f"output and next input,\nhidden {i}": found[f"hidden_{i}"] for i in (1, 2)}
+    cosines |= {f"output, next input,\nhidden {i}": found[f"hidden_{i}"] for i in (1, 2)}
     nulls = [found["null_10"]] * 2 + [found["null"]] * 2
     for i, (values, null) in enumerate(zip(cosines.values(), nulls)):
         strip(right, i - 0.15, values, pictures.COLOURS[0], "found" if i == 0 else None)

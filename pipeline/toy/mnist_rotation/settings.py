@@ -49,7 +49,7 @@ class Settings(Config):
 
 QUICK: dict[str, Any] = {
     "width": 24, "n_steps": 300, "n_fit": (1, 64), "n_heldout": 64, "n_iterations": 10, "n_polish": 20,
-    "small_width": 12, "small_steps": 100, "small_fit": 24, "small_iterations": 6, "small_polish": 8, "n_nets": 3,
-    "descent_nets": 2, "descent_steps": 60, "bound_nets": 2, "bound_steps": 2, "few_nets": 2, "regime_nets": 2,
+    "small_width": 12, "small_steps": 60, "small_fit": 24, "small_iterations": 4, "small_polish": 6, "n_nets": 3,
+    "descent_nets": 2, "descent_steps": 100, "bound_nets": 2, "bound_steps": 2, "few_nets": 2, "regime_nets": 2,
     "n_pairs": 20_000,
 }  # fmt: skip

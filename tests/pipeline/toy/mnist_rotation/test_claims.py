@@ -34,7 +34,7 @@ def favourable(numbers: dict[str, Any]) -> dict[str, Any]:
     _set(chains["alone"], gain=0.0)
     _set(chains, identity_turn=1.0, identity_alone=1.0, inputs=1.0, hidden_1=0.9, hidden_2=0.9, null=0.3)
     _set(chains, density_1=1.0, density_2=1.0, same=1.0)
-    _set(last, from_identity=1.0, from_random=1.0, solver_from_random=1.0)
+    _set(last, from_identity=1.0, by_mean=1.0, from_random=1.0, solver_from_random=1.0)
     by = found["descent"]["by"]
     by["descent"]["curve"] = [[2.0] * len(curve) for curve in by["descent"]["curve"]]
     by["solver"]["curve"] = [[2.0, 1.0] for _ in by["solver"]["curve"]]
@@ -45,8 +45,11 @@ def favourable(numbers: dict[str, Any]) -> dict[str, Any]:
     for case in found["bounds"].values():
         _set(case, share=1.0)
     _set(found["maps"], before=3.0, from_identity=2.0, from_qr=1.0, invertible_1=1.0, translation=0.5, scaled_1=1.0)
-    _set(found["maps"], next_from_identity=2.0, next_invertible_1=1.0)
-    _set(found["maps"], **{"invertible_0.1": 1.0, "next_invertible_0.1": 1.0, "scaled_0.01": 0.0})
+    _set(found["maps"], next_from_identity=2.0, next_invertible_1=1.0, rows_from_identity=2.0, rows_invertible_1=1.0)
+    _set(
+        found["maps"],
+        **{"invertible_0.1": 1.0, "next_invertible_0.1": 1.0, "rows_invertible_0.1": 1.0, "scaled_0.01": 0.0},
+    )
     for name, by_name in found["objectives"]["by"].items():
         _set(by_name, **dict.fromkeys(("below_0.01", "below_0.1"), 0.9 if name in ("log", "rational") else 0.1))
     for key in few["mass"]:

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.toy.mnist_rotation.descent import LR
 from pipeline.toy.mnist_rotation.equivalent import _train_on, signs
-from pipeline.toy.mnist_rotation.maps import THRESHOLDS, translated, zeros
+from pipeline.toy.mnist_rotation.maps import THRESHOLDS, by_rows, translated, zeros
 from pipeline.toy.mnist_rotation.net import layer_jacobians
 from pipeline.toy.mnist_rotation.settings import QUICK, Settings
 from pipeline.toy.mnist_rotation.several import by_input, density, eye, subjects
@@ -56,6 +56,14 @@ def test_a_random_rotation_is_as_dense_as_one_and_the_identity_is_not() -> None:
 def test_zeros_are_counted() -> None:
     found = zeros(Dense(torch.eye(8).repeat(3, 1, 1)), eye(8), eye(8))
     assert found == {f"below_{t:g}": pytest.approx(7 / 8) for t in THRESHOLDS}
+
+
+def test_no_scale_of_an_axis_changes_the_objective_by_rows() -> None:
+    J = Dense(torch.randn(7, 4, 5, generator=torch.Generator().manual_seed(0)))
+    R, D = random_rotation(5, 0), torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scaled = torch.tensor([0.1, 1.0, 3.0, 20.0]).double()[:, None] * D
+    assert by_rows(SETTINGS, J, R, scaled) == pytest.approx(by_rows(SETTINGS, J, R, D), rel=1e-5)
+    assert measure(J, R, scaled)["log"] != pytest.approx(measure(J, R, D)["log"], rel=0.01)
 
 
 def test_a_translation_changes_no_jacobian_and_another_input_does() -> None:
