@@ -44,7 +44,7 @@ def test_a_net_beside_others_learns_as_if_it_were_alone(activation: str) -> None
 
 
 def test_dropout_leaves_out_its_share_and_nothing_when_it_is_0() -> None:
-    images, regime = load_images("digits"), Regime(16, n_steps=80)
+    images, regime = load_images("digits"), Regime(24, n_steps=150)
     plain, again, dropped = (
         training_loss(train_nets(SETTINGS, r, images, 1)[0], images)
         for r in (regime, regime, replace(regime, dropout=0.7))
