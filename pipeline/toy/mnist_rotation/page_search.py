@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
+from pipeline.toy.findings import shown
 from pipeline.toy.mnist_rotation.maps import BARRIERS, LOG_LIKE, NORMS, SCALES
 from pipeline.toy.mnist_rotation.page_several import estimated, strip
 from pipeline.toy.page import Section, Table
@@ -113,9 +114,8 @@ def maps_section(found: Mapping[str, Any]) -> Section:
         "root mean square, so that scale cannot cheat; a penalty on log(1/|det|) keeps the rows apart, larger or smaller. Rows "
         "of unit length may still lie where little happens: the second column has each axis in units of its own root mean "
         "square. What reads the new coordinates has to undo the map: the next column adds the objective of the last layer, "
-        "J₃ R₂⁻¹. A "
-        f"translation has no derivative: the largest change of an entry that one makes is {max(found['translation']):.0e} of "
-        "the largest entry, computed through the moved layer.\n\n"
+        "J₃ R₂⁻¹. A translation has no derivative: the largest change of an entry that one makes is "
+        f"{shown(max(found['translation']))} of the largest entry, computed through the moved layer.\n\n"
         "The second table: the objective without these units, of the neurons' Jacobian times c.",
         [
             Table(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
-from pipeline.toy.findings import mean
+from pipeline.toy.findings import mean, shown
 from pipeline.toy.mnist_rotation.equivalent import STRENGTHS
 from pipeline.toy.mnist_rotation.several import LAYERS
 from pipeline.toy.page import Section, Table
@@ -181,11 +181,11 @@ def equivalent_section(attacked: Mapping[str, Any], tuned: Mapping[str, Any]) ->
 def superposed_section(found: Mapping[str, Any]) -> Section:
     n, p = found["n"], found["p"]
     rows = [
-        ["both of two independent features present", found["together"] / n, p * p],
+        ["both of two independent features present", shown(found["together"] / n), shown(p * p)],
         [
             f"one of two exclusive features read as the other, shift {found['shift']:g}",
-            found["misread"] / n,
-            found["theory"],
+            shown(found["misread"] / n),
+            shown(found["theory"]),
         ],
     ]
     matched = [[f"{ratio} to 1", estimated(values)] for ratio, values in found["found"].items()]
