@@ -55,7 +55,7 @@ class Settings(DataConfig):
     original_d: int = Field(default=256, ge=1)
     original_G: int = Field(default=512, ge=1)
     original_d_sae: tuple[int, ...] = (512,)
-    original_alpha: tuple[float, ...] = (0.1, 0.3)
+    original_alpha: tuple[float, ...] = (0.3,)
     original_steps: int = Field(default=1500, ge=20)
     ratios: tuple[int, ...] = (2, 4, 8, 16)
     natural_d: int = Field(default=16, ge=2)
