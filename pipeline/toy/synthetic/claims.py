@@ -165,7 +165,7 @@ def _family_order(numbers: Numbers) -> Sequence[Check]:
 
 
 def _faster(numbers: Numbers, features: str, start: str, than: str) -> Sequence[Check]:
-    what = f"steps to MMCS {FOUND} saved against {than}, share"
+    what = f"steps to the MMCS that both reach saved against {than}, share"
     return [Check(what, gathered.saved(numbers, features, start, than), "≥", _FASTER)]
 
 

@@ -94,7 +94,11 @@ def middling(numbers: Numbers) -> dict[str, list[dict[str, float]]]:
 
 
 def saved(numbers: Numbers, features: str, start: str, than: str) -> Estimate:
-    """The share of steps that a beginning saves, to the same MMCS, against another: of the seeds in which the other gets
-    there. One that does not get there itself counts with all its steps."""
-    pairs = [(one[start], one[than]) for one in seeds(numbers, f"begin_{features}")]
-    return mean([1 - a["reached"] / b["reached"] for a, b in pairs if b["at_all"] and b["reached"]])
+    """The share of steps that a beginning saves against another, to the MMCS that both reach: the lower of their ends."""
+    shares = []
+    for one in seeds(numbers, f"begin_{features}"):
+        curves = [np.asarray(one[name]["curve"]) for name in (start, than)]
+        mark = min(curve[-1] for curve in curves)
+        own, other = (one["steps"][int((curve >= mark).argmax())] for curve in curves)
+        shares.append(1 - own / other if other else 0.0)
+    return mean(shares)

@@ -49,10 +49,10 @@ def agreeing(numbers: dict[str, Any]) -> dict[str, Any]:
                     found.update(mmcs=m, floor=0.5, correlation=m, error=1 - m, error_scaled=1 - m)
     for kind in ("random", "axes"):
         for one in seeds(numbers, f"begin_{kind}"):
+            n, slow = len(one["steps"]), {f"random{OWN}": 1.0, f"orthogonal{OWN}": 2.0, "orthogonal": 2.0}
             for name, found in one.items():
                 if name != "steps":
-                    slow = {f"random{OWN}": 1000, f"orthogonal{OWN}": 500, "random": 1000, "orthogonal": 500}
-                    found.update(reached=slow.get(name, 300), at_all=True, curve=[])
+                    found["curve"] = [min(1.0, slow.get(name, 4.0) * i / (n - 1)) for i in range(n)]
     for name, row in numbers["real"]["rows"].items():
         toy = name == "toy"
         row.update(values=[], norms=[], spectrum=[], kurtosis=3.0 if toy else 30.0, kurtosis_random=3.0)

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.toy.synthetic.beginnings import OWN, STARTS, Writer, source_of, start
 from pipeline.toy.synthetic.data import Data, DataConfig
-from pipeline.toy.synthetic.gathered import converged
+from pipeline.toy.synthetic.gathered import converged, saved
 from pipeline.toy.synthetic.table import jumps, looks, table
 
 STEPS = np.linspace(0, 1, 81)
@@ -24,6 +24,19 @@ def test_an_even_rise_is_no_jump_and_a_step_is_all_of_one() -> None:
 
 def test_nine_tenths_of_a_rise() -> None:
     assert converged((0.0, 0.5, 0.9, 1.0), (0, 10, 20, 30)) == 20
+
+
+def test_steps_are_saved_to_what_both_reach() -> None:
+    """The slower one ends at .5; the other is there after a quarter of its steps."""
+    one = {
+        "steps": [0, 10, 20, 30, 40],
+        "a": {"curve": [0.1, 0.5, 0.7, 0.8, 0.9]},
+        "b": {"curve": [0.1, 0.2, 0.3, 0.4, 0.5]},
+    }
+    numbers = {"begin_random_0": one, "begin_random_1": one}
+    assert saved(numbers, "random", "a", "b").value == pytest.approx(0.75)
+    assert saved(numbers, "random", "b", "a").value == pytest.approx(-3)
+    assert saved(numbers, "random", "a", "a").value == 0
 
 
 def test_training_is_looked_at_from_the_first_step_to_the_end() -> None:
