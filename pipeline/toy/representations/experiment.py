@@ -21,7 +21,7 @@ from pipeline.toy.representations.qualities import memorised, qualities
 from pipeline.toy.representations.relations import relations, token_pairs
 
 Base = Annotated[int, Field(ge=2, le=100)]  # Z of a compression
-Units = Annotated[int, Field(ge=1)]
+Units = Annotated[int, Field(ge=1, le=10)]
 
 
 class Settings(Config):
@@ -39,7 +39,7 @@ class Settings(Config):
     n_permutations: int = Field(default=999, ge=19)
     compression_width: int = Field(default=24, ge=1)
     compression_steps: int = Field(default=1000, ge=1)
-    pictures: int = Field(default=300, ge=4)
+    pictures: int = Field(default=300, ge=40)  # fewer may have none of a kind
     pictures_steps: int = Field(default=600, ge=1)
     memorise_steps: int = Field(default=1000, ge=1)
     intensity_units: tuple[Units, ...] = Field(default=(1, 2, 3, 4), min_length=1)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
-from pipeline.toy.findings import mean
+from pipeline.toy.findings import mean, shown
 from pipeline.toy.page import Section, Table
 
 
@@ -32,8 +32,8 @@ def relations_section(found: dict[str, Any]) -> Section:
             len(found["pairs"][name]),
             str(mean(layer["above_random"], "pairs")),
             layer["p"],
-            float(np.median(layer["rank"])),
-            float(np.median(layer["rank_without"])),
+            shown(float(np.median(layer["rank"]))),
+            shown(float(np.median(layer["rank_without"]))),
             ", ".join(" → ".join(map(repr, pair)) for pair in found["pairs"][name][:2]),
         ]
         for name in names

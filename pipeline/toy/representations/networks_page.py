@@ -42,9 +42,10 @@ def qualities_section(found: dict[str, Any], other: dict[str, Any]) -> Section:
         "Ground and shape: do discrete qualities generalise?",
         f"Pictures of 12 by 12 pixels: a circle or a triangle of equal area on a red or a blue ground; place, size and both "
         f"shades vary. Each net (two hidden layers of 48) gets {found['n_pictures']} pictures of its own and learns to name "
-        f"which of the four kinds a picture is; it names {mean(found['fitted'])} of them. The layer is the last hidden one. "
+        f"which of the four kinds a picture is; the share that it names rightly is {mean(found['fitted'])}. "
+        "The layer is the last hidden one. "
         "Purple, half red and half blue, is in no training picture. The nets that memorise get the same pictures with random "
-        f"labels; they know {mean(other['fitted'])} of these.\n\n"
+        f"labels; the share of these that they know is {mean(other['fitted'])}.\n\n"
         "A net reads the shape on purple as the more probable of its two shapes, over both grounds. Probes are fitted on the "
         "training pictures. Left: for each quality the best unit's probability to be higher in a picture that has it. Middle: "
         "a net a point. Right: share of the variance between the four kinds' mean activations that is no sum of a part of "
@@ -82,7 +83,10 @@ def sizes_section(by_hand: dict[str, Any], found: dict[str, Any]) -> Section:
         f"Trained nets have hidden layers of {' and '.join(map(str, found['widths']))} and see all points. A net counts if it "
         "is within .05 everywhere; for x > y, when it is on the right side of ½.",
         [
-            Table(["ReLUs written by hand, one layer (least possible)", *(f"Z = {base}" for base in bases)], hand),
+            Table(
+                ["ReLUs written by hand, one layer (turns: fewer units cannot)", *(f"Z = {base}" for base in bases)],
+                hand,
+            ),
             Table(["nets that learn it", *(f"Z = {base}" for base in found["base"])], rows),
         ],
         {"functions": (figure, "Three functions of two numbers, against the one number that holds both; Z = 10.")},
@@ -130,7 +134,7 @@ def regimes_section(found: dict[str, Any]) -> Section:
         f"a line reads y with R² = {found['r2_of_t']:.2f}. A layer counts as decompressed if a linear map reads y from it with "
         f"R² ≥ {DECODED} (figure 8 of the source); a net computes in the compressed state when no hidden layer does so with "
         f"R² > {NOT_DECODED} (figure 9). Each point is predicted from all others. Grey lines: the two bounds.\n\n"
-        "Two controls. The same nets before training: many kinks of t hold much, whatever they are for. Nets that learned "
+        "Two controls. The same nets before training: what their kinks hold that are not made for it. Nets that learned "
         "another function of t, with as many teeth, that begin halfway between those of y.",
         [
             Table(

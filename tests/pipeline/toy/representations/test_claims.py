@@ -10,7 +10,7 @@ from tests.pipeline.toy.mutations import check_claims, measured
 
 def test_claims_follow_from_the_numbers(tmp_path: Path, tiny_model: Path) -> None:
     small = {  # too few steps to find anything
-        "rows_steps": 5, "n_permutations": 19, "compression_steps": 5, "pictures": 20, "pictures_steps": 10,
+        "rows_steps": 5, "n_permutations": 19, "compression_steps": 5, "pictures": 40, "pictures_steps": 10,
         "memorise_steps": 10, "intensity_units": (1,), "intensity_steps": 5, "sizes_steps": 5, "regimes_steps": 5,
         "sizes_seeds": 40, "n_seeds": 40, "model": str(tiny_model),
     }  # fmt: skip

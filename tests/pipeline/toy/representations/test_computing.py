@@ -59,6 +59,7 @@ def test_a_net_computes_when_it_is_right_everywhere() -> None:
     assert computed("x > y", torch.tensor([[0.4, 0.6]]), right).tolist() == [True]
 
 
+@pytest.mark.slow
 def test_small_codes_are_learned_from_one_number_and_linear_ones_from_the_pair() -> None:
     found = sizes((2,), (32, 32), 600, 3)
     assert sum(found["code"]["2"]["x + y"]) >= 2

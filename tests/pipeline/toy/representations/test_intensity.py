@@ -22,11 +22,11 @@ def test_dimensions_are_the_least_that_do() -> None:
 
 def test_noise_costs_what_drawing_shows() -> None:
     rng = np.random.default_rng(0)
-    x, noise = rng.random(400_000), 0.2
+    x, noise = rng.random(200_000), 0.2
     for code, sent in (("length", x), ("binary", (x >= 0.5) * 1.0)):
         received = sent + noise * rng.standard_normal(len(x))
         bins = np.digitize(
-            received, np.quantile(received, np.linspace(0, 1, 401)[1:-1])
+            received, np.quantile(received, np.linspace(0, 1, 201)[1:-1])
         )  # the posterior mean, by counting
         read = (np.bincount(bins, x) / np.bincount(bins))[bins]
         assert lost_in_noise(code, noise) == pytest.approx(12 * np.mean((x - read) ** 2), abs=5e-3)
