@@ -83,7 +83,7 @@ def _loses(found: Numbers, code: str, k: str, name: str) -> Checks:
     code, and trained ones."""
     more = difference(found["trained"][code][k], found["trained"]["length"]["1"])
     return [
-        Check(f"strength's variance that {k} {name} lose at best", exact(found["closed"][code][int(k) - 1]), "≥", 0.05),
+        Check(f"strength's variance lost by {k} {name} at best", exact(found["closed"][code][int(k) - 1]), "≥", 0.05),
         Check("the same, trained, less what a length loses", more, "≥", 0.05),
     ]
 

@@ -37,6 +37,7 @@ def test_rotations_are_orthogonal() -> None:
     assert torch.allclose(Q @ Q.transpose(1, 2), torch.eye(8, dtype=torch.double).expand(5, 8, 8), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_are_features_when_each_output_is_one_and_not_when_they_are_turned() -> None:
     found = rows(6, 600, 5)
     assert min(found["a neuron each"]["row_cosine"]) > 0.99  # W = F at the optimum

@@ -66,6 +66,7 @@ def test_the_best_units_are_those_that_carry_the_qualities() -> None:
     assert found.tolist() == [[1, 1, 1, 1]]
 
 
+@pytest.mark.slow
 def test_nets_learn_the_pictures_and_memorise_random_labels() -> None:
     found, other = qualities(40, 200, 2), memorised(40, 200, 2)
     assert min(found["fitted"]) > 0.95
