@@ -52,7 +52,8 @@ def descent_section(found: Mapping[str, Any]) -> Section:
         "descent depends: here it is a sum over entries, the mean over inputs. Without rotating, the held-out objective is "
         f"{np.mean(found['before']):.3f}. Seconds are of one core and differ from run to run.\n\n"
         "The second table: agreement of the last layer's rotation with the identity, its inputs the neurons, mean |cosine| of "
-        f"axes matched one to one; two random bases have {null:.2f}.",
+        f"axes matched one to one; two random bases have {null:.2f}. The gradient of a mean over entries is that of the sum "
+        "divided by their number: as many steps at the same rate move B that much less from its start at the identity.",
         [
             Table(["R₂ by", "passes", "CPU seconds, median", "objective, fitted", "objective, held-out (95%)"], rows),
             Table(["last layer by", "agreement with the identity (95%)"], agreed),
