@@ -57,8 +57,13 @@ def rate(k: int, n: int, of: str = "seeds") -> Estimate:
     """k of n, with Wilson's score interval (Wilson 1927). Raises ValueError: k is not in 0 … n."""
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, f"0 {of}", True)
-    interval = stats.binomtest(int(k), int(n)).proportion_ci(CONFIDENCE, "wilson")
-    return Estimate(k / n, float(interval.low), float(interval.high), f"{n} {of}", True)
+    if not 0 <= k <= n:
+        raise ValueError(f"k = {k} is not in 0 … n = {n}")
+    p, z2 = k / n, float(stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    middle, half = p + z2 / 2 / n, math.sqrt(z2 * (p * (1 - p) / n + z2 / 4 / n**2))
+    # at k = 0 and k = n one end is 0 or 1 but for rounding
+    low, high = max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    return Estimate(p, 0.0 if k == 0 else low, 1.0 if k == n else high, f"{n} {of}", True)
 
 
 def mean(values: Sequence[float], of: str = "seeds") -> Estimate:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.extract.model_files import read_weights
 from pipeline.models.files import ModelFiles
+from pipeline.models.gpt2_weights import read_weights
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O", "W_in", "W_out")
 

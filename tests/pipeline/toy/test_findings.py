@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from pipeline.toy.findings import Check, Claim, Estimate, Finding, decide, difference, exact, mean, median, rate
 
 
-def test_rate_has_wilsons_interval() -> None:
-    found, z, p, n = rate(41, 100), 1.959964, 0.41, 100
-    middle, half = (
-        (p + z * z / 2 / n) / (1 + z * z / n),
-        z * math.sqrt(p * (1 - p) / n + (z / 2 / n) ** 2) / (1 + z * z / n),
-    )
-    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
-    assert str(found) == "41% (31.9% to 50.8%, 100 seeds)"
-    assert rate(0, 100).low == 0
-    assert rate(0, 100).high > 0.03
-    with pytest.raises(ValueError, match="k"):
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 100), (41, 100), (100, 100), (7, 10**6)])
+def test_rate_has_wilsons_interval(k: int, n: int) -> None:
+    expected = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
+    assert (rate(k, n).low, rate(k, n).high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_rate_says_of_how_many() -> None:
+    assert str(rate(41, 100)) == "41% (31.9% to 50.8%, 100 seeds)"
+    assert str(rate(0, 0)) == "not measured (0 seeds)"
+    with pytest.raises(ValueError, match="k = 3 is not in"):
         rate(3, 2)
 
 
