@@ -57,7 +57,7 @@ class Settings(DataConfig):
     original_d_sae: tuple[int, ...] = (512,)
     original_alpha: tuple[float, ...] = (0.3,)
     original_steps: int = Field(default=1500, ge=20)
-    ratios: tuple[int, ...] = (2, 4, 8, 16)
+    ratios: tuple[int, ...] = Field(default=(2, 4, 8, 16), min_length=2)
     natural_d: int = Field(default=16, ge=2)
     natural_k: float = Field(default=2.0, gt=0)
     natural_rows: int = Field(default=40_000, ge=256)
@@ -86,12 +86,12 @@ class Settings(DataConfig):
 
 
 QUICK: dict[str, Any] = {
-    "d": 32, "G": 64, "k": 3.0, "n_rows": 5 * CHUNK, "grid_d_sae": (64,), "grid_alpha": (0.3, 1.0), "grid_steps": 100,
-    "table_d_sae": (32, 64, 128), "table_alpha": (0.1, 0.3, 1.0), "table_steps": 300, "table_rows": 8192, "table_seeds": 2,
+    "d": 32, "G": 64, "k": 3.0, "n_rows": 5 * CHUNK, "grid_d_sae": (64,), "grid_alpha": (0.3, 1.0), "grid_steps": 50,
+    "table_d_sae": (32, 64), "table_alpha": (0.1, 0.3, 1.0), "table_steps": 150, "table_rows": 8192, "table_seeds": 2,
     "changed_cells": ((64, 0.3), (64, 1.0)), "changed_steps": 100, "changed_rows": 4096, "changed_seeds": 2,
     "begin_d_sae": 64, "begin_steps": 160, "begin_seeds": 2, "original_d": 32, "original_G": 64, "original_d_sae": (64,),
-    "original_steps": 100, "ratios": (2, 16), "natural_d": 8, "natural_rows": 4096, "natural_seeds": 2,
-    "encoder_steps": 200, "families": ("topk", "relu_l1"), "family_steps": 100, "n_real_rows": 1024,
+    "original_steps": 100, "ratios": (2, 4), "natural_d": 8, "natural_rows": 4096, "natural_seeds": 2,
+    "encoder_steps": 200, "families": ("topk", "relu_l1"), "family_steps": 100, "n_real_rows": 512,
 }  # fmt: skip
 
 

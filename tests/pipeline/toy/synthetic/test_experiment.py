@@ -92,7 +92,7 @@ def test_the_sources_own_size() -> None:
 
 @pytest.mark.slow
 def test_known_answers_of_the_grid(tmp_path: Path) -> None:
-    settings = Settings(grid_d_sae=(64, 128, 256), grid_alpha=(0.3, 1.0, 3.0))
+    settings = Settings(grid_d_sae=(128, 256), grid_alpha=(0.3, 1.0, 3.0))
     found = grid(settings, tmp_path / "grid")
     cells = {(d, a): c["mmcs"] for d, row in zip(found["d_sae"], found["cells"]) for a, c in zip(found["alpha"], row)}
     assert cells[128, 0.3] >= 0.95
@@ -106,7 +106,9 @@ def test_known_answers_of_the_grid(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_known_answers_of_the_sources_autoencoder() -> None:
     found = table(Data(DataConfig()), (128, 256), (0.3, 1.0, 3.0), 4000, 140_000)
-    known = [[0.986, 0.879, 0.336], [0.986, 0.994, 0.757]]
-    for row, expected in zip(found["cells"], known, strict=True):
-        assert [cell["mmcs"] for cell in row] == pytest.approx(expected, abs=0.06)
-    assert found["cells"][1][1]["dead"] == pytest.approx(27, abs=15)
+    small, large = found["cells"]
+    assert small[0]["mmcs"] >= 0.95
+    assert large[1]["mmcs"] >= 0.97
+    assert small[2]["mmcs"] <= 0.45
+    assert large[1]["dead"] == pytest.approx(27, abs=15)
+    assert found["pca"]["mmcs"] == pytest.approx(0.38, abs=0.03)
