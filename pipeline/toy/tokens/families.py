@@ -13,6 +13,7 @@ from pipeline.train.learner import FamilyLearner, Stack
 from pipeline.train.source import Source
 from stores.moments import moments_from, row_sums
 
+HOOK_POINT = "eight tokens"
 L1 = (0.3, 1.0, 3.0)  # coefficients, on activations scaled to E|x - mean|² = 4
 K = (1, 2, 3)
 
@@ -25,7 +26,7 @@ def source() -> Source:
         raise ValueError("the eight tokens come from no model: its weights cannot be looked at")
 
     moments = moments_from(row_sums(x, "float32")[0])
-    return Source("tokens", moments, lambda n: x[:n], lambda n: x[:0], no_model, precision="float32")
+    return Source(HOOK_POINT, moments, lambda n: x[:n], lambda n: x[:0], no_model, precision="float32")
 
 
 def train(family: type[Family], configs: Sequence[FamilyConfig], n_steps: int) -> Code:
@@ -36,7 +37,7 @@ def train(family: type[Family], configs: Sequence[FamilyConfig], n_steps: int) -
         stack = Stack(learners)
         for step in range(n_steps):
             stack.step(x, step, n_steps)
-    made = [learner.to_dictionary("tokens", {}) for learner in learners]
+    made = [learner.to_dictionary(HOOK_POINT, {}) for learner in learners]
     with torch.no_grad():
         z = torch.stack([own.encode(x) for own in made])
         x_hat = torch.stack([own(x) for own in made])
