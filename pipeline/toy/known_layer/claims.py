@@ -1,311 +1,98 @@
-"""What the discussion of Baker 2022 says of superposition, and what decides on it."""
+"""What the discussion of Baker 2022 says of superposition."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
-from pipeline.toy.findings import Check, Claim, difference, exact, mean, rate
-from pipeline.toy.known_layer.dictionaries import FAMILIES
+from pipeline.toy.findings import Claim
+from pipeline.toy.known_layer import checks
 from pipeline.toy.known_layer.sharing import ALMOST, P
 
 SOURCE = "Baker 2022, discussion"
-BY_JACOBIANS = {"jacobian, in": "input", "jacobian, out": "output"}
-
-
-def _device(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["in_superposition"]["recovery"]
-    return [
-        Check(f"share of the {side}'s features that are an axis (|cosine| > .9)", mean(found[name]["found"]), "≥", 0.9)
-        for name, side in BY_JACOBIANS.items()
-    ]
-
-
-def _nice_basis(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["control"]["recovery"]
-    return [
-        Check(f"share of the {side}'s orthogonal features that are an axis", mean(found[name]["found"]), "≥", 0.9)
-        for name, side in BY_JACOBIANS.items()
-    ]
-
-
-def _impossible(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["in_superposition"]["recovery"]
-    bases = ("jacobian, in", "jacobian, out", "quartimax", "pca", "ica", "truth")
-    full = [max(values) == 1 for values in zip(*(found[name]["matched"] for name in bases), strict=True)]
-    bound = numbers["in_superposition"]["d"] / numbers["in_superposition"]["n_features"]
-    best = max(max(found[name]["matched"]) for name in bases)
-    return [
-        Check(
-            "layers in which any basis has each feature on an axis of its own", rate(sum(full), len(full)), "≤", 0.05
-        ),
-        Check("largest share of features with an axis of their own, d of n at most", exact(best), "≤", round(bound, 4)),
-    ]
-
-
-def _coincides(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["in_superposition"]["bijective"]
-    ratio = [a / b for a, b in zip(found["jacobian"], found["truth"], strict=True)]
-    return [
-        Check("agreement of the Jacobian's axes with features, over that of the best rotation", mean(ratio), "≥", 0.95)
-    ]
-
-
-def _robust(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    checks = []
-    for name in FAMILIES:
-        rows = numbers[name]["rows"]
-        full = sum(share == 1 for share in rows["matched"])
-        checks.append(Check(f"share of features that {name} finds", mean(rows["found"]), "≥", 0.9))
-        checks.append(Check(f"layers in which {name} finds every feature", rate(full, len(rows["matched"])), "≥", 0.9))
-    return checks
-
-
-def _chance(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["in_superposition"]["recovery"]["jacobian, in"]
-    return [
-        Check(
-            f"{name} of the features in the rotation, less that in a random one",
-            difference(found[key], found[f"floor_{key}"]),
-            "≥",
-            0.05,
-        )
-        for key, name in (("mmcs", "MMCS"), ("found", "share found"))
-    ]
-
-
-def _expanded(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    return [
-        Check(
-            f"{name}: active latents over active features, where a feature is active",
-            mean([a / b for a, b in zip(rows["l0"], rows["true_l0"], strict=True)]),
-            "≤",
-            1.5,
-        )
-        for name in FAMILIES
-        if (rows := numbers[name]["rows"])
-    ]
-
-
-def _same_thing(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    rule = numbers["one_dimension"]["rule"]
-    # a guess is wrong in half of them
-    return [
-        Check(
-            "inputs in which the rule takes one for the other", rate(rule["wrong"], rule["n_rows"], "inputs"), "≥", 0.4
-        )
-    ]
-
-
-def _two_in_one(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    rule = numbers["one_dimension"]["rule"]
-    return [
-        Check(
-            "inputs in which the rule takes one for the other", rate(rule["wrong"], rule["n_rows"], "inputs"), "≤", 1e-4
-        ),
-        Check("greatest error of the number in the others", exact(rule["greatest_error"]), "≤", 1e-6),
-    ]
-
-
-def _would_fail(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    rule = numbers["one_dimension"]["rule"]
-    both = rate(rule["both_recovered"], rule["n_rows"], "inputs")
-    return [Check("inputs with both features in which both come back within .1", both, "≤", 0.05)]
-
-
-def _methods(numbers: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """method → how many seeds found both features, and of how many."""
-    found = numbers["one_dimension"]["methods"]
-    return {name: (sum(k == 2 for k, _ in seeds), len(seeds)) for name, seeds in found.items()}
-
-
-def _rotation_cannot(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = _methods(numbers)
-    return [
-        Check(f"seeds in which {name} has both features", rate(*found[name]), "≤", 0.05)
-        for name in ("rotation", "pca", "ica")
-    ]
-
-
-def _relu_can(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = _methods(numbers)
-    widest = max(int(name.split()[-2]) for name in found if name.endswith("latents"))
-    names = ["rotation, its two ends apart", *(f"{family}, {widest} latents" for family in FAMILIES)]
-    return [Check(f"seeds in which {name} has both features", rate(*found[name]), "≥", 0.9) for name in names]
-
-
-def _mere(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["shared"]["arithmetic"]
-    return [Check("draws in which both are present", rate(found["both"], found["n_rows"], "draws"), "≤", 0.0005)]
-
-
-def _error_rate(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["shared"]["arithmetic"]
-    return [
-        Check("draws on which the hand-made layer errs", rate(found["errs"], found["n_rows"], "draws"), "≤", 0.0005)
-    ]
-
-
-def _squared(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["shared"]["arithmetic"]
-    share = rate(found["both"], found["n_rows"], "draws")
-    return [
-        Check("draws in which both are present, at p²", share, "≥", 0.9 * P * P),
-        Check("the same", share, "≤", 1.1 * P * P),
-        Check(
-            "draws on which the hand-made layer errs", rate(found["errs"], found["n_rows"], "draws"), "≤", 1.1 * P * P
-        ),
-    ]
-
-
-def _favoured(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    sweep, kept = numbers["shared"]["sweep"], numbers["shared"]["kept"]
-    at = sweep["p"].index(min(sweep["p"], key=lambda p: abs(p - P)))
-    ended = sweep["antipodal"][at]
-    rare = int(np.argmin(kept["p"]))
-    m = min(map(int, kept["kept"]))
-    ratio = sweep["pair"][at] / sweep["dedicated"][at]
-    gain = [k - m for k in kept["kept"][str(m)][rare]]
-    return [
-        Check(f"closed-form loss of sharing over that of dedicating, p = {P:g}", exact(ratio), "≤", 1),
-        Check(f"trained layers of one dimension that end as a pair, p = {P:g}", rate(sum(ended), len(ended)), "≥", 0.5),
-        Check(f"features kept beyond {m} dimensions, of {kept['n']}, p = {kept['p'][rare]:g}", mean(gain), "≥", 1),
-    ]
-
-
-def _dense_not(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    sweep, kept = numbers["shared"]["sweep"], numbers["shared"]["kept"]
-    sparse, dense = (int(f(kept["p"])) for f in (np.argmin, np.argmax))
-    least, most = (f(map(int, kept["kept"])) for f in (min, max))
-    few = kept["kept"][str(least)]
-    rarest, densest = (f"p = {kept['p'][i]:g}" for i in (sparse, dense))
-    at = int(np.argmax(sweep["p"]))
-    ratio = sweep["pair"][at] / sweep["dedicated"][at]
-    return [
-        Check(f"closed-form loss of sharing over that of dedicating, p = {sweep['p'][at]:g}", exact(ratio), "≥", 1),
-        Check(
-            f"features kept in {least} dimensions, {rarest} less {densest}", difference(few[sparse], few[dense]), "≥", 1
-        ),
-        Check(
-            f"features kept, {most} dimensions less {least}, {densest}",
-            difference(kept["kept"][str(most)][dense], few[dense]),
-            "≥",
-            1,
-        ),
-    ]
-
-
-def _anticorrelated(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found, sweep = numbers["shared"]["arithmetic"], numbers["shared"]["sweep"]
-    at = sweep["p"].index(min(sweep["p"], key=lambda p: abs(p - P)))
-    pairs = [
-        [loss for loss, pair in zip(losses, ended, strict=True) if pair] or [float("nan")]
-        for losses, ended in (
-            (sweep["trained"][at], sweep["antipodal"][at]),
-            (sweep["exclusive"]["trained"][0], sweep["exclusive"]["antipodal"][0]),
-        )
-    ]
-    n, share = min(map(len, pairs)), (found["errs"] - found["errs_exclusive"]) / found["n_rows"]
-    return [
-        Check(
-            "share of draws with an error, independent less exclusive",
-            exact(share, f"{found['n_rows']} draws"),
-            "≥",
-            0.5 * P * P,
-        ),
-        Check(
-            "loss of trained pairs, independent less exclusive", difference(pairs[0][:n], pairs[1][:n], "pairs"), "≥", 0
-        ),
-    ]
-
-
-def _exponential(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["shared"]["almost"]
-    d, drawn = found["d"], np.log(np.array(found["drawn"], dtype=float))
-    first, last = ((drawn[b] - drawn[a]) / (d[b] - d[a]) for a, b in ((0, len(d) // 2), (len(d) // 2, len(d) - 1)))
-    return [
-        Check(f"growth of log(number) a dimension, d = {d[0]} to {d[len(d) // 2]}", mean(first.tolist()), "≥", 0.01),
-        # of a power of d the growth falls as 1/d
-        Check(f"the same to d = {d[-1]}, less half of it", mean((last - first / 2).tolist()), "≥", 0),
-    ]
-
 
 CLAIMS = (
     Claim(
         "device",
         SOURCE,
         "The rotation of sparse Jacobians may be expected to disentangle any superpositions which exist.",
-        _device,
+        checks.device,
     ),
-    Claim("nice-basis", SOURCE, "Where there is a nice basis, the rotation of sparse Jacobians finds it.", _nice_basis),
+    Claim(
+        "nice-basis",
+        SOURCE,
+        "Where there is a nice basis, the rotation of sparse Jacobians finds it.",
+        checks.nice_basis,
+    ),
     Claim(
         "impossible",
         SOURCE,
         "At a sufficient sparsity of features it is impossible to find a rotation that maps neurons and features one to one.",
-        _impossible,
+        checks.impossible,
     ),
     Claim(
         "coincides",
         SOURCE,
         "The rotation of sparse Jacobians coincides with the one that maximises neuron-feature-bijectiveness.",
-        _coincides,
+        checks.coincides,
     ),
-    Claim("robust", SOURCE, "Is there a robust way to disentangle a hand-made layer in superposition?", _robust),
-    Claim("chance", SOURCE, "What the rotation of sparse Jacobians finds there is more than chance.", _chance),
+    Claim("robust", SOURCE, "Is there a robust way to disentangle a hand-made layer in superposition?", checks.robust),
+    Claim("chance", SOURCE, "What the rotation of sparse Jacobians finds there is more than chance.", checks.chance),
     Claim(
         "expanded",
         SOURCE,
         "An expanded view, one neuron a feature, has sparse activations for any data point.",
-        _expanded,
+        checks.expanded,
     ),
     Claim(
         "exponential",
         SOURCE,
         f"There are exponentially many almost orthogonal directions (|cosine| < {ALMOST:g}) as the dimension grows.",
-        _exponential,
+        checks.exponential,
     ),
     Claim(
         "same-thing",
         SOURCE,
         "A network that keeps two features in one number has not figured out how to distinguish between them.",
-        _same_thing,
+        checks.same_thing,
     ),
     Claim(
         "two-in-one",
         SOURCE,
         "Two features that exclude each other can be kept in one number and decoded without error.",
-        _two_in_one,
+        checks.two_in_one,
     ),
-    Claim("would-fail", SOURCE, "Where the two can occur together, such a network would fail.", _would_fail),
-    Claim("one-axis", SOURCE, "No rotation finds both of two features in one number.", _rotation_cannot),
-    Claim("relu-finds", SOURCE, "A ReLU dictionary finds both of two features in one number.", _relu_can),
+    Claim("would-fail", SOURCE, "Where the two can occur together, such a network would fail.", checks.would_fail),
+    Claim("one-axis", SOURCE, "No rotation finds both of two features in one number.", checks.rotation_cannot),
+    Claim("relu-finds", SOURCE, "A ReLU dictionary finds both of two features in one number.", checks.relu_can),
     Claim(
         "mere",
         SOURCE,
         f"Two features of probability {P:g} are both present with a probability of a mere 0.00025.",
-        _mere,
+        checks.mere,
         "0.00025",
     ),
     Claim(
-        "error-rate", SOURCE, "Two features for the price of one, with an error rate of 0.025%.", _error_rate, "0.025%"
+        "error-rate",
+        SOURCE,
+        "Two features for the price of one, with an error rate of 0.025%.",
+        checks.error_rate,
+        "0.025%",
     ),
     Claim(
         "squared",
         "p², closed form",
         f"Two independent features of probability {P:g} meet in {P * P:g}, and the error rate is {100 * P * P:g}%.",
-        _squared,
+        checks.squared,
     ),
-    Claim("favoured", SOURCE, "With fewer neurons than features a network should favour superposition.", _favoured),
+    Claim(
+        "favoured", SOURCE, "With fewer neurons than features a network should favour superposition.", checks.favoured
+    ),
     Claim(
         "function-of",
         SOURCE,
         "Whether there is superposition depends on the number of features, their sparsity and the size of the bottleneck.",
-        _dense_not,
+        checks.dense_not,
     ),
     Claim(
         "anticorrelated",
         SOURCE,
         "Features that are anti-correlated are even more favourable to superposition.",
-        _anticorrelated,
+        checks.anticorrelated,
     ),
 )
