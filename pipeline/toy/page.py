@@ -58,6 +58,7 @@ figure { margin: 1rem 0; } img { max-width: 100%; } a { color: #0072b2; }
 {% if not index %}<nav><a href="../index.html">all toys</a></nav>{% endif %}
 <h1>{{ title }}</h1>
 {% for paragraph in lead.split("\\n\\n") %}<p class="lead">{{ paragraph }}</p>{% endfor %}
+{% macro claimed() %}
 {% if claims %}
 <table class="claims"><thead><tr>
 {% if index %}<th class="text">toy</th>{% endif %}
@@ -71,6 +72,8 @@ figure { margin: 1rem 0; } img { max-width: 100%; } a { color: #0072b2; }
 <p class="foot">In brackets: 95% intervals, and how many were measured. A claim is confirmed when all its checks are
 seen, refuted when none is, partly when some are; otherwise it is not decided.</p>
 {% endif %}
+{% endmacro %}
+{% if not index %}{{ claimed() }}{% endif %}
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
 {% for paragraph in section.text.split("\\n\\n") %}{% if paragraph %}<p>{{ paragraph }}</p>{% endif %}{% endfor %}
@@ -87,6 +90,7 @@ seen, refuted when none is, partly when some are; otherwise it is not decided.</
 {%- endfor %}</tr>
 {% endfor %}</tbody></table>
 {% endfor %}{% endfor %}
+{% if index %}{{ claimed() }}{% endif %}
 <p class="foot">{{ foot }}</p>
 </body></html>
 """
