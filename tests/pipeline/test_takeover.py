@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import pipeline.extract.stage
 import pipeline.score.stage
+import pipeline.train.group
 import pipeline.train.stage
 from pipeline.config import UserError
 from pipeline.stages import Run, load_recipe, run_extract, run_score, run_train
@@ -149,7 +150,7 @@ def test_a_fit_that_was_taken_over_changes_nothing(folder: Path, monkeypatch: py
         fall_silent(old)
         run_train(new)
 
-    first_time(monkeypatch, pipeline.train.stage, "_provenance", replaced)
+    first_time(monkeypatch, pipeline.train.stage, "provenance", replaced)
     with pytest.raises(UserError, match="made with other settings: train.pca.n_rows: 300 → 65536"):
         run_train(old)
     for name in ("plan.json", "manifest.json", "provenance.json"):
@@ -170,7 +171,7 @@ def test_a_group_that_was_taken_over_before_it_began_leaves_the_finished_units_a
         run_train(run)
         kept.extend((unit / name).read_bytes() for name in (logs.METRICS, "manifest.json"))
 
-    first_time(monkeypatch, pipeline.train.stage._Group, "run", taken_over)
+    first_time(monkeypatch, pipeline.train.group.Group, "run", taken_over)
     run_train(run)
     assert [(unit / name).read_bytes() for name in (logs.METRICS, "manifest.json")] == kept
 

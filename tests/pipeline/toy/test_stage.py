@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from pipeline.toy import stage
 from pipeline.toy.page import Page, Section, Table, write
+from stores.manifest import read_json
 from tests.conftest import make_store, unmix
 
 FAST = ["--quick", "--set", "tokens.n_steps=20", "--set", "tokens.n_seeds=4"]
@@ -26,11 +28,16 @@ def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
         "tokens/maps.png",
         "tokens/unit_norms.json",
         "tokens/manifest.json",
+        "tokens/findings.json",
         "index.html",
     } <= set(made)
     page = made["tokens/index.html"][1].decode()
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")  # it is whole
+    for finding in read_json(folder / "tokens" / "findings.json")["findings"]:  # on the page, and in the table of all
+        for check in finding["checks"]:
+            assert escape(check["text"]) in page
+            assert escape(check["text"]) in made["index.html"][1].decode()
 
     assert "nothing to do" in unmix("toy", "tokens", *FAST, cwd=tmp_path).stdout
     again = files(folder)
@@ -43,12 +50,12 @@ def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
     assert "toy.d_sae: 20 → 6" in refused.stderr
 
     # Killed after its first part: that part is not measured again, and the end is the same.
-    for name in ("free_norms.json", "manifest.json", "index.html"):
+    for name in ("free_norms.json", "manifest.json", "findings.json", "index.html"):
         (folder / "tokens" / name).unlink()
     unmix("toy", "tokens", *FAST, cwd=tmp_path)
     resumed = files(folder)
     assert resumed["tokens/unit_norms.json"] == made["tokens/unit_norms.json"]
-    for name in ("tokens/free_norms.json", "tokens/index.html", "tokens/maps.png"):
+    for name in ("tokens/free_norms.json", "tokens/findings.json", "tokens/index.html", "tokens/maps.png"):
         assert resumed[name][1] == made[name][1]
 
     replaced = unmix("toy", "tokens", *FAST, "--set", "tokens.d_sae=6", "--replace", cwd=tmp_path)
@@ -70,7 +77,6 @@ def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
         (["polytopes", "--set", "polytopes.store=s.zarr"], "'blocks.1.mlp.hook_post' is not in the store s.zarr"),
         (["mnist-rotation", "--set", "mnist-rotation.n_fit=[2000]"], "n_fit = 2000 .* has 1297 inputs to fit to"),
         (["mnist-rotation", "--set", "mnist-rotation.data=no-folder"], "no-folder has no file train-images"),
-        (["synthetic", "--set", "synthetic.inits=['writer']"], "synthetic.inits: 'writer' .* no model"),
         (["tokens", "--set", "d_sae=3"], "expected TOY.KEY=VALUE"),
         (["tokens", "--set", "tokens.d_sea=3"], "unknown key tokens.d_sea, did you mean d_sae?"),
         (["synthetic", "--set", "synthetic.families=['topq']"], "synthetic.families: unknown 'topq', did you mean"),
