@@ -31,7 +31,7 @@ from stores.activations import ActivationStore
 from stores.commits import committed_shards
 from stores.description import StoreError, describe_nonfinite
 from stores.lease import Leases
-from stores.manifest import commit_json, read_json
+from stores.manifest import commit_json
 from stores.place import is_url, place_at
 from stores.prefetch import prefetched
 from stores.writer import StoreWriter
@@ -130,8 +130,10 @@ def execute(
         nonfinite={h: n for h, (n, _, _) in store.nonfinite.items()},
         **{f"kurtosis at {h}": round(store.stats(h).kurtosis, 2) for h in store.hook_points},
     )
-    if (unit.folder / _FIRST_BATCH).exists():
-        unit.headline["first_batch"] = read_json(unit.folder / _FIRST_BATCH)
+    if found := json_object(unit.folder / _FIRST_BATCH):
+        unit.headline["first_batch"] = found
+    else:  # damaged: what it said is lost, and is no reason to stop
+        (unit.folder / _FIRST_BATCH).unlink(missing_ok=True)
     unit.finish(device, time.time() - started)
 
 

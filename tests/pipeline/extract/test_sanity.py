@@ -75,3 +75,13 @@ def test_extract_prints_and_keeps_it(recipe: Path) -> None:  # noqa: F811
     assert kept["ce"] >= kept["unigram_ce"] > 0
     assert str(FirstBatch(**kept)) in done.stdout
     assert "warning: the model predicts this text no better" in done.stdout
+
+
+def test_a_damaged_first_batch_holds_nothing_up(recipe: Path) -> None:  # noqa: F811
+    unmix("extract", "tiny.toml", cwd=recipe)
+    folder = recipe / "runs" / "tiny" / "extract"
+    (folder / "first_batch.json").write_text('{\n  "ce')
+    (folder / "manifest.json").unlink()  # so that the unit is looked at again
+    assert "extract: done" in unmix("extract", "tiny.toml", cwd=recipe).stdout
+    assert "first_batch" not in json.loads((folder / "manifest.json").read_text())["headline"]
+    assert not (folder / "first_batch.json").exists()
