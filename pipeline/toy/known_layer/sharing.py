@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pipeline.toy.superposition.experiment import Task, Together, classify, phase_losses, train
+from pipeline.toy.superposition.experiment import Task, Together, train
+from pipeline.toy.superposition.geometry import classify, phase_losses
 from stores.manifest import seed_of
 
 P = 0.05  # of a feature, in the source's example

@@ -17,20 +17,16 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Config
+from pipeline.toy.superposition.geometry import STICKY, classify, dimensionality, per_feature, phase_losses
 from stores.manifest import seed_of
 
 Probability = Annotated[float, Field(gt=0, le=1)]  # that a feature is active
 Together = Literal["independent", "correlated", "anticorrelated"]
 
-# D of the polytopes that features arrange themselves in: m / n of a polytope of n vertices in m dimensions
-STICKY = {
-    "one dimension each": 1.0,
-    "tetrahedron": 3 / 4,
-    "triangle": 2 / 3,
-    "antipodal pair": 1 / 2,
-    "pentagon": 2 / 5,
-    "square antiprism": 3 / 8,
-}
+# p, fixed beforehand, and the D that most features are expected to have there: in opposite pairs, in square antiprisms
+SHARED = {0.3: STICKY["antipodal pair"], 0.2: STICKY["square antiprism"]}
+_SHARED_SEEDS = 5
+_NEAR = 0.03  # of a polytope's D
 
 
 class Settings(Config):
@@ -129,40 +125,6 @@ def train(task: Task, n_steps: int, batch_size: int, seed: int, lr: float = 1e-2
     return Trained(W.detach(), b.detach(), losses, history)
 
 
-def dimensionality(W: Tensor) -> Tensor:
-    """D_i = |W_i|² / Σ_j (Ŵ_i · W_j)², the part of a dimension that feature i has for itself; Σ_i D_i ≈ m.
-
-    W: (n_instances, m, n) → (n_instances, n); 0 for a feature that is not represented.
-    """
-    norm = W.norm(dim=1)
-    unit = W / norm.clamp_min(1e-12)[:, None]
-    shared = (unit.transpose(1, 2) @ W).square().sum(-1)
-    return norm.square() / shared.clamp_min(1e-12)
-
-
-def per_feature(W: Tensor) -> Tensor:
-    """D* = m / |W|_F², dimensions per feature: (n_instances,)."""
-    return W.shape[1] / W.square().sum((1, 2))
-
-
-def phase_losses(p: Tensor, importance: Tensor) -> Tensor:
-    """Losses of the three ways to keep two features in one dimension, (3, …): the first feature alone (importance 1),
-    the second alone, both as an antipodal pair without a bias.
-
-    A feature that is left out is predicted by its mean: p/3 - p²/4 is its variance. An antipodal pair errs only when
-    both are active, by the smaller: p² E[min²] = p²/6 for each.
-    """
-    left_out = p / 3 - p.square() / 4
-    return torch.stack([importance * left_out, left_out, (1 + importance) * p.square() / 6])
-
-
-def classify(W: Tensor) -> Tensor:
-    """W: (n_instances, 1, 2) → 0: the first feature alone, 1: the second alone, 2: antipodal."""
-    first, second = W[:, 0, 0], W[:, 0, 1]
-    both = (first * second < 0) & (torch.minimum(first.abs(), second.abs()) > 0.5)
-    return torch.where(both, 2, torch.where(first.abs() > second.abs(), 0, 1))
-
-
 def _best(trained: Trained, n_seeds: int) -> Tensor:
     """Of instances (cell, seed), flat: the index of each cell's smallest loss."""
     losses = trained.loss.view(-1, n_seeds)
@@ -186,6 +148,24 @@ def sticky(settings: Settings) -> dict[str, Any]:
         "total_dimensions": _numbers(D.sum(1), 2),
         "represented": (norm > 0.5).sum(1).tolist(),
         "D": [_numbers(d[n > 0.5].sort().values) for d, n in zip(D, norm, strict=True)],
+    }
+
+
+def shared(settings: Settings) -> dict[str, Any]:
+    """near: of each p of SHARED, the share of an instance's represented features whose D is within .03 of the expected one."""
+    p = torch.tensor(list(SHARED)).repeat_interleave(_SHARED_SEEDS)[:, None]
+    task = Task(settings.n, settings.m, p)
+    W = train(task, settings.n_steps, settings.batch_size, seed_of("shared")).W
+    expected = torch.tensor(list(SHARED.values())).repeat_interleave(_SHARED_SEEDS)[:, None]
+    there = W.norm(dim=1) > 0.5
+    near = ((dimensionality(W) - expected).abs() < _NEAR) & there
+    share = near.sum(1) / there.sum(1).clamp_min(1)
+    return {
+        "p": list(SHARED),
+        "D": list(SHARED.values()),
+        "within": _NEAR,
+        "near": _numbers(share.view(-1, _SHARED_SEEDS)),
+        "represented": there.sum(1).view(-1, _SHARED_SEEDS).tolist(),
     }
 
 
@@ -213,13 +193,18 @@ def importance(settings: Settings) -> dict[str, Any]:
 
 
 def pentagon(settings: Settings) -> dict[str, Any]:
-    """5 features in 2 dimensions over training, several instances."""
+    """5 features in 2 dimensions over training, several instances.
+
+    largest_jump: of each instance, the largest change of a D between two states of 200, from the first tenth of training on:
+    the first steps after random weights are left out.
+    """
     task = Task(5, 2, torch.full((settings.pentagon_seeds, 1), 0.05))
     found = train(task, settings.pentagon_steps, 1024, seed_of("pentagon"), record=200)
     steps = [step for step, _, _ in found.history]
     D = torch.stack([dimensionality(W) for _, W, _ in found.history])  # (record, instance, feature)
     losses = torch.stack([loss for _, _, loss in found.history])
-    jumps = (D[1:] - D[:-1]).abs().amax((0, 2))
+    later = D[len(D) // 10 :]
+    jumps = (later[1:] - later[:-1]).abs().amax((0, 2))
     return {
         "p": 0.05,
         "D": _numbers(dimensionality(found.W)),
@@ -286,4 +271,5 @@ def inputs(settings: Settings) -> dict[str, Any]:
 
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    return {part.__name__: lambda part=part: part(settings) for part in (sticky, importance, pentagon, phase, pairs)}
+    measured = (sticky, shared, importance, pentagon, phase, pairs)
+    return {part.__name__: lambda part=part: part(settings) for part in measured}

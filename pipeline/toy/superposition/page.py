@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
+from pipeline.toy.findings import mean
 from pipeline.toy.page import Page, Section, Table
-from pipeline.toy.superposition.experiment import STICKY
+from pipeline.toy.superposition.geometry import STICKY
 
 
 def page(numbers: Mapping[str, Any]) -> Page:
@@ -16,7 +17,7 @@ def page(numbers: Mapping[str, Any]) -> Page:
         "A linear map into m dimensions, a ReLU on the way back, n sparse features: how many of them does the model keep, and "
         "how does it arrange them?",
         [
-            _sticky_section(numbers["sticky"]),
+            _sticky_section(numbers["sticky"], numbers["shared"]),
             _pentagon_section(numbers["pentagon"]),
             _importance_section(numbers["importance"]),
             _phase_section(numbers["phase"]),
@@ -25,7 +26,7 @@ def page(numbers: Mapping[str, Any]) -> Page:
     )
 
 
-def _sticky_section(found: dict[str, Any]) -> Section:
+def _sticky_section(found: dict[str, Any], shared: dict[str, Any]) -> Section:
     figure, axis = pictures.axes(1, 1, 9, 4)
     for name, value in STICKY.items():
         axis.axhline(value, color="#cccccc", lw=1, zorder=0)
@@ -50,8 +51,18 @@ def _sticky_section(found: dict[str, Any]) -> Section:
         f"Dimensions per feature, {found['n']} features in {found['m']} dimensions",
         "Each point is a feature with norm above 1/2, placed at its dimensionality D: the share of a dimension that it has "
         "for itself. Grey lines: the D of regular polytopes, m / n for n features in m dimensions. All features are of equal "
-        "importance.",
-        [Table(["p", "D*", "represented", "median D", "least", "greatest", "Σ D"], rows)],
+        "importance. The picture and the first table have one instance of each p; the second table has several instances of "
+        f"two values of p, and the share of their features with D within {shared['within']:g} of one polytope's.",
+        [
+            Table(["p", "D*", "represented", "median D", "least", "greatest", "Σ D"], rows),
+            Table(
+                ["p", "D of the polytope", "share of features near it"],
+                [
+                    [f"{p:g}", f"{D:g}", str(mean(near, "instances"))]
+                    for p, D, near in zip(shared["p"], shared["D"], shared["near"], strict=True)
+                ],
+            ),
+        ],
         {"sticky": (figure, "D of every represented feature against sparsity; lines: polytopes.")},
     )
 
@@ -149,13 +160,26 @@ def _pairs_section(found: dict[str, Any]) -> Section:
         axes[1][j].hist(cosine, bins=np.linspace(-1.05, 1.05, 22), color=pictures.COLOURS[6])
         axes[1][j].set(xlabel="cosine within a pair", xlim=(-1.1, 1.1))
         every = np.array(row["cosine_of_all"])
-        rows.append([name, *(float(x.mean()) for x in (abs(cosine) < 0.2, cosine < -0.8, every < -0.8))])
+        rows.append(
+            [name, *(float(x.mean()) for x in (abs(cosine) < 0.2, cosine < -0.8, abs(every) < 0.2, every < -0.8))]
+        )
     axes[1][0].set_ylabel("pairs")
     return Section(
         "Features that come together, and features that exclude each other",
         "Four features in two dimensions, in two pairs (colours), the best of twelve instances each time. The features of a "
-        "pair are active independently, always together, or never together. The last column counts all instances, not only "
-        "the best ones.",
-        [Table(["pairs are", "orthogonal (|cos| < .2)", "antipodal (cos < -.8)", "antipodal, all instances"], rows)],
-        {"pairs": (figure, "One instance of each kind, and the cosine within all pairs.")},
+        "pair are active independently, always together, or never together. The independent ones are the control. The last "
+        "two columns count all instances, not only the best ones.",
+        [
+            Table(
+                [
+                    "pairs are",
+                    "orthogonal (|cos| < .2)",
+                    "antipodal (cos < -.8)",
+                    "orthogonal, all instances",
+                    "antipodal, all instances",
+                ],
+                rows,
+            )
+        ],
+        {"pairs": (figure, "One instance of each kind, and the cosine within the pairs of the best instances.")},
     )

@@ -17,4 +17,4 @@ def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
         "grid_steps": 50,
         "pair_steps": 50,
     }
-    check_claims(CLAIMS, measured("superposition", tmp_path, **small), hints=(0.4, 0.5))
+    check_claims(CLAIMS, measured("superposition", tmp_path, **small), hints=(0.4, 0.5, 5.0))
