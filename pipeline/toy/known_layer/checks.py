@@ -30,23 +30,37 @@ def nice_basis(numbers: Mapping[str, Any]) -> Sequence[Check]:
 
 def impossible(numbers: Mapping[str, Any]) -> Sequence[Check]:
     found = numbers["in_superposition"]["recovery"]
+    d, n = (numbers["in_superposition"][key] for key in ("d", "n_features"))
     bases = ("jacobian, in", "jacobian, out", "quartimax", "pca", "ica", "truth")
-    full = [max(values) == 1 for values in zip(*(found[name]["matched"] for name in bases), strict=True)]
-    bound = numbers["in_superposition"]["d"] / numbers["in_superposition"]["n_features"]
     best = max(max(found[name]["matched"]) for name in bases)
     return [
         Check(
-            "layers in which any basis has each feature on an axis of its own", rate(sum(full), len(full)), "≤", 0.05
+            f"features that {d} axes leave without an axis of their own, share of {n}", exact((n - d) / n), "≥", 1 / n
         ),
-        Check("largest share of features with an axis of their own, d of n at most", exact(best), "≤", round(bound, 4)),
+        Check("largest share with an axis of their own, all bases and layers", exact(best), "≤", round(d / n, 4)),
     ]
 
 
 def coincides(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = numbers["in_superposition"]["bijective"]
-    ratio = [a / b for a, b in zip(found["jacobian"], found["truth"], strict=True)]
+    found, score = (numbers["in_superposition"][key] for key in ("with_best", "bijective"))
+    way = [
+        (a - floor) / (best - floor)
+        for a, floor, best in zip(score["jacobian"], score["random"], score["truth"], strict=True)
+    ]
+    chance = mean(found["random"])
     return [
-        Check("agreement of the Jacobian's axes with features, over that of the best rotation", mean(ratio), "≥", 0.95)
+        Check(
+            f"mean |cosine| of the Jacobian's axes with those of the best rotation, a random rotation's being {chance}",
+            mean(found["jacobian"]),
+            "≥",
+            0.9,
+        ),
+        Check(
+            "agreement of the axes with features, 0 for a random rotation's and 1 for the best one's",
+            mean(way),
+            "≥",
+            0.9,
+        ),
     ]
 
 
@@ -107,9 +121,26 @@ def two_in_one(numbers: Mapping[str, Any]) -> Sequence[Check]:
 
 
 def would_fail(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    rule = numbers["one_dimension"]["rule"]
-    both = rate(rule["both_recovered"], rule["n_rows"], "inputs")
-    return [Check("inputs with both features in which both come back within .1", both, "≤", 0.05)]
+    """Of layers that learned to keep two exclusive features as a pair. Of x in U[0, 1) its mean leaves 1/12."""
+    found = numbers["shared"]["sweep"]["exclusive"]
+    both, one = (
+        [loss / alone for loss, pair in zip(found[key][0], found["antipodal"][0], strict=True) if pair]
+        for key, alone in (("both", 2 / 12), ("one", 1 / 12))
+    )
+    return [
+        Check(
+            "trained pairs, squared error where both are present over that of answering each one's mean",
+            mean(both, "pairs"),
+            "≥",
+            1,
+        ),
+        Check(
+            "trained pairs, squared error where one is present over that of answering its mean",
+            mean(one, "pairs"),
+            "≤",
+            0.1,
+        ),
+    ]
 
 
 def _methods(numbers: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -119,11 +150,9 @@ def _methods(numbers: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def rotation_cannot(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    found = _methods(numbers)
-    return [
-        Check(f"seeds in which {name} has both features", rate(*found[name]), "≤", 0.05)
-        for name in ("rotation", "pca", "ica")
-    ]
+    found = numbers["one_dimension"]["methods"]
+    most = {name: max(k for k, _ in found[name]) for name in ("rotation", "pca", "ica")}
+    return [Check(f"features that {name} has, most of all seeds", exact(k), "≤", 1) for name, k in most.items()]
 
 
 def relu_can(numbers: Mapping[str, Any]) -> Sequence[Check]:
@@ -173,21 +202,36 @@ def favoured(numbers: Mapping[str, Any]) -> Sequence[Check]:
 
 
 def dense_not(numbers: Mapping[str, Any]) -> Sequence[Check]:
-    sweep, kept = numbers["shared"]["sweep"], numbers["shared"]["kept"]
+    """Features kept beyond the dimensions, where each of number, sparsity and bottleneck changes alone."""
+    sweep, kept, more = (numbers["shared"][key] for key in ("sweep", "kept", "kept_of_more"))
     sparse, dense = (int(f(kept["p"])) for f in (np.argmin, np.argmax))
     least, most = (f(map(int, kept["kept"])) for f in (min, max))
-    few = kept["kept"][str(least)]
+
+    def beyond(found: dict[str, Any], m: int, at: int) -> list[float]:
+        return [k - m for k in found["kept"][str(m)][at]]
+
     rarest, densest = (f"p = {kept['p'][i]:g}" for i in (sparse, dense))
+    few = beyond(kept, least, sparse)
+    what = "features kept beyond the dimensions"
     at = int(np.argmax(sweep["p"]))
     ratio = sweep["pair"][at] / sweep["dedicated"][at]
     return [
         Check(f"closed-form loss of sharing over that of dedicating, p = {sweep['p'][at]:g}", exact(ratio), "≥", 1),
         Check(
-            f"features kept in {least} dimensions, {rarest} less {densest}", difference(few[sparse], few[dense]), "≥", 1
+            f"{what}, {least} dimensions, {rarest}, of {more['n']} features less of {kept['n']}",
+            difference(beyond(more, least, sparse), few, "nets"),
+            "≥",
+            1,
         ),
         Check(
-            f"features kept, {most} dimensions less {least}, {densest}",
-            difference(kept["kept"][str(most)][dense], few[dense]),
+            f"{what}, {least} dimensions, of {kept['n']} features, {rarest} less {densest}",
+            difference(few, beyond(kept, least, dense), "nets"),
+            "≥",
+            1,
+        ),
+        Check(
+            f"{what}, of {kept['n']} features, {rarest}, {least} dimensions less {most}",
+            difference(few, beyond(kept, most, sparse), "nets"),
             "≥",
             1,
         ),

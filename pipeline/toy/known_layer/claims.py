@@ -5,6 +5,7 @@ from pipeline.toy.known_layer import checks
 from pipeline.toy.known_layer.sharing import ALMOST, P
 
 SOURCE = "Baker 2022, discussion"
+OWN = "question of this toy"
 
 CLAIMS = (
     Claim(
@@ -21,8 +22,8 @@ CLAIMS = (
     ),
     Claim(
         "impossible",
-        SOURCE,
-        "At a sufficient sparsity of features it is impossible to find a rotation that maps neurons and features one to one.",
+        f"{SOURCE}; derived",
+        "With more features than neurons it is impossible to find a rotation that maps neurons and features one to one.",
         checks.impossible,
     ),
     Claim(
@@ -58,8 +59,13 @@ CLAIMS = (
         checks.two_in_one,
     ),
     Claim("would-fail", SOURCE, "Where the two can occur together, such a network would fail.", checks.would_fail),
-    Claim("one-axis", SOURCE, "No rotation finds both of two features in one number.", checks.rotation_cannot),
-    Claim("relu-finds", SOURCE, "A ReLU dictionary finds both of two features in one number.", checks.relu_can),
+    Claim(
+        "one-axis",
+        f"{OWN}; derived",
+        "A rotation has one axis for one number, so it cannot have both of two features in it.",
+        checks.rotation_cannot,
+    ),
+    Claim("relu-finds", OWN, "A ReLU dictionary finds both of two features in one number.", checks.relu_can),
     Claim(
         "mere",
         SOURCE,

@@ -102,6 +102,7 @@ def shared(s: Settings) -> dict[str, Any]:
         "arithmetic": sharing.arithmetic(s.rule_rows),
         "sweep": sharing.sweep(s.shared_p, s.shared_seeds, s.shared_steps, s.rule_rows),
         "kept": sharing.kept(s.n, s.kept_m, s.kept_p, s.kept_seeds, s.kept_steps),
+        "kept_of_more": sharing.kept(2 * s.n, (min(s.kept_m),), s.kept_p, s.kept_seeds, s.kept_steps),
         "almost": sharing.almost_orthogonal(s.almost_d, s.almost_seeds),
     }
 

@@ -56,11 +56,13 @@ def compare(layers: Sequence[Layer], n_inputs: int, n_iterations: int, n_polish:
     """recovery() of each basis for every layer, {basis: {figure: one a seed}}.
 
     jacobian, in and out: R_in with F, R_out with G. truth: best_rotation of F. bijective: mean |cosine| of the axes
-    matched one to one with features. sparsity: measure() of held-out Jacobians. example: of the first layer.
+    matched one to one with features; with_best: of two rotations' axes, with those of best_rotation. sparsity: measure()
+    of held-out Jacobians. example: of the first layer.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     sparsity: dict[str, list[dict[str, float]]] = {"neurons": [], "rotated": [], "random": []}
     bijective: dict[str, list[float]] = {"jacobian": [], "truth": [], "random": []}
+    with_best: dict[str, list[float]] = {"jacobian": [], "random": []}
     example: dict[str, Any] = {}
     for i, layer in enumerate(layers):
         own = seed_of("known-layer rotations", seed, i)
@@ -74,6 +76,8 @@ def compare(layers: Sequence[Layer], n_inputs: int, n_iterations: int, n_polish:
         random = [random_rotation(d, seed_of("null", side, own)) for side in ("in", "out")]
         for name, R in (("jacobian", R_in), ("truth", truth), ("random", random[0])):
             bijective[name].append(round(agreement(R, layer.F), 4))
+            if name in with_best:
+                with_best[name].append(round(agreement(R, truth), 4))
         held = layer.jacobians(layer.active(n_inputs, seed_of("held", own)))
         eye = torch.eye(d, dtype=torch.float64)
         for name, sides in (("neurons", (eye, eye)), ("rotated", (R_in, R_out)), ("random", random)):
@@ -84,6 +88,7 @@ def compare(layers: Sequence[Layer], n_inputs: int, n_iterations: int, n_polish:
     return {
         "recovery": {name: means(each) for name, each in rows.items()},
         "bijective": bijective,
+        "with_best": with_best,
         "sparsity": {name: means(each) for name, each in sparsity.items()},
         "example": example,
         "n_features": len(layers[0].F),

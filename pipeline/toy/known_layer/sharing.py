@@ -43,8 +43,9 @@ def arithmetic(n_rows: int, seed: int = 0) -> dict[str, Any]:
 def sweep(ps: tuple[float, ...], n_seeds: int, n_steps: int, n_rows: int, seed: int = 0) -> dict[str, Any]:
     """Losses of two features in one dimension against p: closed forms, the hand-made pair on samples, trained layers.
 
-    Of each p: pair, dedicated (closed forms), hand_made (mean, and its standard error), trained (a loss a seed), antipodal
-    (whether it ended as a pair). exclusive: the same of training at p = P where the features never come together.
+    Of each p: pair, dedicated (closed forms), hand_made (mean, and its standard error), trained (a loss a seed), one, both
+    (its loss on inputs with exactly one feature, and with both), antipodal (whether it ended as a pair). exclusive: the same
+    of training at p = P where the features never come together.
     """
     generator = torch.Generator().manual_seed(seed_of("sharing", seed))
     hand_made = []
@@ -67,8 +68,16 @@ def sweep(ps: tuple[float, ...], n_seeds: int, n_steps: int, n_rows: int, seed: 
 def _trained(p: Tensor, n_seeds: int, n_steps: int, together: Together) -> dict[str, Any]:
     task = Task(2, 1, p.repeat_interleave(n_seeds)[:, None], together=together)
     found = train(task, n_steps, 256, seed_of("sharing", together), lr=2e-2)
+    generator = torch.Generator().manual_seed(seed_of("sharing, fresh", together))
+    one, both = Task(2, 1, torch.full_like(task.p, 0.5), together="anticorrelated"), Task(2, 1, torch.ones_like(task.p))
+    fresh = {
+        name: each.loss(found.W, found.b, each.sample(2048, generator)) for name, each in (("one", one), ("both", both))
+    }
     return {
-        "trained": np.round(found.loss.view(-1, n_seeds).double().numpy(), 8).tolist(),
+        **{
+            name: np.round(loss.view(-1, n_seeds).double().numpy(), 8).tolist()
+            for name, loss in (("trained", found.loss), *fresh.items())
+        },
         "antipodal": (classify(found.W) == 2).view(-1, n_seeds).tolist(),
     }
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
-from pipeline.toy.findings import rate, shown
+from pipeline.toy.findings import mean, rate, shown
 from pipeline.toy.known_layer.sharing import ALMOST
 from pipeline.toy.page import Section, Table
 
@@ -19,6 +19,11 @@ def sharing_section(found: dict[str, Any]) -> Section:
     pictures.heat(right, values, list(kept["kept"]), columns, 1, 0, kept["n"])
     right.set(xlabel="p", ylabel="dimensions", title=f"features kept, of {kept['n']}")
     figure.colorbar(right.images[0], ax=right, label="mean over seeds")
+    more = found["kept_of_more"]
+    least = min(map(int, more["kept"]))
+    further = ", ".join(
+        f"{mean(seeds)} at p = {p:g}" for p, seeds in zip(more["p"], more["kept"][str(least)], strict=True)
+    )
     p = sums["p"]
     rows = [
         [
@@ -43,7 +48,11 @@ def sharing_section(found: dict[str, Any]) -> Section:
         "the hand-made layer on samples, and layers trained from random starts. "
         "An instance ends as a pair when both weights are above ½, of opposite "
         f"signs; with exclusive features at p = {apart['p']:g} it is "
-        f"{rate(sum(apart['antipodal'][0]), len(apart['antipodal'][0]))}. Model and closed forms: Elhage et al. 2022.",
+        f"{rate(sum(apart['antipodal'][0]), len(apart['antipodal'][0]))}. Where both features are present, the loss of the "
+        f"pairs trained on exclusive features is {mean(_of_pairs(apart, 'both'), 'pairs')}, where one is present "
+        f"{mean(_of_pairs(apart, 'one'), 'pairs')}; to answer the mean of what is present has 1/6 and 1/12. Of "
+        f"{more['n']} features in {least} dimensions, as in the right picture, the layers keep {further}. "
+        "Model and closed forms: Elhage et al. 2022.",
         [
             Table(
                 [
@@ -66,6 +75,10 @@ def sharing_section(found: dict[str, Any]) -> Section:
             )
         },
     )
+
+
+def _of_pairs(found: dict[str, Any], key: str) -> list[float]:
+    return [loss for loss, pair in zip(found[key][0], found["antipodal"][0], strict=True) if pair]
 
 
 def _losses(axis: Any, sweep: dict[str, Any]) -> None:

@@ -20,6 +20,19 @@ def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
     recovered = numbers["in_superposition"]["recovery"]
     matched = [row["matched"] for row in (*recovered.values(), *(family["rows"] for family in families))]
     chance = [recovered["jacobian, in"][key] for key in ("mmcs", "found", "floor_mmcs", "floor_found")]
+    # as if the rotation had been the best one, and every layer a pair that errs where both features are present
+    closest, axes = (numbers["in_superposition"][key] for key in ("bijective", "with_best"))
+    closest["jacobian"], axes["jacobian"] = list(closest["truth"]), [1.0, 1.0]
+    exclusive = shared["sweep"]["exclusive"]
+    n = len(exclusive["antipodal"][0])
+    exclusive |= {"antipodal": [[True] * n], "both": [[1 / 3] * n], "one": [[0.0] * n]}
+    # as if the kept features had been counted after enough steps: least p last
+    for key, m, beyond in (
+        ("kept", "4", (0, 2, 8, 12)),
+        ("kept", "16", (0, 0, 1, 3)),
+        ("kept_of_more", "4", (0, 2, 16, 20)),
+    ):
+        shared[key]["kept"][m] = [[int(m) + k] * 2 for k in beyond]
     sweep = [shared["sweep"][key][-1] for key in ("trained", "antipodal")]
     for values in (*matched, *chance, *one["methods"].values(), *sweep):
         values *= 80 // len(values)
