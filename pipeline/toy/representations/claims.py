@@ -1,7 +1,7 @@
 """What the source says of representations, and what decides on it."""
 
 from pipeline.toy.findings import Claim
-from pipeline.toy.representations import checks, language_checks
+from pipeline.toy.representations import checks, computing_checks, language_checks
 
 SOURCE = "Neural Network Representations"
 
@@ -84,27 +84,29 @@ CLAIMS = (
         "performant",
         f"{SOURCE}, proof of linearity",
         "Linear representations are the more performant option: on them nets learn what they do not on one number.",
-        checks.performant,
+        computing_checks.performant,
     ),
     Claim(
         "can-compute",
         f"{SOURCE}, figure 9",
         "Computation can be done straight on the compressed number.",
-        checks.can_compute,
+        computing_checks.can_compute,
     ),
     Claim(
         "decompress",
         f"{SOURCE}, figure 8",
         "Networks decompress a non-linear representation, and compute on linear variables.",
-        checks.decompress,
+        computing_checks.decompress,
     ),
     Claim(
         "decompress-because",
         f"{SOURCE}, figure 8",
         "They decompress because the computation asks for it: more than before training, and more than for another function.",
-        checks.because,
+        computing_checks.because,
     ),
-    Claim("unlikely", f"{SOURCE}, figure 9", "Computation in the compressed state is unlikely.", checks.unlikely),
+    Claim(
+        "unlikely", f"{SOURCE}, figure 9", "Computation in the compressed state is unlikely.", computing_checks.unlikely
+    ),
     Claim(
         "plurality",
         f"{SOURCE}, after Mikolov et al. 2013",

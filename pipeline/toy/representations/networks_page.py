@@ -45,11 +45,15 @@ def qualities_section(found: dict[str, Any], other: dict[str, Any]) -> Section:
         f"which of the four kinds a picture is; the share that it names rightly is {mean(found['fitted'])}. "
         "The layer is the last hidden one. "
         "Purple, half red and half blue, is in no training picture. The nets that memorise get the same pictures with random "
-        f"labels; the share of these that they know is {mean(other['fitted'])}.\n\n"
+        f"labels; the share of these that they know is {mean(other['fitted'])}. The share of new pictures that they name as "
+        f"the nearest picture of their own is labelled is {mean(other['as_table'])}; by chance it would be "
+        f"{mean(other['as_table_chance'])}.\n\n"
         "A net reads the shape on purple as the more probable of its two shapes, over both grounds. Probes are fitted on the "
         "training pictures. Left: for each quality the best unit's probability to be higher in a picture that has it. Middle: "
         "a net a point. Right: share of the variance between the four kinds' mean activations that is no sum of a part of "
         "the ground and one of the shape; share of the variance over shades of red that is off its first principal direction. "
+        f"In untrained nets the first of these is {mean(found['interaction_untrained'])}, and the share on the first direction "
+        f"{mean(found['shade_component_untrained'])}. "
         f"P(blue) that nets give a purple ground: {mean(found['purple_blue'])}.",
         [Table(columns, rows)],
         {
@@ -117,15 +121,16 @@ def regimes_section(found: dict[str, Any]) -> Section:
     rows = []
     for name in names:
         good, after, before = (np.array(found[key][name]) for key in ("computed", "r2", "r2_before"))
-        learned = after[good]
+        learned, began = after[good], before[good]
         rows.append(
             [
                 name,
                 _share(list(good)),
                 str(rate(int((learned.max(1) >= DECODED).sum()) if len(learned) else 0, len(learned), "nets")),
+                str(rate(int((began.max(1) >= DECODED).sum()) if len(began) else 0, len(began), "nets")),
                 str(rate(int((learned.max(1) <= NOT_DECODED).sum()) if len(learned) else 0, len(learned), "nets")),
-                str(mean(after[:, 0].tolist())),
-                str(mean(before[:, 0].tolist())),
+                str(mean(learned[:, 0].tolist(), "nets")),
+                str(mean(began[:, 0].tolist(), "nets")),
             ]
         )
     return Section(
@@ -134,13 +139,14 @@ def regimes_section(found: dict[str, Any]) -> Section:
         f"a line reads y with R² = {found['r2_of_t']:.2f}. A layer counts as decompressed if a linear map reads y from it with "
         f"R² ≥ {DECODED} (figure 8 of the source); a net computes in the compressed state when no hidden layer does so with "
         f"R² > {NOT_DECODED} (figure 9). Each point is predicted from all others. Grey lines: the two bounds.\n\n"
-        "Two controls. The same nets before training: what their kinks hold that are not made for it. Nets that learned "
-        "another function of t, with as many teeth, that begin halfway between those of y.",
+        "Two controls. The same nets before training: what their kinks hold that are not made for it. Nets that are "
+        "trained on another function of t, with as many teeth, that begin halfway between those of y. The table has the nets "
+        "that learn their function; the figure has all.",
         [
             Table(
                 [
-                    "function", "nets that learn it", "of these: decompressed", "of these: compressed",
-                    "R² of y, first layer", "before training",
+                    "function", "nets that learn it", "of these: decompressed", "so before training",
+                    "of these: compressed", "their R² of y, first layer", "the same before training",
                 ],
                 rows,
             )

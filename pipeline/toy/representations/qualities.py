@@ -90,7 +90,9 @@ def qualities(n_pictures: int, n_steps: int, n_seeds: int) -> dict[str, Any]:
     table = {name: looked_up(known.x, known.classes, p.x) for name, p in (("new", new), ("purple", purple))}
     with torch.no_grad():
         (_, layer, logits), (_, unseen, purple_logits) = networks.layers(new.x), networks.layers(purple.x)
-        curve = networks.layers(shapes.shades(n_seeds, 13, generator))[-2]
+        shades = shapes.shades(n_seeds, 13, generator)
+        curve, curve_before = (net.layers(shades)[-2] for net in (networks, untrained))
+        before = untrained.layers(new.x)[-2]
     (blue, triangle), (purple_blue, purple_triangle) = shapes.read(logits), shapes.read(purple_logits)
     unit, unit_auc = best_units(layer, new)
     return {
@@ -114,18 +116,36 @@ def qualities(n_pictures: int, n_steps: int, n_seeds: int) -> dict[str, Any]:
         "purple_units": _in_between(layer, unseen, unit, new).tolist(),
         "purple_blue": purple_blue.mean(1).tolist(),
         "interaction": interaction(layer, new.classes).tolist(),
+        "interaction_untrained": interaction(before, new.classes).tolist(),
         "shade_component": first_component(curve).tolist(),
+        "shade_component_untrained": first_component(curve_before).tolist(),
     }
 
 
 def memorised(n_pictures: int, n_steps: int, n_seeds: int) -> dict[str, Any]:
-    """Nets of the same size and with the same pictures, that learn random labels."""
+    """Nets of the same size and with the same pictures, that learn random labels.
+
+    as_table: the share of new pictures that a net names as the nearest known picture is labelled; as_table_chance: what
+    answers that are as frequent share when they do not depend on each other.
+    """
     known, new, purple = pictures(n_seeds, n_pictures)
     labels = torch.randint(4, known.classes.shape, generator=torch.Generator().manual_seed(seed_of("random labels")))
     networks = shapes.train(known, labels, WIDTHS, n_steps, seed_of("random labels"))
     with torch.no_grad():
         fitted = _share(networks(known.x).argmax(-1) == labels)
-    return {"fitted": fitted, "probe": measured(networks, known, new, purple)}
+        answers, table = networks(new.x).argmax(-1), looked_up(known.x, labels, new.x)
+    return {
+        "fitted": fitted,
+        "as_table": _share(answers == table),
+        "as_table_chance": by_chance(answers, table).tolist(),
+        "probe": measured(networks, known, new, purple),
+    }
+
+
+def by_chance(a: Tensor, b: Tensor) -> Tensor:
+    """How often answers as frequent as a and b, (n_seeds, n) of four kinds each, agree by chance: (n_seeds,)."""
+    a, b = (torch.nn.functional.one_hot(x, 4).double().mean(1) for x in (a, b))
+    return (a * b).sum(1)
 
 
 def _bytes(x: Tensor) -> list:

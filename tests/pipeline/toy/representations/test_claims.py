@@ -22,4 +22,7 @@ def test_claims_follow_from_the_numbers(tmp_path: Path, tiny_model: Path) -> Non
     holds |= {"p": 0.001, "above_random": [0.95, 1.0] * 5, "rank": [1] * 10, "rank_without": [1, 2] * 5}
     words["points"] = words["points"][:2]
     words["found"] = {name: [copy.deepcopy(holds) for _ in range(2)] for name in (PLURAL, "b", "c", "d", "e")}
+    regimes = numbers["regimes"]  # nets that learn, and take t apart as they do
+    for key, fill in (("computed", True), ("r2", [0.95, 0.8]), ("r2_before", [0.6, 0.7])):
+        regimes[key] = {name: [copy.copy(fill) for _ in range(40)] for name in regimes[key]}
     check_claims(CLAIMS, numbers, hints=(0.32, 0.68, 0.01, 4.0))

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from pipeline.toy.representations import shapes
-from pipeline.toy.representations.qualities import KINDS, best_units, first_component, interaction, memorised, qualities
+from pipeline.toy.representations.qualities import (
+    KINDS,
+    best_units,
+    by_chance,
+    first_component,
+    interaction,
+    memorised,
+    qualities,
+)
 from pipeline.toy.representations.shapes import Pictures
 
 
@@ -64,6 +72,15 @@ def test_the_best_units_are_those_that_carry_the_qualities() -> None:
     unit, found = best_units(layer, Pictures(layer, blue, triangle))
     assert dict(zip(KINDS, unit[0].tolist())) == {"red": 1, "blue": 2, "circle": 3, "triangle": 0}
     assert found.tolist() == [[1, 1, 1, 1]]
+
+
+def test_agreement_by_chance_is_that_of_shuffled_answers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randint(4, (1, 20_000), generator=generator), torch.randint(2, (1, 20_000), generator=generator)
+    a = a.clamp_max(2)  # 1/4, 1/4, 1/2, 0 against 1/2, 1/2, 0, 0
+    shuffled = b[:, torch.randperm(20_000, generator=generator)]
+    assert float(by_chance(a, b)) == pytest.approx(1 / 4, abs=0.01)
+    assert float((a == shuffled).double().mean()) == pytest.approx(float(by_chance(a, b)), abs=0.015)
 
 
 @pytest.mark.slow
