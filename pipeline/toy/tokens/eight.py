@@ -53,9 +53,9 @@ def encode(networks: Networks, x: Tensor) -> Tensor:
     return torch.baddbmm(b, x.expand(len(W), -1, -1), W).relu()
 
 
-def begin(n_seeds: int, n_settings: int, d_sae: int) -> Networks:
-    """n_settings times the same n_seeds beginnings, setting by setting; torch's Linear by default."""
-    generator = torch.Generator().manual_seed(seed_of("eight tokens", d_sae))
+def begin(n_seeds: int, n_settings: int, d_sae: int, *stream: str) -> Networks:
+    """n_settings times the same n_seeds beginnings, setting by setting; torch's Linear by default. stream: other seeds."""
+    generator = torch.Generator().manual_seed(seed_of("eight tokens", d_sae, *stream))
     drawn = Networks.drawn(n_seeds, (4, d_sae, 4), generator)
     weights, biases = ([p.detach().repeat(n_settings, 1, 1) for p in ps] for ps in (drawn.weights, drawn.biases))
     return Networks(weights, biases)
@@ -169,13 +169,8 @@ def matched(reference: np.ndarray, contribution: np.ndarray) -> tuple[np.ndarray
     return order, float(cosine[np.arange(len(order)), order][live].mean()) if live.any() else float("nan")
 
 
-def median_run(loss: Tensor) -> int:
-    """The run of the median loss; of an even number of runs the lower one of the two in the middle."""
-    return quantile_run(loss, 0.5)
-
-
 def quantile_run(loss: Tensor, part: float) -> int:
-    """The run below or at which this part of the others lies, by loss (n,)."""
+    """The run below or at which this part of the others lies, by loss (n,); the lower one of two."""
     return int(loss.argsort()[int(part * (len(loss) - 1))])
 
 
@@ -197,7 +192,14 @@ def maps(sparse: Code, loss: Tensor, dense: Code) -> list[dict[str, Any]]:
     return found
 
 
-def cosines(code: Code, reference: np.ndarray, without: int) -> list[float]:
-    """Of every run but one, the mean cosine of its latents with those of the reference that they match."""
+def agreement(code: Code) -> dict[str, list[float]]:
+    """Of disjoint pairs of runs, the first with the second, the third with the fourth, and so on: the mean cosine of
+    matched latents. shuffled: the same when the tokens of each latent of the second run change places at random, which
+    keeps how large its values are."""
     maps = code.contribution.numpy()
-    return [round(matched(reference, one)[1], 4) for i, one in enumerate(maps) if i != without]
+    pairs = list(zip(maps[::2], maps[1::2]))  # of an odd number the last is left out
+    rng = np.random.default_rng(seed_of("agreement"))
+    return {
+        "pairs": [round(matched(a, b)[1], 4) for a, b in pairs],
+        "shuffled": [round(matched(a, rng.permuted(b, axis=0))[1], 4) for a, b in pairs],
+    }

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.toy.tokens import binary, families
-from pipeline.toy.tokens.eight import ALL, READINGS, Code, around, begin, cosines, maps, median_run, readings, train
+from pipeline.toy.tokens.eight import ALL, READINGS, Code, agreement, around, begin, maps, readings, train
 from stores.manifest import seed_of
 
 Penalty = Annotated[float, Field(ge=0)]
@@ -60,7 +60,7 @@ def source(settings: Settings) -> dict[str, Any]:
     """The source's autoencoder without and with the penalty, from the same beginnings, and these beginnings themselves.
 
     share: how many runs have each reading with the penalty, by the share of a latent's largest value above which it counts
-    as on. cosines: of all runs but the median one with it, with the penalty and untrained.
+    as on. agreement: of pairs of runs with the penalty, and of pairs of their beginnings.
     """
     n = settings.n_seeds
     networks = begin(n, 2, settings.d_sae)
@@ -70,8 +70,6 @@ def source(settings: Settings) -> dict[str, Any]:
     code = Code.of(networks)
     dense, sparse = _of(code, slice(n)), _of(code, slice(n, None))
     loss = sparse.error + settings.w * sparse.z.mean((1, 2))
-    median = median_run(loss)
-    reference = sparse.contribution[median].numpy()
     shares = {f"{s:g}": readings(sparse, s) for s in (0.01, 0.02, 0.05, 0.1, 0.2)}
     return {
         "w": settings.w,
@@ -81,15 +79,17 @@ def source(settings: Settings) -> dict[str, Any]:
         NO_PENALTY: readings(dense),
         PENALTY: readings(sparse),
         "share": {s: {name: sum(r[name]) for name in (*READINGS, ALL)} for s, r in shares.items()},
-        "cosines": {
-            name: cosines(runs, reference, median) for name, runs in ((UNTRAINED, untrained), (PENALTY, sparse))
-        },
+        "agreement": {UNTRAINED: agreement(untrained), PENALTY: agreement(sparse)},
         "maps": maps(sparse, loss, dense),
     }
 
 
 def grid(settings: Settings, d_sae: int) -> dict[str, Any]:
-    """Counts of the readings, of grid_seeds runs: steps → w → reading → count, and means of what else is measured."""
+    """Counts of the readings, of grid_seeds runs: steps → w → reading → count, and means of what else is measured.
+
+    again: the trained cell with a penalty that has all three readings most often, with its count there and its count from
+    other beginnings, as many: the largest of many counts is above what it is the count of.
+    """
     n = settings.grid_seeds
     networks = begin(n, len(settings.grid_w), d_sae)
     penalty = torch.tensor(settings.grid_w).repeat_interleave(n)
@@ -105,7 +105,19 @@ def grid(settings: Settings, d_sae: int) -> dict[str, Any]:
             cells[str(step)][f"{w:g}"] = counts | means
 
     train(networks, penalty, max(settings.grid_steps), settings.lr, look=look, look_at=settings.grid_steps)
-    return {"n": n, "d_sae": d_sae, "cells": cells}
+    return {"n": n, "d_sae": d_sae, "cells": cells, "again": _again(settings, d_sae, cells)}
+
+
+def _again(settings: Settings, d_sae: int, cells: dict[str, Any]) -> dict[str, Any] | None:
+    """None: no cell is trained and has a penalty."""
+    penalised = [(step, w) for step in settings.grid_steps for w in settings.grid_w if step > 0 and w > 0]
+    if not penalised:
+        return None
+    step, w = max(penalised, key=lambda cell: cells[str(cell[0])][f"{cell[1]:g}"][ALL])
+    networks = begin(settings.grid_seeds, 1, d_sae, "again")
+    train(networks, torch.full((settings.grid_seeds,), w), step, settings.lr)
+    count = sum(readings(Code.of(networks))[ALL])
+    return {"steps": step, "w": w, "chosen_by": cells[str(step)][f"{w:g}"][ALL], "count": count}
 
 
 def variants(settings: Settings) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def _rates_section(found: dict[str, Any]) -> Section:
         [f"above {share} of its largest"] + [str(rate(counts[name], n)) for name in _COLUMNS]
         for share, counts in found["share"].items()
     ]
+    agreed = [
+        [name, *(str(mean(found["agreement"][key][kind], "pairs")) for kind in ("pairs", "shuffled"))]
+        for name, key in runs.items()
+        if key in found["agreement"]
+    ]
     return Section(
         f"How often each reading appears, {n} seeds",
         f"A latent is on for a token where it is above {ON:.0%} of its largest value; one whose largest contribution is "
@@ -83,12 +88,12 @@ def _rates_section(found: dict[str, Any]) -> Section:
         "no other token, and so on. 'Named' is the share of live latents that show one of the three readings; 'sets' counts "
         "the different sets of tokens that latents are on for. A wide layer of random weights has many latents, and each has "
         "a chance to split the tokens in one of these ways: the first row is what the beginnings show.\n\n"
-        "The second table has other bounds for 'on', with the penalty. The latents of every run are matched with those "
-        "of the "
-        "median run; the mean cosine over tokens of the pairs whose latent is live in the median run is "
-        f"{mean(found['cosines'][PENALTY], 'runs')}; of the untrained runs with the median run it is "
-        f"{mean(found['cosines'][UNTRAINED], 'runs')}. Codes that are on for many tokens have larger cosines by chance.",
-        [_readings_table({name: found[key] for name, key in runs.items()}), Table(["a latent is on", *_COLUMNS], shares)],
+        "The second table has other bounds for 'on', with the penalty. The third: runs in pairs, no run in two of them; the "
+        "latents of the second run are matched with those of the first, and the mean cosine over tokens is that of the pairs "
+        "of latents in which the first run's is live. Codes that are on for many tokens have larger cosines by chance: beside "
+        "it, the same with the tokens of each latent of the second run shuffled.",
+        [_readings_table({name: found[key] for name, key in runs.items()}), Table(["a latent is on", *_COLUMNS], shares),
+         Table(["mean cosine of two runs", "as they are", "shuffled"], agreed)],
     )  # fmt: skip
 
 
@@ -123,12 +128,22 @@ def _grid_section(grids: Sequence[Mapping[str, Any]]) -> Section:
         for step, row in list(grid["cells"].items())[-1:]
         for w, cell in row.items()
     ]
+    again = [
+        [f"{grid['d_sae']} latents, {cell['steps']} steps, w = {cell['w']:g}"]
+        + [str(rate(cell[key], grid["n"])) for key in ("chosen_by", "count")]
+        for grid in grids
+        if (cell := grid["again"])
+    ]
     return Section(
         f"The whole grid, {grids[0]['n']} seeds a cell",
         "Penalty, steps and number of latents, since the source states none of them. The row of 0 steps is the "
-        "beginning. The "
-        "table has the last row of each grid.",
-        [Table(["", *_COLUMNS, "named", "live", "squared error"], rows)],
+        "beginning. The first table has the last row of each grid. The second: the cell of each grid, trained and with a "
+        "penalty, that has all three most often, as it is "
+        "there and from other seeds. A largest of many counts is above its rate by chance.",
+        [
+            Table(["", *_COLUMNS, "named", "live", "squared error"], rows),
+            Table(["all three", "in the grid", "from other seeds"], again),
+        ],
         {"grid": (figure, "Share of runs with each reading.")},
     )
 

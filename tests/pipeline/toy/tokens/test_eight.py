@@ -12,14 +12,13 @@ from pipeline.toy.tokens.eight import (
     NAMES,
     READINGS,
     Code,
+    agreement,
     around,
     begin,
-    cosines,
     data,
     encode,
     maps,
     matched,
-    median_run,
     on,
     ordered,
     quantile_run,
@@ -141,14 +140,25 @@ def test_latents_are_ordered_and_matched() -> None:
 
 def test_the_median_run_is_the_lower_of_the_two_in_the_middle() -> None:
     loss = torch.tensor([0.4, 0.1, 0.3, 0.2])
-    assert median_run(loss) == 3
+    assert quantile_run(loss, 0.5) == 3
     assert quantile_run(torch.arange(9.0), 0.25) == 2
     networks = begin(4, 1, 3)
     code = Code.of(networks)
     shown = maps(code, loss, code)
     assert [m["seed"] for m in shown] == [3, 1, 2, 3]
     assert shown[0]["cosine"] == pytest.approx(1.0)
-    assert len(cosines(code, code.contribution[3].numpy(), 3)) == 3
+
+
+def test_runs_agree_in_disjoint_pairs_above_the_agreement_of_shuffled_tokens() -> None:
+    one, other = by_hand([PETS, ROBOTS, NOT_ANIMAL]), by_hand([NOT_ANIMAL, PETS, ROBOTS])
+    pair = Networks(
+        [torch.cat(ws) for ws in zip(one.weights, other.weights, strict=True)],
+        [torch.cat(bs) for bs in zip(one.biases, other.biases, strict=True)],
+    )
+    code = Code.of(pair)
+    found = agreement(Code(*(v.repeat(50, 1, 1)[:99] for v in (code.z, code.rows, code.x_hat))))
+    assert found["pairs"] == pytest.approx([1.0] * 49)  # the 99th has no other
+    assert 0.3 < np.mean(found["shuffled"]) < 0.8  # of 3 to 4 of 8 tokens, the best of 6 pairings
 
 
 def test_encode_is_the_first_layer() -> None:
