@@ -2,8 +2,10 @@
 
 from pipeline.toy.findings import Claim
 from pipeline.toy.mnist_rotation import checks_bases as bases
+from pipeline.toy.mnist_rotation import checks_regimes as regimes
 from pipeline.toy.mnist_rotation import checks_search as search
 
+DERIVED, QUESTION = "derived", "question of this toy"
 POST, TALK = "Baker 2022, post", "Baker 2022, discussion"
 
 CLAIMS = (
@@ -18,23 +20,23 @@ CLAIMS = (
     Claim("last-identity", TALK, "On the last layer the method gives the identity.", bases.identity),
     Claim(
         "last-found",
-        TALK,
-        "The identity of the last layer is found by the search, wherever it begins.",
+        QUESTION,
+        "Is the identity of the last layer found by the search, wherever it begins?",
         bases.found_again,
     ),
     Claim("little", TALK, "Rotations alone do not give much improvement.", bases.hard_to_believe),
     Claim(
         "many-inputs", TALK, "One rotation makes the Jacobian sparse at many data points simultaneously.", bases.many
     ),
-    Claim("one-input", POST, "A rotation found from one input serves many inputs.", bases.from_few(0)),
-    Claim("few-inputs", POST, "A rotation found from only a few inputs serves many inputs.", bases.from_few(1)),
+    Claim("one-input", POST, "Does a rotation found from one input serve many inputs?", bases.from_few(0)),
+    Claim("few-inputs", POST, "Does a rotation found from only a few inputs serve many inputs?", bases.from_few(1)),
     Claim(
         "composition",
         TALK,
         "The sparse output channels of X → Y approximately match the sparse input channels of Y → Z.",
         bases.compose,
     ),
-    Claim("beyond-chance", TALK, "They match better than random bases do.", bases.beyond_chance),
+    Claim("beyond-chance", QUESTION, "Do they match better than random bases do?", bases.beyond_chance),
     Claim(
         "backward",
         POST,
@@ -50,12 +52,17 @@ CLAIMS = (
     Claim(
         "relaxation", TALK, "A tight relaxation bounds how far the rotation found is from the best.", search.relaxation
     ),
-    Claim("qr", TALK, "The QR decomposition of the weights is a better starting point.", search.start("qr")),
+    Claim(
+        "qr",
+        TALK,
+        "Has the QR decomposition of the weights as the starting point an effect: is it better?",
+        search.start("qr"),
+    ),
     Claim("invertible", TALK, "Any invertible matrix works just as well as a rotation.", search.invertible),
     Claim(
         "translation",
-        TALK,
-        "A translation does the same as a rotation: it makes the layer's Jacobian another one.",
+        DERIVED,
+        "A translation does not do the same as a rotation: it leaves the layer's Jacobian as it is.",
         search.translation,
     ),
     Claim("normaliser", TALK, "A map that is not normalised gets arbitrarily close to zero.", search.normaliser),
@@ -67,19 +74,31 @@ CLAIMS = (
         "In the basis found, fewer than 20 neurons determine most of the output.",
         bases.few,
     ),
-    Claim("performance", TALK, "Keeping only these axes has no effect on performance.", bases.performance),
-    Claim("by-rotation", TALK, "Fewer rotated axes are needed than neurons.", bases.by_rotation),
     Claim(
-        "regimes",
-        TALK,
-        "Training regimes and architectures differ in how local rotations make the network.",
-        search.regimes,
+        "performance", TALK, "What is the effect on performance of keeping only these axes: none?", bases.performance
     ),
+    Claim("by-rotation", QUESTION, "Are fewer rotated axes needed than neurons?", bases.by_rotation),
+    Claim(
+        "by-length",
+        TALK,
+        "Does training, and longer training, make hidden layers more local?",
+        regimes.changed("length"),
+    ),
+    Claim("by-decay", TALK, "Does weight decay make hidden layers more local?", regimes.changed("decay")),
+    Claim("by-dropout", TALK, "Does dropout make hidden layers more local?", regimes.changed("dropout")),
+    Claim("by-width", TALK, "Do wider layers become more local?", regimes.changed("width")),
+    Claim(
+        "by-activation",
+        TALK,
+        "Do GELU and tanh make hidden layers more local than ReLU?",
+        regimes.changed("activation"),
+    ),
+    Claim("by-depth", TALK, "Do more layers make hidden layers more local?", regimes.changed("depth")),
     Claim(
         "zero-loss",
         TALK,
         "Networks at zero loss are less in superposition: rotations make them sparser.",
-        search.zero_loss,
+        regimes.zero_loss,
     ),
     Claim("robust", TALK, "The rotated representation is far more robust and generalises better.", search.robust),
     Claim("training", TALK, "The transformation will not improve training.", search.no_training),

@@ -3,7 +3,16 @@
 import copy
 from typing import Any
 
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.toy.findings import decide
+from pipeline.toy.mnist_rotation.checks_bases import unpaired
+from pipeline.toy.mnist_rotation.checks_regimes import CHANGES, NAMES
 from pipeline.toy.mnist_rotation.claims import CLAIMS
+from pipeline.toy.mnist_rotation.settings import Settings
+from pipeline.toy.mnist_rotation.training import regimes, small
 from tests.pipeline.toy.mutations import check_claims
 
 AGAINST = {"little"}  # what the other claims say speaks against it
@@ -44,7 +53,7 @@ def favourable(numbers: dict[str, Any]) -> dict[str, Any]:
         _set(row, fitted=0.2, heldout=0.2)
     for case in found["bounds"].values():
         _set(case, share=1.0)
-    _set(found["maps"], before=3.0, from_identity=2.0, from_qr=1.0, invertible_1=1.0, translation=0.5, scaled_1=1.0)
+    _set(found["maps"], before=3.0, from_identity=2.0, from_qr=1.0, invertible_1=1.0, translation=0.0, scaled_1=1.0)
     _set(found["maps"], next_from_identity=2.0, next_invertible_1=1.0, rows_from_identity=2.0, rows_invertible_1=1.0)
     _set(
         found["maps"],
@@ -58,10 +67,8 @@ def favourable(numbers: dict[str, Any]) -> dict[str, Any]:
     _set(few, full=0.9)
     for case in few["at"].values():
         _set(case, accuracy=0.9, same=1.0)
-    kinds = [part for part in found if part.startswith("regime_")]
-    for i, part in enumerate(kinds):
-        _set(found[part], loss=0.0, after=1.0)
-        found[part]["gain"] = [0.1 * i, 0.1 * i + 0.01]
+    for part in [part for part in found if part.startswith("regime_")]:
+        _set(found[part], loss=0.0, after=1.0, before=2.0, gain=0.5, mass_before=0.1, mass_after=0.2)
     for key in found["attacked"]:
         _set(found["attacked"], **{key: 0.9 if key.startswith("rotated") else 0.5})
     for key in found["finetuned"]:
@@ -85,7 +92,24 @@ def test_claims_follow_from_the_numbers(numbers: dict[str, Any]) -> None:
 
 
 def test_the_favourable_numbers_confirm_the_claims(numbers: dict[str, Any]) -> None:
-    from pipeline.toy.findings import decide
-
     found = {finding.claim.name: finding.verdict for finding in decide(CLAIMS, favourable(numbers))}
     assert {name for name, verdict in found.items() if verdict != "confirmed"} == AGAINST
+
+
+@pytest.mark.parametrize("n_intervals", [1, 26])
+def test_an_unpaired_difference_has_the_interval_of_welchs_test(n_intervals: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.0, 0.1, 32).tolist(), rng.normal(0.5, 2.0, 9).tolist()
+    found = unpaired(a, b, "", n_intervals)
+    wanted = stats.ttest_ind(a, b, equal_var=False).confidence_interval(1 - 0.05 / n_intervals)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.value == pytest.approx(np.mean(a) - np.mean(b))
+
+
+def test_the_changes_compare_every_kind_and_kinds_that_differ_in_one_thing() -> None:
+    kinds = regimes(Settings())
+    pairs = [pair for group in CHANGES.values() for pair in group]
+    assert {name for pair in pairs for name in pair} == set(kinds) == set(NAMES)
+    assert kinds["plain"] == small(Settings())
+    for more, less in pairs:
+        assert sum(vars(kinds[more])[key] != vars(kinds[less])[key] for key in vars(kinds[more])) == 1
