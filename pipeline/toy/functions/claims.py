@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.toy.findings import Check, Claim, Estimate, exact, rate
-from pipeline.toy.functions.parity import LINEAR, SOURCE
+from pipeline.toy.functions.parity import LINEAR, NEAR, SOURCE
 
 ARTICLE = "How Tiny Neural Networks Represent Basic Functions, 2024"
 AT_END = 0.01  # how near to ¼ or ½ a mean squared error counts as that of a constant output
@@ -94,6 +96,34 @@ def _short(numbers: Numbers) -> Checks:
     ]
 
 
+def _wide(numbers: Numbers) -> Checks:
+    return [
+        Check(f"{name}: solved nets that are a - ReLU(a - b) or its mirror", shape_rate(found, "short", "mirror"), "≥", 0.5)
+        for name, found in numbers["minimum_width"].items()
+        if name != "1 hidden"  # one unit can be nothing else
+    ]  # fmt: skip
+
+
+def _decayed(numbers: Numbers) -> Checks:
+    return [
+        Check(f"{name}: solved nets that are Equation 1", shape_rate(found, "symmetric"), "≤", 0.25)
+        for name, found in numbers["minimum_decay"].items()
+    ]
+
+
+def _no_skip(numbers: Numbers) -> Checks:
+    found = numbers["square"]
+    return [Check("nets without the skip that solve it", rate(found["solved"], found["n"]), "≥", 0.5)]
+
+
+def _carries(numbers: Numbers) -> Checks:
+    found = numbers["square"]
+    carried = rate(found["carries"], found["solved"], "solved seeds")
+    return [
+        Check("solved nets of which one unit bends along a = b and the other is on all over the square", carried, "≥", 0.9)
+    ]  # fmt: skip
+
+
 def _zeroed(numbers: Numbers) -> Checks:
     source = numbers["minimum"]
     checks = [
@@ -163,10 +193,26 @@ def _ways(numbers: Numbers) -> Checks:
     return [
         Check(f"{name}: runs that solve it", rate(sum(w["right"]), len(w["right"])), "≥", 0.5)
         for name, w in ways.items()
+        if name != NEAR
     ]
 
 
+def _stays(numbers: Numbers) -> Checks:
+    way = numbers["parity_learning"][NEAR]
+    before, after = (np.array(way[key], dtype=bool) for key in ("right_before", "right"))
+    stayed = rate(int((before & after).sum()), int(before.sum()), "such seeds")
+    return [Check("nets right before training, ± .01 of the wired weights, that are right after it", stayed, "≥", 0.9)]
+
+
 def _necessary(numbers: Numbers) -> Checks:
+    return [
+        Check(f"consecutive integers that {name} can tell at most, over all weights", exact(most), "≤", 2 ** (n_relus + 1) - 1)
+        for n_relus, most in numbers["parity"]["told"]
+        for name in ["one ReLU" if n_relus == 1 else f"{n_relus} ReLUs"]
+    ]  # fmt: skip
+
+
+def _pieces(numbers: Numbers) -> Checks:
     table = numbers["parity"]["table"]
     drawn = max(row["random_pieces"] / 2 ** row["n"] for row in table if row["random_pieces"] is not None)
     by_hand = max(row["chain_pieces"] / 2 ** row["n"] for row in table)
@@ -197,6 +243,12 @@ CLAIMS = (
     Claim("formula", ARTICLE, "a - ReLU(a - b) is min(a, b), and cleaner than Equation 1.", _exact_forms),
     Claim("solves", ARTICLE, "300 epochs are enough to learn min(a, b).", _solves),
     Claim("short", ARTICLE, "Training finds a - ReLU(a - b), not Equation 1.", _short, "a - 1.41 · .71 ReLU(a - b), one run"),
+    Claim("wide", "question of this toy", "Do nets of 4 and 8 hidden units find a - ReLU(a - b) too, or its mirror?", _wide),
+    Claim("decayed", "question of this toy", "Is Equation 1 as rare under weight decay?", _decayed),
+    Claim("no-skip", "question of this toy",
+          "Does a net of two hidden units learn min(a, b) on the unit square when its output does not read a and b?", _no_skip),
+    Claim("carries", "question of this toy",
+          "Is what such a net learns a - ReLU(a - b), with one of the numbers carried by the other unit?", _carries),
     Claim("zeroed", ARTICLE, "The other hidden unit's weights go to zero.", _zeroed, "0.00, one run"),
     Claim("family", "derived", "Every λ gives an exact form, and what is learned is one of them.", _family),
     Claim("side", "question of this toy",
@@ -206,8 +258,8 @@ CLAIMS = (
     Claim("local-minimum", ARTICLE, "Trained, the same net is stuck at predicting the mean.", _local_minimum, "one run"),
     Claim("silent", "question of this toy", "Is it the ReLU after the output that leaves runs silent?", _silent),
     Claim("ways", "question of this toy", "Do other ways of training, or a wider net, learn parity in most runs?", _ways),
-    Claim("necessary", ARTICLE,
-          "Parity on 2ⁿ integers takes at least n ReLUs: n of them have at most 2ⁿ pieces, and the output has to cross ½ "
-          "2ⁿ - 1 times.", _necessary),
+    Claim("stays", "question of this toy", "Does training that begins at the wired solution stay there?", _stays),
+    Claim("necessary", ARTICLE, "Parity on 2ⁿ integers takes at least n ReLUs; here n = 2 and 3.", _necessary),
+    Claim("pieces", "derived", "n ReLUs have at most 2ⁿ pieces; here those of nets drawn at random and wired.", _pieces),
     Claim("sufficient", ARTICLE, "n neurons are enough for 2ⁿ integers.", _sufficient, "n + 2 counted, |x - i| as one"),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.toy.functions.necessary import most_told
 from pipeline.toy.networks import Elementwise, Networks, Optimiser, adam, fit
 from stores.manifest import seed_of
 
@@ -110,7 +111,10 @@ def random_chain(n: int, rng: np.random.Generator) -> Chain:
 
 @torch.no_grad()
 def by_hand(n_bits: int, n_random: int) -> dict[str, Any]:
-    """The source's network on and beyond its range; both constructions for 2^n integers; the most pieces of n ReLUs."""
+    """The source's network on and beyond its range; both constructions for 2^n integers; the most pieces of n ReLUs drawn.
+
+    told: pairs of a number of ReLUs and of how many consecutive integers they tell at most, of all networks of as many.
+    """
     source = folding(CENTRES, last=torch.relu)
     xs = torch.arange(-100, 116, dtype=torch.double)
     right = ((source(xs[:, None])[0, :, 0] - xs % 2).abs() < 1e-9).int()
@@ -141,6 +145,7 @@ def by_hand(n_bits: int, n_random: int) -> dict[str, Any]:
         "n_parameters": source.n_parameters,
         "weights": [[W[0].T.tolist(), b[0, 0].tolist()] for W, b in zip(source.weights, source.biases, strict=True)],
         "table": table,
+        "told": [[n_relus, most_told(n_relus)] for n_relus in (1, 2)],
     }
 
 
@@ -165,6 +170,7 @@ def _sgd(parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
 
 
 _WIDE = (1, 32, 32, 32, 1)
+NEAR = "from the wired weights ± .01"  # rounded, its nets are right before training: it asks whether they stay so
 SOURCE, LINEAR = "the source's: ReLU after the output", "no ReLU after the output"
 Group = Literal["source", "learning", "wide"]
 # what is changed of "no ReLU after the output", in the order of the page; a group is a part of the run
@@ -176,7 +182,7 @@ WAYS: dict[Group, dict[str, Way]] = {
         "curriculum": Way(curriculum=True),
         "scaled input": Way(scaled=True),
         "sin for ReLU": Way(activation=torch.sin),
-        "from the wired weights ± .01": Way(from_wired=0.01),
+        NEAR: Way(from_wired=0.01),
         "from the wired weights ± .1": Way(from_wired=0.1),
     },
     "wide": {
@@ -189,8 +195,8 @@ WAYS: dict[Group, dict[str, Way]] = {
 
 
 def train(way: Way, n_seeds: int, n_steps: int) -> dict[str, Any]:
-    """On the integers 0 … 15. error (n_seeds): mean squared; constant: whether the output is one number, within .01; right:
-    whether all integers are, rounded."""
+    """On the integers 0 … 15. error (n_seeds): mean squared; constant: whether the output is one number, within .01; right,
+    right_before: whether all integers are, rounded, after training and before it."""
     generator = torch.Generator().manual_seed(seed_of("parity"))
     if way.from_wired is None:
         networks = Networks.drawn(n_seeds, way.widths, generator, activation=way.activation, last=way.last)
@@ -205,13 +211,18 @@ def train(way: Way, n_seeds: int, n_steps: int) -> dict[str, Any]:
         seen = N_INTEGERS if not way.curriculum or step >= n_steps // 2 else 4 if step < n_steps // 4 else 8
         return inputs[:seen], y[:seen]
 
+    def right() -> list[int]:
+        return ((networks(inputs)[..., 0] - y).abs() < 0.5).all(1).int().tolist()
+
+    right_before = right()
     fit(networks, sample, n_steps, way.lr, optimiser=way.optimiser, noise=way.noise, generator=generator)
     with torch.no_grad():
         out = networks(inputs)[..., 0]
     return {
         "error": np.round((out - y).square().mean(1).tolist(), 5).tolist(),
         "constant": ((out.amax(1) - out.amin(1)) < 0.01).int().tolist(),
-        "right": ((out - y).abs() < 0.5).all(1).int().tolist(),
+        "right": right(),
+        "right_before": right_before,
     }
 
 

@@ -30,7 +30,7 @@ def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
 
 def as_the_source_has_it(numbers: dict[str, Any]) -> dict[str, Any]:
     """The same numbers with the findings of the source in them, of enough nets: claims are decided from there."""
-    for found in (numbers["minimum"], *numbers["minimum_decay"].values()):
+    for found in (numbers["minimum"], *numbers["minimum_decay"].values(), *numbers["minimum_width"].values()):
         found.update(n=60, solved=60, printed=50, one_used=50, bend=[1.0])
         found["forms"] = {"short": 30, "mirror": 20, "symmetric": 5, "between": 5, "beyond": 0}
         found["by_side"] = {"same": [60, 60], "opposite": [0, 60]}
@@ -38,7 +38,8 @@ def as_the_source_has_it(numbers: dict[str, Any]) -> dict[str, Any]:
         numbers["parity_source"][name].update(error=[0.25] * mean + [0.5] * (300 - mean), right=[0] * 300)
     for part in ("parity_learning", "parity_wide"):
         for found in numbers[part].values():
-            found.update(right=[1] * 60)
+            found.update(right=[1] * 60, right_before=[1] * 60)
+    numbers["square"].update(n=60, solved=60, carries=60)
     for row in numbers["parity"]["table"]:
         row["relus"] = row["n"]
     return numbers

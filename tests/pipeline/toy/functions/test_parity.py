@@ -71,8 +71,10 @@ def test_the_relu_after_the_output_is_what_leaves_runs_silent() -> None:
 
 
 def test_training_stays_at_the_wired_weights_and_leaves_none_for_noise() -> None:
-    assert train(Way(from_wired=0.0), 2, 20)["right"] == [1, 1]
-    assert sum(train(Way(from_wired=1.0), 20, 20)["right"]) < 20
+    wired, noisy = train(Way(from_wired=0.0), 2, 20), train(Way(from_wired=1.0), 20, 20)
+    assert wired["right"] == wired["right_before"] == [1, 1]
+    assert sum(noisy["right"]) < 20
+    assert sum(noisy["right_before"]) < 20
 
 
 def test_by_hand_counts_integers_beyond_the_range() -> None:
