@@ -17,7 +17,7 @@ from pipeline.models.files import ModelFiles
 from pipeline.toy.synthetic import real_activations
 from pipeline.toy.synthetic.beginnings import begin
 from pipeline.toy.synthetic.data import CHUNK, HOOK_POINT, SOURCE, Data, DataConfig
-from pipeline.toy.synthetic.generator import changed
+from pipeline.toy.synthetic.generator import changed, n_draws
 from pipeline.toy.synthetic.natural import natural
 from pipeline.toy.synthetic.scored import experiment, stored
 from pipeline.toy.synthetic.table import table
@@ -137,7 +137,7 @@ def original(settings: Settings, folder: Path) -> dict[str, Any]:
         settings.changed_rows,
         in_blocks=True,
     )
-    return {**found, "d": settings.original_d, "G": settings.original_G}
+    return {**found, "d": settings.original_d, "G": settings.original_G, "n_draws": n_draws(settings.changed_rows)}
 
 
 def real(settings: Settings, folder: Path) -> dict[str, Any]:

@@ -29,9 +29,14 @@ def cell(numbers: Numbers, d_sae: int, alpha: float, key: str) -> list[float]:
     return [one["cells"][sizes.index(d_sae)][alphas.index(alpha)][key] for one in found]
 
 
+def cells(numbers: Numbers, key: str) -> list[list[list[float]]]:
+    """(seeds, sizes, alphas), the table's cells."""
+    return [[[c[key] for c in row] for row in one["cells"]] for one in seeds(numbers, "table")]
+
+
 def average(numbers: Numbers, key: str) -> np.ndarray:
     """(sizes, alphas), the table's mean over seeds."""
-    return np.mean([[[c[key] for c in row] for row in one["cells"]] for one in seeds(numbers, "table")], axis=0)
+    return np.mean(cells(numbers, key), axis=0)
 
 
 def best_alphas(numbers: Numbers) -> list[float]:
@@ -81,15 +86,24 @@ def converged(curve: Sequence[float], steps: Sequence[int]) -> float:
     return float(steps[int((y >= y[0] + 0.9 * (y[-1] - y[0])).argmax())])
 
 
-def middling(numbers: Numbers) -> dict[str, list[dict[str, float]]]:
-    """Cells of the table with a middling MMCS, a seed each, by whether the penalty is below that size's best."""
-    found: dict[str, list[dict[str, float]]] = {BELOW: [], ABOVE: []}
+def medians(by_seed: Sequence[Sequence[float]]) -> list[float]:
+    """The median of each seed's values; a seed without any is left out."""
+    return [float(np.median(values)) for values in by_seed if len(values)]
+
+
+def middling(numbers: Numbers) -> dict[str, list[list[dict[str, float]]]]:
+    """By whether the penalty is below that size's best: the table's cells with a middling MMCS, those of a seed together;
+    a seed without any is left out."""
+    found: dict[str, list[list[dict[str, float]]]] = {BELOW: [], ABOVE: []}
     best = best_alphas(numbers)
     for one in seeds(numbers, "table"):
+        own: dict[str, list[dict[str, float]]] = {BELOW: [], ABOVE: []}
         for row, top in zip(one["cells"], best, strict=True):
             for alpha, c in zip(one["alpha"], row, strict=True):
                 if MIDDLING[0] <= c["mmcs"] <= MIDDLING[1]:
-                    found[BELOW if alpha < top else ABOVE].append(c)
+                    own[BELOW if alpha < top else ABOVE].append(c)
+        for side, those in own.items():
+            found[side] += [those] if those else []
     return found
 
 

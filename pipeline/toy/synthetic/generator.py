@@ -1,11 +1,15 @@
-"""The source's own generator of rows beside ours, one change at a time, and all of them."""
+"""The source's own generator of rows beside ours, one change at a time, and all of them.
+
+The source draws anew for each step of training. Here a number of draws is made once, and each is seen several times.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.toy.synthetic import source_autoencoder
 from pipeline.toy.synthetic.coefficients import recovered
-from pipeline.toy.synthetic.data import SOURCE, Data, DataConfig
+from pipeline.toy.synthetic.data import CHUNK, SOURCE, Data, DataConfig
+from pipeline.toy.synthetic.source_autoencoder import BATCH
 from pipeline.toy.synthetic.table import HELD, rows
 
 # name → changes of the DataConfig, whether a step of training sees the rows of one draw
@@ -16,8 +20,13 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "a draw for 256 rows": ({"correlation": "batch"}, False),
     "a draw for each step of training": ({"correlation": "batch"}, True),
     "strengths a product of two uniforms": ({"strength": "product"}, False),
-    "all: the source's generator": (SOURCE, True),
+    "all of these": (SOURCE, True),
 }
+
+
+def n_draws(n_rows: int) -> int:
+    """How many batches the rows of a training are, made once in whole chunks: the draws, where one draw serves a batch."""
+    return -(-n_rows // CHUNK) * CHUNK // BATCH
 
 
 def changed(config: DataConfig, cells: Sequence[tuple[int, float]], n_steps: int, n_rows: int) -> dict[str, Any]:
@@ -38,4 +47,4 @@ def changed(config: DataConfig, cells: Sequence[tuple[int, float]], n_steps: int
             "strength": float(strengths[strengths > 0].mean()),
             "cells": [{k: by_cell[cell][k] for k in ("mmcs", "found", "dead", "l0", "correlation")} for cell in cells],
         }
-    return {"at": [list(cell) for cell in cells], "n_steps": n_steps, "changes": found}
+    return {"at": [list(cell) for cell in cells], "n_steps": n_steps, "n_draws": n_draws(n_rows), "changes": found}

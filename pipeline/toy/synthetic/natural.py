@@ -23,7 +23,8 @@ KEPT = 0.5  # the length from which a feature counts as kept by the encoder
 _SHOWN = 64  # features of which the picture is
 _N_HELD = 4096
 
-# Settings that recover most of 64 random features in 16 dimensions in 1,000 steps, 2 active in a row, measured
+# Settings that recover most of G random features in d dimensions in so many steps, 2 active in a row, measured
+CHOSEN_AT = {"G": 64, "d": 16, "n_steps": 1000}
 FAMILIES: dict[str, dict[str, Any]] = {
     "topk": {"lr": 5e-3},
     "batch_topk": {"lr": 5e-3},
@@ -75,7 +76,7 @@ def interference(F: Tensor) -> dict[str, Any]:
 def natural(
     ratio: int, d: int, k: float, n_seeds: int, encoder_steps: int, families: tuple[str, ...], n_steps: int, n_rows: int
 ) -> dict[str, Any]:
-    """ratio · d features in d dimensions, k active on average: what every family recovers of both kinds."""
+    """ratio · d features in d dimensions, k active on average: what each of the families, and PCA, recovers of both kinds."""
     G = ratio * d
     task = Task(G, d, torch.full((n_seeds, 1), k / G))
     trained = train(task, encoder_steps, 512, seed_of("natural", ratio)).W.mT.contiguous()  # (n_seeds, G, d)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
-from pipeline.toy.findings import mean, median
+from pipeline.toy.findings import mean
 from pipeline.toy.page import Page, Section, Table
 from pipeline.toy.synthetic import gathered
 from pipeline.toy.synthetic.coefficients import FOUND
@@ -108,16 +108,18 @@ def _histograms_section(numbers: Mapping[str, Any]) -> Section:
             axis.tick_params(labelbottom=i == len(sizes) - 1)
     low, high = gathered.MIDDLING
     rows = [
-        [side, len(cells), *(float(np.mean([f(c) for c in cells])) if cells else None for f in _SHARES.values())]
-        for side, cells in gathered.middling(numbers).items()
+        [side, sum(map(len, by_seed)), len(by_seed)]
+        + [str(mean([float(np.mean([f(c) for c in cells])) for cells in by_seed])) for f in _SHARES.values()]
+        for side, by_seed in gathered.middling(numbers).items()
     ]
     return Section(
         "The distribution behind the mean",
         "For each cell of the table, the largest cosine of every true feature, all seeds together; the line is the mean. A "
         "middling mean can be features that are all somewhat represented, or some that are found and some that are not there. "
-        f"The table below counts, over the cells and seeds with an MMCS from {low} to {high}: found, a cosine above {FOUND}; "
-        "absent, none above the 95th percentile of what as many random directions give; somewhat, all others.",
-        [Table(["cells with", "cells and seeds", *_SHARES], rows)],
+        f"The table below counts, over the cells with an MMCS from {low} to {high}: found, a cosine above {FOUND}; "
+        "absent, none above the 95th percentile of what as many random directions give; somewhat, all others. A seed's cells "
+        "are averaged first.",
+        [Table(["cells with", "cells", "seeds", *_SHARES], rows)],
         {"histograms": (figure, "Largest cosines of the true features, share of features; bars above .5 are cut.")},
     )
 
@@ -171,9 +173,10 @@ def _jumps_section(numbers: Mapping[str, Any]) -> Section:
             axis.plot(steps, line, lw=0.8)
         axis.set(title=f"d_sae = {d_sae}, alpha = {alpha:g}", xlabel="step", ylim=(0, 1.02))
         cells = [one["cells"][i][alphas.index(alpha)]["jumps"] for one in tables]
-        share, half = ([v for cell in cells for v in cell[key]] for key in ("share", "half"))
+        half = [v for cell in cells for v in cell["half"]]
+        share = mean(gathered.medians([cell["share"] for cell in cells]))
         spread = np.quantile(half, [0.1, 0.9]) if half else [np.nan, np.nan]
-        rows.append([str(d_sae), f"{alpha:g}", str(median(share, "features")), *(float(s * steps[-1]) for s in spread)])
+        rows.append([str(d_sae), f"{alpha:g}", str(share), *(float(s * steps[-1]) for s in spread)])
     np.atleast_1d(axes)[0].set_ylabel("largest cosine of a true feature")
     columns = [
         "d_sae",
@@ -186,7 +189,8 @@ def _jumps_section(numbers: Mapping[str, Any]) -> Section:
         "How a feature is found, over training",
         "The largest cosine of some true features, of one seed. A feature that is found in a phase transition makes most of "
         f"its rise within a short time. Measured of the features that end found: the largest part of the rise that falls into "
-        f"a window of {100 * WINDOW:g}% of training (median), and the steps between which they are half way.",
+        f"a window of {100 * WINDOW:g}% of training (the median feature of each seed), and the steps between which they are "
+        "half way.",
         [Table(columns, rows)],
         {"features": (figure, "Each line is a true feature.")},
     )
@@ -205,8 +209,9 @@ def _original_section(found: Mapping[str, Any]) -> Section:
     return Section(
         "The source's own size",
         f"The same autoencoder on {found['G']} features in {found['d']} dimensions, made by the source's own generator, "
-        f"{found['steps'][-1]} steps, where the source took 20,000. One seed: no claim turns on it. PCA: "
-        f"{found['pca']['mmcs']:.2f}.",
+        f"{found['steps'][-1]} steps, where the source took 20,000. The source draws anew for each step; here "
+        f"{found['n_draws']} draws of 256 rows are each seen {found['steps'][-1] / found['n_draws']:.1f} times on average. "
+        f"One seed: no claim turns on it. PCA: {found['pca']['mmcs']:.2f}.",
         [Table(["d_sae", "alpha", "MMCS", "random", "found", "absent", "dead", "L0", "FVU"], rows)],
         {"original": (figure, "MMCS over training at the source's own size.")},
     )

@@ -36,7 +36,9 @@ def generator_section(numbers: Mapping[str, Any]) -> Section:
         "(A + Aᵀ) / 2 of uniform A, where ours mirrors one half of A; one draw of probabilities serves a whole batch of 256 "
         "rows, within which the features are then independent; the mean probability is made k / G within each batch; a "
         "strength is a product of two uniforms. Each change is made alone, and all together. Where one draw serves 256 rows, "
-        "they are shuffled with the others, or kept together in a step of training, as the source has them. MMCS at (d_sae, "
+        "they are shuffled with the others, or kept together in a step of training, as the source has them. The source draws "
+        f"anew for each step. Here the rows are made once: {found[0]['n_draws']} times 256, a draw each where a draw serves "
+        f"256, and each row is seen {found[0]['n_steps'] / found[0]['n_draws']:.1f} times on average. MMCS at (d_sae, "
         f"alpha), after {found[0]['n_steps']} steps, the same true features each time; moved by: against no change, seed by "
         "seed.",
         [Table(heads, rows)],

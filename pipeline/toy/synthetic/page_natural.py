@@ -10,7 +10,7 @@ from pipeline.toy.findings import mean
 from pipeline.toy.page import Section, Table
 from pipeline.toy.synthetic import gathered
 from pipeline.toy.synthetic.gathered import naturals, seeds
-from pipeline.toy.synthetic.natural import KINDS
+from pipeline.toy.synthetic.natural import CHOSEN_AT, KINDS
 
 _SHOWN = 12  # rows of the table of disagreements
 
@@ -82,12 +82,17 @@ def family_section(numbers: Mapping[str, Any]) -> Section:
         ["random directions"]
         + [f"{np.mean([c['floor'] for c in part[kind]['families'][names[0]]]):.2f}" for part in parts for kind in KINDS]
     )
+    G, d, n_steps = CHOSEN_AT.values()
     return Section(
-        "What every family recovers of them",
-        f"The train stage's families with as many features as there are, {parts[0]['n_steps']} steps of 128 rows, "
+        f"What {len(names) - 1} families and PCA recover of them",
+        f"{len(names) - 1} families of the train stage, and PCA, which no mean of the families has. The families "
+        f"learn as many features as there are, in {parts[0]['n_steps']} steps of 128 rows, "
         f"{len(parts[0]['kept'])} seeds with other features each. Solid: trained directions; dashed: random ones; dotted: as "
         "many directions that were drawn without learning. The right picture has MMCS above these: 0 is what they give, 1 is "
-        "all found. In the table: 95% intervals.",
+        "all found. In the table: 95% intervals. The families' rates and penalties were chosen so that most of "
+        f"{G} features in random directions in {d} dimensions (G/d = {G // d}) are found in {n_steps:,} steps. They are the "
+        f"same at every ratio, and so are the {parts[0]['n_steps']} steps: what changes with the ratio includes what "
+        "settings do that no longer fit.",
         [Table(["MMCS", *(f"G/d = {part['ratio']}, {kind}" for part in parts for kind in KINDS)], rows)],
         {"families": (figure, "Recovery as features crowd.")},
     )

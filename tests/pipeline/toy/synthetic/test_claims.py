@@ -16,7 +16,7 @@ from pipeline.toy.synthetic.real_activations import describe
 from tests.pipeline.toy.mutations import check_claims, measured
 
 SMALL = {  # the cells of the known answers, in as few steps as there can be
-    "table_d_sae": (64, 128, 256), "table_alpha": (0.3, 1.0, 3.0), "table_steps": 20, "table_rows": 256,
+    "table_d_sae": (64, 128, 256), "table_alpha": (0.3, 1.0, 3.0), "table_steps": 20, "table_rows": 256, "table_seeds": 4,
     "changed_steps": 5, "begin_steps": 20, "original_steps": 20, "family_steps": 5, "ratios": (2, 4),
     "encoder_steps": 20, "families": ("topk", "relu_l1", "tied"),
 }  # fmt: skip
