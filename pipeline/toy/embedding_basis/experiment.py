@@ -46,7 +46,7 @@ class Settings(Config):
     n_extremes: int = Field(default=10, ge=1)
 
 
-QUICK: dict[str, Any] = {"n_rotations": 10, "n_files": 40, "n_draws": 40}
+QUICK: dict[str, Any] = {"n_rotations": 10, "n_files": 40, "n_draws": 100}
 
 
 def _measured(R: Tensor, layers: list[dict[str, Tensor]]) -> list[list[list[float]]]:
