@@ -1,17 +1,18 @@
-"""What decides on the claims: of each, its checks of a run's numbers. The claims are in claims.py, in the same order."""
+"""What decides on the claims: of each, its checks of a run's numbers. The claims are in claims.py, in the same order.
+
+Those on other ways to choose between linear maps are in checks_maps.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.toy.findings import Check, difference, exact, mean, median
-from pipeline.toy.polytopes.decoupled import DRAWN, LEARNED
+from pipeline.toy.findings import Check, difference, exact, mean
 
 STATES = ("trained", "untrained")
 _ANSWERS = 0.05  # share of changed answers, at which a scaled activation is said to mean something else
 _KL = 0.1  # the same for the output of a language model, nats a token
-_POINT = 0.01  # of accuracy: what is closer is as good
 
 Numbers = Mapping[str, Any]
 
@@ -213,17 +214,27 @@ def valid_beyond(numbers: Numbers) -> Sequence[Check]:
 
 def tokens(numbers: Numbers) -> Sequence[Check]:
     found = numbers["language"]["clusters"]
-    return _pure("token", found["shares"], found["excess"], "clusters")
+    return _pure(
+        "token", found["shares"], found["excess"], found["noise"], "clusters of one model, not independent nets"
+    )
 
 
 def channels(numbers: Numbers) -> Sequence[Check]:
-    found = numbers["channels"]["trained"]
-    return _pure("digit", found["share"], found["excess"], "nets")
-
-
-def _pure(label: str, share: Sequence[float], excess: Sequence[float], of: str) -> Sequence[Check]:
+    trained, untrained = (numbers["channels"][state] for state in STATES)
+    noise = float(np.mean(trained["noise"]))
     return [
-        Check(f"share of a cluster's rows that its commonest {label} has", mean(share, of), "≥", 0.5),
+        *_pure("digit", trained["share"], trained["excess"], noise, "nets"),
+        Check(
+            f"that, less the same before training ({np.mean(untrained['noise']):.0%} of the rows are in no cluster there)",
+            difference(trained["excess"], untrained["excess"], "nets"), "≥", 0,
+        ),
+    ]  # fmt: skip
+
+
+def _pure(label: str, share: Sequence[float], excess: Sequence[float], noise: float, of: str) -> Sequence[Check]:
+    what = f"share of a cluster's rows that its commonest {label} has, mean over clusters"
+    return [
+        Check(f"{what} ({noise:.0%} of the rows are in none)", mean(share, of), "≥", 0.5),
         Check(f"that, less the same with the {label}s shuffled", mean(excess, of), "≥", 0.2),
     ]
 
@@ -258,36 +269,3 @@ def followed(numbers: Numbers) -> Sequence[Check]:
         Check(f"{row['n_layers']} layers, relative difference of the output", mean(row["followed"], "nets"), "≤", 0.01)
         for row in numbers["gelu"]["layers"][1:]
     ]
-
-
-def competitive(numbers: Numbers) -> Sequence[Check]:
-    return [
-        Check(
-            f"accuracy of a ReLU net less that of N = {row['n']} maps, {row['maps']['n_parameters']} parameters at most",
-            difference(row["nets"]["accuracy"], row["maps"]["accuracy"]), "≥", 0,
-        )
-        for row in numbers["centres"]["learned"]
-    ]  # fmt: skip
-
-
-def large(numbers: Numbers) -> Sequence[Check]:
-    own = numbers["centres"]["own"]
-    needed = []
-    for i, whole in enumerate(own["accuracy"]):
-        enough = [row["n_parameters"] for row in own["rows"] if row["accuracy"][i] >= whole - _POINT]
-        needed.append(min(enough, default=float("inf")) / own["n_parameters"])
-    what = "parameters of the fewest of a net's own maps that are within a point of its accuracy, over the net's"
-    return [Check(what, median(needed, f"nets, up to N = {own['rows'][-1]['n']}"), "≥", 10)]
-
-
-def decouple(numbers: Numbers) -> Sequence[Check]:
-    found = numbers["decoupled"]["accuracy"]
-    return [
-        Check(f"accuracy lost with {name}", difference(found["codes and maps"], found[name], "nets"), "≤", _POINT)
-        for name in (LEARNED, DRAWN)
-    ]
-
-
-def power(numbers: Numbers) -> Sequence[Check]:
-    gains = numbers["decoupled"]["gains"]
-    return [Check(f"accuracy of {name}", mean(gain, "nets"), "≥", _POINT) for name, gain in gains.items()]

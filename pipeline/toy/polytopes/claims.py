@@ -1,10 +1,11 @@
 """What the sources say of polytopes."""
 
 from pipeline.toy.findings import Claim
-from pipeline.toy.polytopes import checks
+from pipeline.toy.polytopes import checks, checks_maps
 
 LENS = "Black et al. 2022"
 DISCUSSION = "Black et al. 2022, discussion"
+DERIVED = "derived; question of Black et al. 2022, discussion"
 SOFT = "Balestriero and Baraniuk 2018"
 
 CLAIMS = (
@@ -26,14 +27,15 @@ CLAIMS = (
     ),
     Claim("similar", DISCUSSION, "Neighbouring polytopes implement very similar transformations.", checks.similar),
     Claim(
-        "unbounded", DISCUSSION,
-        "The Frobenius norm of the difference across a boundary can be arbitrarily large, for weights can.",
+        "unbounded", DERIVED,
+        "Can the Frobenius norm of the difference across a boundary be arbitrarily large? The network is homogeneous in its "
+        "weights: it has no bound.",
         checks.unbounded,
     ),
     Claim(
-        "measure", DISCUSSION,
-        "What would be a reasonable measure of how constrained neighbours are? Here: the norm of the difference relative to "
-        "that of the maps.", checks.measure,
+        "measure", DERIVED,
+        "What would be a reasonable measure of how constrained neighbours are? The norm of the difference relative to that of "
+        "the maps is at most 2, by the triangle inequality, and no factor on all weights changes it.", checks.measure,
     ),
     Claim("adversarial", DISCUSSION, "Adversarial steps of small norm cross lots of boundaries.", checks.crosses),
     Claim("later-activations", DISCUSSION, "So later activations are in quite different directions.", checks.turned),
@@ -55,7 +57,11 @@ CLAIMS = (
     Claim(
         "channels", LENS, "Clusters of channel vectors at one place of a picture stand for one thing.", checks.channels
     ),
-    Claim("soft-code", DISCUSSION, "For GELU the binary code becomes one of values in (0, 1).", checks.soft),
+    Claim(
+        "soft-code", DERIVED,
+        "What does the binary code become for GELU? q = gelu(h) / h, a distribution function, is from 0 to 1.",
+        checks.soft,
+    ),
     Claim(
         "expectation", SOFT,
         "The affine map at an input is an interpolation of all codes' maps, weighted by the input's probability of each.",
@@ -68,19 +74,26 @@ CLAIMS = (
     ),
     Claim(
         "competitive", DISCUSSION, "N linear maps at N centres are hardly competitive with a neural network.",
-        checks.competitive,
+        checks_maps.competitive,
     ),
     Claim(
         "lookup", DISCUSSION,
-        "N matrices to be stored and looked up are too many: those that stand for a network cost ten times as much as it.",
-        checks.large,
+        "N matrices have to be stored and looked up, which isn't great when N is large: do those that stand for a network cost "
+        "ten times as much as it? They are its own maps at random training digits, N is on a grid.",
+        checks_maps.large,
     ),
     Claim(
-        "decoupled", DISCUSSION, "Can the functions and the classes be decoupled? It seems possible.", checks.decouple
+        "decoupled", DISCUSSION,
+        "Can the functions and the classes be decoupled? It seems possible: other schemes choose between linear maps, such as "
+        "the nearest of N centres.", checks_maps.decouple,
+    ),
+    Claim(
+        "frozen-codes", "question of this toy",
+        "Do maps that are trained under codes that stay do as well as codes and maps trained together?", checks_maps.anew,
     ),
     Claim(
         "power", DISCUSSION,
         "How much of the power comes from learning to classify? Codes add to what one map does, learned codes to drawn ones.",
-        checks.power,
+        checks_maps.power,
     ),
 )  # fmt: skip
