@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.toy.synthetic.data import HOOK_POINT, SOURCE, Data, DataConfig, write_store
+from pipeline.toy.synthetic.data import CHUNK, HOOK_POINT, SOURCE, Data, DataConfig, write_store
+from pipeline.toy.synthetic.generator import n_draws
+from pipeline.toy.synthetic.source_autoencoder import BATCH
+from pipeline.toy.synthetic.table import rows
 
 TINY = DataConfig(d=16, G=32, k=2, n_rows=20_480)
 
@@ -80,3 +83,9 @@ def test_the_store_is_a_function_of_the_settings_and_goes_on_where_it_stopped(tm
         file.unlink()
     assert write_store(Data(TINY), partial).digest == whole.digest
     assert write_store(Data(DataConfig(**{**TINY.model_dump(), "seed": 1})), tmp_path / "c.zarr").digest != whole.digest
+
+
+def test_draws_are_counted_as_the_rows_are_made() -> None:
+    data = Data(DataConfig(d=4, G=8, k=1, correlation="batch"))
+    for n_rows in (256, CHUNK, CHUNK + 1):
+        assert n_draws(n_rows) * BATCH == len(rows(data, n_rows))
