@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.toy.findings import Check, difference, exact, mean, rate, shown
+from pipeline.toy.findings import Check, difference, exact, mean, shown
 from pipeline.toy.mnist_rotation.checks_bases import NONE, nets, ratio
 from pipeline.toy.mnist_rotation.equivalent import STRENGTHS
 from pipeline.toy.mnist_rotation.maps import BARRIERS
@@ -158,26 +158,3 @@ def shifted(numbers: Numbers) -> Sequence[Check]:
     found = numbers["chains"]
     what = "objective of the rotation's own entries over that of a random rotation's"
     return [Check(f"{what}, R_{i}", nets(found[f"density_{i}"]), "≥", 0.9) for i in (1, 2)]
-
-
-def both_present(numbers: Numbers) -> Sequence[Check]:
-    found = numbers["superposed"]
-    return [Check("draws in which both are present", rate(found["together"], found["n"], "draws"), "≤", 0.0003)]
-
-
-def exclusive(numbers: Numbers) -> Sequence[Check]:
-    found = numbers["superposed"]
-    what = f"draws that are read as the wrong feature, shift {found['shift']:g}"
-    return [Check(what, rate(found["misread"], found["n"], "draws"), "≤", 1e-3)]
-
-
-def no_basis(numbers: Numbers) -> Sequence[Check]:
-    """Of an axis, not of a feature: of twice as many features as axes, half have no axis whatever the rotation is."""
-    found = {
-        ratio: [float(ratio) * share for share in shares] for ratio, shares in numbers["superposed"]["found"].items()
-    }
-    what = "features along an axis of the rotation (|cosine| ≥ .9), over the number of axes"
-    return [
-        Check(f"{what}, as many features as axes", mean(found["1"]), "≥", 0.9),
-        Check(f"{what}, twice as many", mean(found["2"]), "≤", 0.9),
-    ]

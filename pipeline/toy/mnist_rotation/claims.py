@@ -103,17 +103,4 @@ CLAIMS = (
     Claim("robust", TALK, "The rotated representation is far more robust and generalises better.", search.robust),
     Claim("training", TALK, "The transformation will not improve training.", search.no_training),
     Claim("shifted", TALK, "The non-locality shifts from the weights to the rotation matrix.", search.shifted),
-    Claim(
-        "both-present",
-        TALK,
-        "Two independent features, each present with a probability of .05, are both present with .00025.",
-        search.both_present,
-    ),
-    Claim(
-        "exclusive",
-        TALK,
-        "Two exclusive features are read back from one number, the one shifted up and the other down.",
-        search.exclusive,
-    ),
-    Claim("no-basis", TALK, "In superposition no rotation gives each feature a neuron of its own.", search.no_basis),
 )

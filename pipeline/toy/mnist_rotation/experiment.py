@@ -21,7 +21,6 @@ from pipeline.toy.mnist_rotation.maps import maps, objectives
 from pipeline.toy.mnist_rotation.settings import QUICK as QUICK
 from pipeline.toy.mnist_rotation.settings import Settings as Settings
 from pipeline.toy.mnist_rotation.several import chains, few_inputs, regime
-from pipeline.toy.mnist_rotation.superposed import superposed
 from pipeline.toy.mnist_rotation.training import regimes
 
 
@@ -39,7 +38,7 @@ def inputs(settings: Settings) -> dict[str, Any]:
 
 def parts(settings: Settings, folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     measured = (
-        *(chains, few_inputs, objectives, maps, descent, bounds, few, attacked, finetuned, superposed),
+        *(chains, few_inputs, objectives, maps, descent, bounds, few, attacked, finetuned),
         *(rotation, by_n_fit, starts, agreements),
     )
     return {part.__name__: partial(part, settings) for part in measured} | {

@@ -36,7 +36,6 @@ def page(numbers: Mapping[str, Any]) -> Page:
             search.bounds_section(numbers["bounds"]),
             several.regimes_section(numbers),
             several.equivalent_section(numbers["attacked"], numbers["finetuned"]),
-            several.superposed_section(numbers["superposed"]),
             _middle_section(found, numbers["by_n_fit"]["rows"]),
             _maps_section(found, numbers["starts"]),
             _layers_section(found, numbers["agreements"]),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy import pictures
-from pipeline.toy.findings import mean, shown
+from pipeline.toy.findings import mean
 from pipeline.toy.mnist_rotation.checks_regimes import NAMES
 from pipeline.toy.mnist_rotation.equivalent import STRENGTHS
 from pipeline.toy.mnist_rotation.several import LAYERS
@@ -171,35 +171,5 @@ def equivalent_section(attacked: Mapping[str, Any], tuned: Mapping[str, Any]) ->
                 ],
                 trained,
             ),
-        ],
-    )
-
-
-def superposed_section(found: Mapping[str, Any]) -> Section:
-    n, p = found["n"], found["p"]
-    rows = [
-        ["both of two independent features present", shown(found["together"] / n), shown(p * p)],
-        [
-            f"one of two exclusive features read as the other, shift {found['shift']:g}",
-            shown(found["misread"] / n),
-            shown(found["theory"]),
-        ],
-    ]
-    matched = [
-        [f"{ratio} to 1", estimated(values), estimated([float(ratio) * v for v in values], False)]
-        for ratio, values in found["found"].items()
-    ]
-    return Section(
-        "What the discussion says of superposition",
-        f"Two independent features of probability {p} are both present with {p}² = {p * p:.4f}: the discussion writes "
-        "0.00025, ten times less, and an error rate of .025% from it. Its code of two exclusive features, "
-        "of normal strength, in one number moves the one down and the other up; the sign says which it is. The share that is "
-        "misread is Φ(-shift).\n\n"
-        "Sparse features in 12 dimensions, orthogonal where there are as many of them as axes, random directions where there "
-        "are twice as many. The rotation that raises ΣG⁴ of the activations is searched; a feature counts as found when an "
-        "axis has a |cosine| of at least .9 with it.",
-        [
-            Table(["share of draws", "drawn", "closed form"], rows),
-            Table(["features to axes", "features along an axis (95%)", "over the number of axes (95%)"], matched),
         ],
     )

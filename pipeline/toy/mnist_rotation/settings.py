@@ -44,12 +44,10 @@ class Settings(Config):
     bound_steps: int = Field(default=100, ge=0)
     few_nets: int = Field(default=8, ge=2)
     regime_nets: int = Field(default=8, ge=2)
-    n_pairs: int = Field(default=200_000, ge=100)  # draws of two features
 
 
 QUICK: dict[str, Any] = {
     "width": 24, "n_steps": 300, "n_fit": (1, 64), "n_heldout": 64, "n_iterations": 10, "n_polish": 20,
     "small_width": 12, "small_steps": 60, "small_fit": 24, "small_iterations": 4, "small_polish": 6, "n_nets": 3,
     "descent_nets": 2, "descent_steps": 100, "bound_nets": 2, "bound_steps": 2, "few_nets": 2, "regime_nets": 2,
-    "n_pairs": 20_000,
 }  # fmt: skip

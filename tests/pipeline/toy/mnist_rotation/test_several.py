@@ -100,19 +100,6 @@ def test_gradient_descent_is_the_same_in_rotated_coordinates_and_adam_is_not() -
     assert abs(losses["adam"][0] / losses["adam"][1] - 1) > 1e-3
 
 
-def test_two_independent_features_come_together_as_often_as_the_product(numbers: dict[str, Any]) -> None:
-    found = numbers["superposed"]
-    n, expected = found["n"], found["p"] ** 2
-    assert abs(found["together"] / n - expected) < 5 * (expected / n) ** 0.5
-    assert abs(found["misread"] - n * found["theory"]) < 5 * (1 + n * found["theory"]) ** 0.5
-
-
-def test_orthogonal_sparse_features_are_found_and_twice_as_many_cannot_be(numbers: dict[str, Any]) -> None:
-    found = numbers["superposed"]["found"]
-    assert min(found["1"]) == 1
-    assert max(found["2"]) <= 0.5
-
-
 def test_plain_descent_and_ours_begin_at_the_same_value(numbers: dict[str, Any]) -> None:
     by = numbers["descent"]["by"]
     assert LR == 1e-4
