@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.extract.config import TextConfig
 from pipeline.extract.text import Documents
 from pipeline.models.files import ModelFiles
+from pipeline.toy.auroc import aurocs
 
 TEXT = TextConfig(split="train")
 
@@ -64,13 +65,8 @@ def kinds(names: list[str]) -> dict[str, np.ndarray]:
 
 def separation(coordinates: np.ndarray, of_kind: dict[str, np.ndarray]) -> np.ndarray:
     """(k, n_kinds) how well each column of coordinates (n, k) tells a kind from the rest: AUROC of either sign."""
-    ranks = stats.rankdata(coordinates, axis=0)
-    found = []
-    for of in of_kind.values():
-        n, m = of.sum(), (~of).sum()
-        auroc = (ranks[of].sum(0) - n * (n + 1) / 2) / (n * m)
-        found.append(np.maximum(auroc, 1 - auroc))
-    return np.stack(found, axis=1)
+    found = aurocs(coordinates, np.stack(list(of_kind.values()), axis=1)).T
+    return np.maximum(found, 1 - found)
 
 
 def extremes(coordinates: Tensor, names: list[str], n: int) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Config
 from pipeline.toy.images import Images, load_images
-from pipeline.toy.networks import Networks
+from pipeline.toy.networks import Networks, minimise
 from stores.manifest import seed_of
 
 N_UNSEEN = 500  # test digits that are looked at
@@ -119,15 +119,13 @@ def classify(nets: nn.Module, images: Images, n_steps: int, batch_size: int, lr:
     """Cross-entropy under Adam with a linear decay. nets: (n, batch, d_in) → (n, batch, classes). n: how many they are."""
     n = n or len(next(nets.parameters()))
     generator = torch.Generator().manual_seed(seed_of("digits batches"))
-    optimiser = torch.optim.Adam([p for p in nets.parameters() if p.requires_grad], lr=lr, fused=True)
-    for step in range(n_steps):
-        optimiser.param_groups[0]["lr"] = lr * (1 - step / n_steps)
+
+    def losses(_: int) -> Tensor:
         rows = torch.randint(len(images.train_x), (n, batch_size), generator=generator)
-        out = nets(images.train_x[rows])
-        loss = nn.functional.cross_entropy(out.flatten(0, 1), images.train_y[rows].flatten(), reduction="sum")
-        optimiser.zero_grad()
-        (loss / batch_size).backward()
-        optimiser.step()
+        out, labels = nets(images.train_x[rows]).flatten(0, 1), images.train_y[rows].flatten()
+        return nn.functional.cross_entropy(out, labels, reduction="none").view(n, -1).mean(1)
+
+    minimise([p for p in nets.parameters() if p.requires_grad], losses, n_steps, lr)
 
 
 @cache

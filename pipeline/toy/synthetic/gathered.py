@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
@@ -49,7 +49,7 @@ def ranks_alike(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
     """Spearman's rank correlation; nan where either does not vary."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+    return float(cast(Any, stats.spearmanr(a, b)).statistic)
 
 
 def above_chance(found: Mapping[str, float]) -> float:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.toy.representations.neurons import unit_aucs
 from pipeline.toy.representations.reading import Probe, auc, aucs, held_out_r2, looked_up
 
 
@@ -26,7 +25,6 @@ def test_auc_is_scikit_learns() -> None:
     x = x.round(decimals=1)  # with ties
     expected = [[roc_auc_score(y[s], x[s, :, i]) for i in range(5)] for s in range(2)]
     assert np.allclose(aucs(x, y), expected)
-    assert np.allclose(unit_aucs(x[0].numpy(), y[:1].T.numpy())[0], expected[0])
 
 
 def test_the_probe_is_scikit_learns_ridge() -> None:
