@@ -17,16 +17,12 @@ import json
 import os
 import random
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +46,8 @@ from scripts.faults import (
     slow_fsync,
     stand_still,
 )  # fmt: skip
-from stores import ActivationStore
+from scripts.forked import Child, run
+from scripts.recovery import Row, last_line, outcome, recover
 
 torch.set_num_threads(1)
 
@@ -82,148 +79,7 @@ d_sae = 48
 n_sequences = 8
 at_l0 = [4]
 """
-LIMIT_S = 120
 STARTS = 40  # of four processes that extract one store
-HOPS = 4  # commands that a user may have to run one after another
-
-
-@dataclass
-class Child:
-    """A command in a forked process. limit_bytes: of its address space, above what it has when it starts."""
-
-    arguments: list[str]
-    folder: Path
-    hooks: list[Callable[[], None]] = field(default_factory=list)
-
-    def start(self) -> "Child":
-        self.out = tempfile.TemporaryFile()  # noqa: SIM115
-        sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run()
-        return self
-
-    def _run(self) -> None:
-        code = 70
-        try:
-            os.setpgid(0, 0)
-            os.chdir(self.folder)
-            for stream in (1, 2):
-                os.dup2(self.out.fileno(), stream)
-            for hook in self.hooks:
-                hook()
-            sys.argv = ["unmix", *self.arguments]
-            from pipeline.cli import main
-
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-    def wait(self) -> tuple[int | None, str]:
-        """(exit code, negative for a signal; None: it hung), what it said."""
-        limit = time.monotonic() + LIMIT_S
-        code = None
-        while time.monotonic() < limit:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                code = os.waitstatus_to_exitcode(status)
-                break
-            time.sleep(0.01)
-        else:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        self.out.seek(0)
-        said = self.out.read().decode(errors="replace")
-        self.out.close()
-        return code, said
-
-
-def run(folder: Path, *arguments: str, hooks: list[Callable[[], None]] | None = None) -> tuple[int | None, str]:
-    return Child(list(arguments), folder, hooks or []).start().wait()
-
-
-# What a run is, and whether it is the one that nothing disturbed.
-
-
-def outcome(folder: Path, name: str) -> dict[str, str]:
-    """All that must come out the same, by name. Empty where it is not there."""
-    root, found = folder / "runs" / name, {}
-    try:
-        found["store"] = ActivationStore.open(root / "extract" / "activations.zarr").digest
-    except Exception as error:
-        found["store"] = f"none: {error}"
-    for path in sorted(root.glob("train/*/*/sae_weights.safetensors")):
-        found[str(path.relative_to(root))] = path.read_bytes().hex()
-    for path in sorted(root.glob("score/*/*/scores.json")):
-        found[str(path.relative_to(root))] = path.read_text()
-    for path in sorted(root.glob("train/*/*/metrics.jsonl")):
-        found[str(path.relative_to(root))] = path.read_text()
-    return found
-
-
-@dataclass
-class Row:
-    """One fault, and what came of it."""
-
-    fault: str
-    detail: str
-    said: list[str]
-    lost: bool = False
-    wrong: bool = False
-    dead_end: bool = False
-    traceback: bool = False
-    hops: int = 0
-
-
-def command_in(said: str, recipe: list[str]) -> list[str] | None:
-    """The command that a message names in backticks, as the shell would take it."""
-    found = re.findall(r"`((?:unmix|mv) [^`]+)`", said)
-    if not found:
-        return None
-    words = shlex.split(found[-1])
-    if words[0] == "unmix" and words[1] in ("extract", "train", "score", "run"):
-        words = [words[0], words[1], *recipe, *[w for w in words[2:] if w.startswith("--")]]
-    return words
-
-
-def recover(folder: Path, name: str, row: Row, command: str = "run") -> None:
-    """Do what a user would, until the run, or the one stage, is whole or the messages lead nowhere."""
-    recipe = ["drill.toml", "--name", name]
-    for _ in range(HOPS):
-        code, said = run(folder, command, *recipe)
-        row.traceback |= "Traceback" in said
-        if code == 0:
-            code, said = run(folder, "verify", f"runs/{name}")
-            row.traceback |= "Traceback" in said
-            if code == 0:
-                return
-        row.said.append(_last(said))
-        row.hops += 1
-        words = command_in(said, recipe)
-        if words is None or code is None:
-            break
-        if words[0] == "mv":
-            subprocess.run(words, cwd=folder, check=False)
-            continue
-        code, said = run(folder, *words[1:])
-        row.traceback |= "Traceback" in said
-        if code:
-            row.said.append(_last(said))
-            if (words := command_in(said, recipe)) and words[0] == "unmix":
-                run(folder, *words[1:])
-    row.dead_end = run(folder, command, *recipe)[0] != 0
-
-
-def _last(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else "(nothing)"
 
 
 class Drill:
@@ -265,7 +121,7 @@ class Drill:
     def inside(self, fault: str, hooks: list[Callable[[], None]], detail: str, after: str | None = None) -> None:
         name = self.fresh(after)
         code, said = run(self.folder, "run", "drill.toml", "--name", name, hooks=hooks)
-        row = Row(fault, detail, [f"exit {code}: {_last(said)}"], traceback="Traceback" in said)
+        row = Row(fault, detail, [f"exit {code}: {last_line(said)}"], traceback="Traceback" in said)
         self.check(name, row)
 
     def together(
@@ -275,7 +131,7 @@ class Drill:
         name = self.fresh(None)
         children = [Child([command, "drill.toml", "--name", name], self.folder, own).start() for own in hooks]
         ends = [child.wait() for child in children]
-        row = Row(fault, detail, [f"exit {code}: {_last(said)}" for code, said in ends])
+        row = Row(fault, detail, [f"exit {code}: {last_line(said)}" for code, said in ends])
         row.traceback = any("Traceback" in said for _, said in ends)
         self.check(name, row, command, [code for code, _ in ends[killed:]])
 
@@ -289,7 +145,7 @@ class Drill:
         code, said = second.wait()
         os.kill(first.pid, signal.SIGCONT)
         ends = [(code, said), first.wait()]
-        row = Row(fault, where[1], [f"exit {code}: {_last(said)}" for code, said in ends])
+        row = Row(fault, where[1], [f"exit {code}: {last_line(said)}" for code, said in ends])
         row.traceback = any("Traceback" in said for _, said in ends)
         self.check(name, row, ends=[code for code, _ in ends])
 

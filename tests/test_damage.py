@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.drill import Drill, Row
+from scripts.drill import Drill
 from scripts.faults import DAMAGES
+from scripts.recovery import Row
 
 STAGES = ("extract", "train", "score")
 Check = Callable[[str, list[tuple[str, int]], int], None]
