@@ -11,7 +11,9 @@ nothing is subtracted from x; a skip transcoder (Paulo et al. 2025) adds a linea
     y_hat = z W_dec + b_dec  [+ x W_skip]    y_hat: (…, d_out)
 
 The activation is the architecture's: "standard" ReLU(pre); "topk" ReLU of the k largest; "jumprelu" pre where it exceeds
-`threshold`, itself not negative; "gated" ReLU((pre - b_enc) exp(r_mag) + b_mag) where pre > 0; "linear" pre itself.
+`threshold`, itself not negative; "gated" ReLU((pre - b_enc) exp(r_mag) + b_mag) where pre > 0; "linear" pre itself. The
+architecture "bases" is two linear dictionaries that were learned together, of the axes of what is read and of those of what
+is written, and forward is not defined: see bases().
 
 Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
 loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no transcoders with the
@@ -102,7 +104,7 @@ class FeatureDictionary(nn.Module):
     @property
     def signed(self) -> bool:
         """Whether a code may be negative, so that a direction and its opposite are the same feature."""
-        return self.spec.architecture == "linear"
+        return self.spec.architecture in ("linear", "bases")
 
     @property
     def site(self) -> Site:
@@ -123,9 +125,24 @@ class FeatureDictionary(nn.Module):
         return nn.functional.normalize(self.W_dec, dim=-1)
 
     def written(self) -> dict[str, Tensor]:
-        """{hook point: (d_sae, d)}: the decoder's rows by the hook points that they are written to."""
+        """{hook point: (d_sae, d)}: the decoder's rows by the hook points that they are written to, {} where those have
+        no names."""
         parts = self.W_dec.split(self.spec.d_writes or self.d_out, dim=-1)
-        return dict(zip(self.site.writes, parts, strict=True))
+        return dict(zip(self.site.writes, parts, strict=True)) if self.site.writes else {}
+
+    def bases(self) -> "tuple[FeatureDictionary, FeatureDictionary]":
+        """The two linear dictionaries of the architecture "bases": z = (x - mean) Rᵀ, x_hat = z R + mean, of what is read
+        and of what is written; their rows R are orthonormal. Raises ValueError: another architecture."""
+        if self.spec.architecture != "bases":
+            raise ValueError(f"a dictionary of the architecture {self.spec.architecture} has no two bases")
+        found = []
+        for hook_points, R, mean in (
+            (self.site.reads, self.W_enc.T, -self.W_enc @ self.b_enc),
+            (self.site.writes, self.W_dec, self.b_dec),
+        ):
+            spec = Spec("linear", R.shape[1], len(R), Site(hook_points, hook_points), provenance=self.provenance)
+            found.append(FeatureDictionary(spec, R.T, R.new_zeros(len(R)), R, mean))
+        return found[0], found[1]
 
     def _pre(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
@@ -136,7 +153,7 @@ class FeatureDictionary(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """(…, d_in) raw activations → (…, d_sae) code."""
         pre = self._pre(x)
-        if self.spec.architecture == "linear":
+        if self.signed:
             return pre
         if self.spec.architecture == "topk":
             values, indices = pre.topk(self.spec.k, dim=-1)
@@ -163,7 +180,10 @@ class FeatureDictionary(nn.Module):
         return z @ self.W_dec + self.b_dec
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, d_in) → (…, d_out), the reconstruction of x, or of what is written where x is read."""
+        """(…, d_in) → (…, d_out), the reconstruction of x, or of what is written where x is read. Raises ValueError: bases
+        reconstruct nothing from one another."""
+        if self.spec.architecture == "bases":
+            raise ValueError("the axes of what is read and of what is written are two dictionaries: take bases()")
         y_hat = self.decode(self.encode(x))
         return y_hat + x.float() @ self.W_skip if self.spec.skip else y_hat
 

@@ -6,14 +6,22 @@ from stores.dictionary_files import Provenance
 from stores.site import Site
 
 # architecture → weights besides W_enc, b_enc, W_dec, b_dec; each (d_sae)
-ARCHITECTURES = {"standard": (), "topk": (), "jumprelu": ("threshold",), "gated": ("r_mag", "b_mag"), "linear": ()}
+ARCHITECTURES = {
+    "standard": (),
+    "topk": (),
+    "jumprelu": ("threshold",),
+    "gated": ("r_mag", "b_mag"),
+    "linear": (),
+    "bases": (),
+}
 
 
 @dataclass(frozen=True)
 class Spec:
     """What a dictionary is besides its weights.
 
-    architecture: one of ARCHITECTURES; "linear" codes are signed and dense. k: topk's. d_out: coordinates of what it
+    architecture: one of ARCHITECTURES; "linear" codes are signed and dense, and "bases" has two of them: the axes of what
+    it reads and, unrelated one by one, those of what it writes. k: topk's. d_out: coordinates of what it
     writes, None where it writes what it reads. d_writes: of each hook point of site.writes, d_out in all. skip: whether
     there is a W_skip.
     """
@@ -44,6 +52,10 @@ class Spec:
                 f"d_writes = {list(self.d_writes)} are not the sizes of {len(self.site.writes)} hook points, "
                 f"{sizes['d_out']} in all"
             )
+        if not self.d_writes and len(self.site.writes) > 1:
+            raise ValueError(f"d_writes is missing: the dictionary writes {len(self.site.writes)} hook points")
+        if self.d_out is None and self.architecture == "bases":
+            raise ValueError("d_out is missing: bases are of what is read and of what is written")
         if self.d_out is None and (self.skip or self.site.reads != self.site.writes):
             raise ValueError("d_out is missing: the dictionary writes something else than it reads")
 

@@ -16,7 +16,9 @@ from pipeline.models.gpt2_weights import read_weights
 from pipeline.models.mlp import MLP
 
 Precision = Literal["float32", "bfloat16"]
-Edit = Callable[[Tensor], Tensor]
+Edit = Callable[
+    [Tensor, Mapping[str, Tensor]], Tensor
+]  # (the activations, what was captured before them) → in their place
 
 
 class LanguageModel:
@@ -81,8 +83,9 @@ class LanguageModel:
         Returns the activations at the hook points in capture, (batch, position, d) as computed (float32, or where
         precision says so bfloat16), and the logits (batch, position, d_vocab), or the last residual stream computed
         when logits is False: then the pass stops after the last hook point it needs. edit: what replaces the
-        activations at a hook point; what is captured there, and all that follows, is the edited value. resume:
-        (layer, its resid_pre before any edit), to go on from there instead of the tokens.
+        activations at a hook point, by sight of them and of what was captured before; what is captured there, and all that
+        follows, is the edited value. resume: (layer, its resid_pre before any edit), to go on from there instead of the
+        tokens.
         """
         edit = edit or {}
         last = self.files.n_layers - 1
@@ -93,7 +96,7 @@ class LanguageModel:
         def hook(layer: int, site: str, x: Tensor) -> Tensor:
             name = f"blocks.{layer}.{site}"
             if name in edit:
-                x = edit[name](x)
+                x = edit[name](x, captured)
             if name in capture:
                 captured[name] = x
             return x

@@ -1,6 +1,6 @@
 """What the language model loses when a reconstruction takes the place of its activations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.gpt2 import Edit, LanguageModel
+from pipeline.models.gpt2 import LanguageModel
 from pipeline.progress import progress
 
+Reconstruct = Callable[[Tensor], Tensor]
 _LOGITS_BYTES = 16 * 2**20  # larger tensors cost more to allocate than they save (measured: 2x)
 
 
@@ -38,7 +39,7 @@ def evaluate(
     tokens: np.ndarray,
     hook_point: str,
     positions: tuple[int, ...],
-    edits: Mapping[str, Edit],
+    edits: Mapping[str, Reconstruct],
 ) -> dict[str, Downstream]:
     """Cross-entropy of next-token predictions at `positions` when each edit replaces the activations there.
 
@@ -63,7 +64,7 @@ def evaluate(
         n += targets.numel()
         for name, edit in edits.items():
 
-            def splice(x: Tensor, edit: Edit = edit) -> Tensor:
+            def splice(x: Tensor, captured: Mapping[str, Tensor], edit: Reconstruct = edit) -> Tensor:
                 x = x.clone()
                 x[:, replaced] = edit(x[:, replaced].float()).to(x.dtype)  # edits are float32 whatever the model is
                 return x

@@ -15,10 +15,10 @@ import torch
 from pipeline.claims import Claims
 from pipeline.config import settings_json
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import Edit, LanguageModel, Precision
+from pipeline.models.gpt2 import LanguageModel, Precision
 from pipeline.progress import progress
 from pipeline.score.config import ScoreConfig
-from pipeline.score.downstream import Downstream, ce_score, evaluate
+from pipeline.score.downstream import Downstream, Reconstruct, ce_score, evaluate
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.pairs import Entry, all_pairs, compare
 from pipeline.score.reconstruction import Reconstruction, keep_first, keep_largest
@@ -191,7 +191,7 @@ def _losses(
     description = store.description
     tokens = store.heldout_tokens(config.n_sequences)
     mean = torch.from_numpy(store.stats(hook_point).mean).float().to(model.device)
-    edits: dict[str, Edit] = {
+    edits: dict[str, Reconstruct] = {
         "zero ablation": torch.zeros_like,
         "mean ablation": lambda x: mean.expand_as(x),
         **{name: f for name, f in dictionaries.items()},

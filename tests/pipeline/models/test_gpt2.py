@@ -94,12 +94,12 @@ def test_an_edit_reaches_the_logits_and_resuming_gives_the_same(
     layer, _ = model.files.locate(hook_point)
     before = f"blocks.{layer}.hook_resid_pre"
     clean, clean_logits = model.forward(tokens, capture=[before], logits=True)
-    edit = {hook_point: lambda x: x.roll(1, -1)}
+    edit = {hook_point: lambda x, _: x.roll(1, -1)}
     _, edited = model.forward(tokens, edit=edit, logits=True)
     assert (edited - clean_logits).abs().max() > 1e-3
     _, resumed = model.forward(tokens, edit=edit, logits=True, resume=(layer, clean[before]))
     assert torch.equal(resumed, edited)
-    _, same = model.forward(tokens, edit={hook_point: lambda x: x.clone()}, logits=True)
+    _, same = model.forward(tokens, edit={hook_point: lambda x, _: x.clone()}, logits=True)
     assert torch.equal(same, clean_logits)
 
 

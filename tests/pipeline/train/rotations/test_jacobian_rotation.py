@@ -1,5 +1,6 @@
 """Rotations of a real MLP, as the train stage makes them."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,20 +104,14 @@ def test_the_rotated_mlp_spliced_into_the_model_changes_nothing(tiny_model: Path
     rotated = mlp.rotated(R["in"], R["out"])
     torch.testing.assert_close(rotated.write(mlp.read(x) @ R["in"].T) @ R["out"], y, atol=1e-4, rtol=1e-4)
 
-    def splice(resid_post: torch.Tensor) -> torch.Tensor:
+    def splice(resid_post: torch.Tensor, captured: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What the block writes, from the stream before it, by the rotated weights."""
-        before = resid_mid["x"]
+        before = captured[AT]
         return before + rotated.write(mlp.read(before) @ R["in"].T) @ R["out"]
-
-    resid_mid: dict[str, torch.Tensor] = {}
-
-    def keep(x: torch.Tensor) -> torch.Tensor:
-        resid_mid["x"] = x
-        return x
 
     batch = torch.from_numpy(tokens)
     _, clean = model.forward(batch, logits=True)
-    _, spliced = model.forward(batch, edit={AT: keep, "blocks.1.hook_resid_post": splice}, logits=True)
+    _, spliced = model.forward(batch, capture=[AT], edit={"blocks.1.hook_resid_post": splice}, logits=True)
     targets = batch[:, 1:].flatten()
     ce = [
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), targets) for logits in (clean, spliced)
