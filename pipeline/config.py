@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stores.site import Site
+
 
 class UserError(Exception):
     """Bad input: the message is one line that says what was found, what was expected and what to do. Exit code 2."""
@@ -20,8 +22,16 @@ class Config(BaseModel):
 class MethodConfig(Config):
     """Settings of one way to make a dictionary."""
 
-    def check(self, d_in: int, hook_point: str) -> None:
-        """Raises ValueError: these settings do not fit activations of d_in coordinates, or this hook point."""
+    def check(self, site: Site, d_in: int) -> None:
+        """Raises ValueError: these settings do not fit a site that reads d_in coordinates. By default a method writes what
+        it reads."""
+        if site.reads != site.writes:
+            raise ValueError("it writes what it reads: set hook_points instead of reads and writes")
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What a dictionary's name ends in."""
+        return ()
 
 
 C = TypeVar("C", bound=Config)

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,7 +138,8 @@ def run_train(run: Run) -> bool:
 
     did, diverged = False, []
     with Claims(run.folder) as claims:
-        rounds = claims.rounds(_by_hook_point(work), run.replace)  # the first rank's; the others follow it
+        rounds = claims.rounds(_together([(task.site, unit) for task, unit in work]), run.replace)
+        # The first rank's rounds; the others follow it.
         while (folders := ranks.decided(lambda: _folders(next(rounds, None)))) is not None:
             did = did or bool(folders)
             mine = [(task, unit) for task, unit in work if unit.folder in folders]
@@ -156,11 +157,11 @@ def _folders(units: list[Unit] | None) -> set[Path] | None:
     return units if units is None else {unit.folder for unit in units}
 
 
-def _by_hook_point(work: Sequence[tuple[Task | Subject, Unit]]) -> list[list[Unit]]:
-    """Units that are worked on together: those that read the same rows."""
-    groups: dict[str, list[Unit]] = {}
-    for what, unit in work:
-        groups.setdefault(what.hook_point, []).append(unit)
+def _together(work: Sequence[tuple[Hashable, Unit]]) -> list[list[Unit]]:
+    """Units that are worked on together: those of one key, which read the same rows."""
+    groups: dict[Hashable, list[Unit]] = {}
+    for key, unit in work:
+        groups.setdefault(key, []).append(unit)
     return list(groups.values())
 
 
@@ -170,7 +171,7 @@ def run_score(run: Run) -> bool:
     for task, unit in train.units(run.recipe.train, run.folder, store):
         state = unit.state()
         if state != "done":
-            raise UserError(f"{task.name} at {task.hook_point} is {state}, not trained: run `unmix train` first")
+            raise UserError(f"{task.name} at {task.site.name} is {state}, not trained: run `unmix train` first")
         if found := next(damage(unit.folder), None):
             raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
         own += _subjects(task, unit, store)
@@ -182,7 +183,7 @@ def run_score(run: Run) -> bool:
     work = score.units(run.recipe.score, run.folder, store, subjects)
     did = False
     with Claims(run.folder) as claims:
-        for units in claims.rounds(_by_hook_point(work), run.replace):
+        for units in claims.rounds(_together([(subject.hook_point, unit) for subject, unit in work]), run.replace):
             did = did or bool(units)
             score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
     return score.summarize(run.folder, work) or did
@@ -190,7 +191,9 @@ def run_score(run: Run) -> bool:
 
 def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
     """A trained dictionary, and that of what its layer writes, where there is one and the store has its hook point."""
-    own = Subject(task.hook_point, task.name, task.method, task.config.model_dump(), unit.folder)
+    if task.site.reads != task.site.writes:
+        return []
+    own = Subject(task.site.name, task.name, task.method, task.config.model_dump(), unit.folder)
     return [s for s in (own, own.output()) if s and s.hook_point in store.hook_points]
 
 
@@ -221,7 +224,7 @@ def status(run: Run) -> list[Progress]:
 
 def _ahead(run: Run, stage: str, task: Task) -> Progress:
     n, counted = (run.recipe.train.n_steps, "steps") if stage == "train" else (1, "dictionary")
-    return Progress(stage, task.name, "new", 0, n, counted, None, run.folder / stage / task.hook_point / task.name)
+    return Progress(stage, task.name, "new", 0, n, counted, None, run.folder / stage / task.site.name / task.name)
 
 
 def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path | None) -> Progress:

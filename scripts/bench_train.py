@@ -68,7 +68,9 @@ def _store(folder: Path) -> ActivationStore:
 
 
 def _source(moments: Moments) -> Source:
-    return Source(HOOK_POINT, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None)  # type: ignore[arg-type,return-value]
+    return Source.at(
+        HOOK_POINT, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None
+    )  # type: ignore[arg-type,return-value]
 
 
 def _ours(method: str, source: Source, **settings: Any) -> Contestant:
@@ -76,7 +78,7 @@ def _ours(method: str, source: Source, **settings: Any) -> Contestant:
     assert made.learner is not None
     learner = made.learner(made.config(**settings), source, "cpu")
     assert isinstance(learner, FamilyLearner)
-    return Contestant(lambda x, i: learner.step(x, i, 10**6), lambda x: learner.to_dictionary("", {})(x))
+    return Contestant(lambda x, i: learner.step(x, i, 10**6), lambda x: learner.to_dictionary({})(x))
 
 
 def _saelens(architecture: str, lr: float) -> Contestant:

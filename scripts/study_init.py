@@ -22,6 +22,7 @@ from pipeline.train.learner import FamilyLearner
 from pipeline.train.stage import source_of_store
 from scripts.bench import report
 from stores.loader import BatchLoader
+from stores.site import Site
 
 HOOK_POINTS = ("blocks.2.hook_resid_post", "blocks.1.mlp.hook_post")
 BATCH, EVERY = 1024, 10
@@ -40,7 +41,7 @@ BEGINNINGS: dict[str, dict] = {
 
 def fvu_on(x: Tensor, learner: FamilyLearner) -> float:
     """Of x (n, d), raw activations."""
-    dictionary = learner.to_dictionary("", {})
+    dictionary = learner.to_dictionary({})
     return float((x - dictionary(x)).square().sum() / (x - x.mean(0)).square().sum())
 
 
@@ -57,7 +58,7 @@ def main() -> None:
         store = run.open_store()
         weights = ModelFiles.of_store(store.description).load
         for hook_point in store.hook_points:
-            source = source_of_store(run.recipe.train, store, hook_point, weights)
+            source = source_of_store(run.recipe.train, store, Site.at(hook_point), weights)
             heldout = torch.from_numpy(np.concatenate(list(store.heldout(hook_point, 8192)))).float()
             fvu: dict[str, list[float]] = {}
             for name, settings in BEGINNINGS.items():

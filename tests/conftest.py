@@ -15,10 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.train.source import Source
+from pipeline.train.source import Activations, Source
 from stores.activations import ActivationStore
 from stores.description import Description
 from stores.moments import Moments
+from stores.site import Site
 from stores.writer import StoreWriter
 from tests.dying import Process
 
@@ -96,14 +97,25 @@ def planted_rows(n: int, d: int, G: int = 32, k: int = 2) -> np.ndarray:
 
 def source_of(x: torch.Tensor, hook_point: str = "blocks.0.hook_resid_post", weights: Any = None) -> Source:
     """What a method may know of the rows of x."""
+    return source_of_site({hook_point: x}, {hook_point: x}, weights)
+
+
+def source_of_site(reads: dict[str, torch.Tensor], writes: dict[str, torch.Tensor], weights: Any = None) -> Source:
+    """What a method may know of rows at several hook points, {hook point: (n, d)}."""
+
+    def known(parts: dict[str, torch.Tensor]) -> Activations:
+        x = torch.cat(list(parts.values()), dim=-1).float().numpy()
+        return Activations(tuple(parts), tuple(map(moments_of, parts.values())), lambda n: x[:n], lambda n: x[-n:])
+
+    own = known(reads)
+    site = Site(tuple(reads), tuple(writes))
+    return Source(site, own, own if site.reads == site.writes else known(writes), lambda: weights)
+
+
+def moments_of(x: torch.Tensor) -> Moments:
     values = x.double().numpy()
     norms = np.linalg.norm(values, axis=1).mean()
-    moments = Moments(len(x), values.mean(0), (values**2).mean(0), abs(values).max(0), float(norms), 3.0)
-
-    def rows(n: int) -> np.ndarray:
-        return x[:n].float().numpy()
-
-    return Source(hook_point, moments, rows, lambda n: rows(len(x))[-n:], lambda: weights)
+    return Moments(len(x), values.mean(0), (values**2).mean(0), abs(values).max(0), float(norms), 3.0)
 
 
 def write_shard(writer: StoreWriter, shard: int, tokens: np.ndarray, values: dict[str, np.ndarray], **options) -> None:

@@ -5,11 +5,11 @@ import torch
 from pydantic import Field
 
 from pipeline.config import MethodConfig
+from pipeline.train.linear import linear
 from pipeline.train.rotations.msp import random_rotation
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
-from stores.spec import Spec
 
 
 class NeuronBasisConfig(MethodConfig):
@@ -28,37 +28,35 @@ class PCAConfig(MethodConfig):
     n_rows: int = Field(default=65_536, ge=2)
     d_sae: int | None = Field(default=None, ge=1)
 
-    def check(self, d_in: int, hook_point: str) -> None:
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
         if self.d_sae is not None and self.d_sae > d_in:
             raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
         if self.n_rows < d_in:
             raise ValueError(f"n_rows = {self.n_rows} rows have fewer components than the {d_in} coordinates")
 
 
-def _linear(basis: torch.Tensor, source: Source, provenance: dict) -> FeatureDictionary:
-    """z = basis (x - mean); basis: (d_sae, d_in), orthonormal rows."""
-    spec = Spec("linear", basis.shape[1], len(basis), Site.at(source.hook_point), provenance=provenance)
-    mean = torch.from_numpy(source.moments.mean)
-    return FeatureDictionary(spec, basis.T, torch.zeros(len(basis)), basis, mean)
+def _orthonormal(source: Source, rows: torch.Tensor, provenance: dict) -> FeatureDictionary:
+    return linear(source, rows.T, rows, provenance)
 
 
 def neuron_basis(config: NeuronBasisConfig, source: Source, provenance: dict) -> FeatureDictionary:
-    return _linear(torch.eye(len(source.moments.mean)), source, provenance)
+    return _orthonormal(source, torch.eye(source.reads.d), provenance)
 
 
 def random(config: RandomConfig, source: Source, provenance: dict) -> FeatureDictionary:
-    return _linear(random_rotation(len(source.moments.mean), config.seed), source, provenance)
+    return _orthonormal(source, random_rotation(source.reads.d, config.seed), provenance)
 
 
 def pca(config: PCAConfig, source: Source, provenance: dict) -> FeatureDictionary:
     """Raises ValueError: fewer rows than coordinates."""
-    x = source.rows(config.n_rows)
+    x = source.reads.rows(config.n_rows)
     if len(x) < x.shape[1]:
         raise ValueError(
-            f"PCA at {source.hook_point}: {len(x)} training rows for {x.shape[1]} coordinates, extract more"
+            f"PCA at {source.site.name}: {len(x)} training rows for {x.shape[1]} coordinates, extract more"
         )
     from sklearn.decomposition import PCA  # imported late: it takes a second
 
     # float64: in float32 the small eigenvalues of a residual stream drown in the large ones
     fitted = PCA(config.d_sae, svd_solver="covariance_eigh").fit(x.astype(np.float64))
-    return _linear(torch.from_numpy(fitted.components_), source, provenance)
+    return _orthonormal(source, torch.from_numpy(fitted.components_), provenance)

@@ -1,4 +1,4 @@
-"""Dictionaries of one hook point that learn together, from where they stand to the end."""
+"""Dictionaries of one site that learn together, from where they stand to the end."""
 
 import importlib.metadata
 import shutil
@@ -30,7 +30,8 @@ def provenance(recipe: str, store: ActivationStore, task: Task, unit: Unit) -> d
         "method": task.method,
         "settings": unit.settings,
         "key": unit.key,
-        "hook_point": task.hook_point,
+        "reads": list(task.site.reads),
+        "writes": list(task.site.writes),
         "store_digest": store.digest,
         "model": store.description.model,
         "model_digest": store.description.model_digest,
@@ -40,7 +41,7 @@ def provenance(recipe: str, store: ActivationStore, task: Task, unit: Unit) -> d
 
 
 class Group:
-    """Dictionaries of one hook point that stand at the same step."""
+    """Dictionaries of one site that stand at the same step."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Group:
         self.recipe, self.config, self.store = recipe, config, store
         self.items, self.device, self.claims = items, device, claims
         self.ranks, self.first = source.ranks, source.ranks.rank == 0
-        self.hook_point = source.hook_point
+        self.source, self.where = source, source.site.name
         self.learners: dict[str, Learner] = {}  # those that have not diverged
         self.diverged: list[str] = []
         self.logs: dict[str, list[logs.Log]] = {}
@@ -79,11 +80,11 @@ class Group:
                 learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
             if self.first:
                 self.items[name][1].begin(done=start)
-                self.logs[name] = logs.open_logs(self.items[name][1], self.hook_point, config, start)
+                self.logs[name] = logs.open_logs(self.items[name][1], self.where, config, start)
         self.ranks.wait()
         loader = BatchLoader(
             self.store,
-            (self.hook_point,),
+            self._hook_points(),
             config.batch_size,
             seed=config.seed,
             n_steps=n_steps,
@@ -98,9 +99,9 @@ class Group:
         tokens_per_step = config.batch_size * len(self.learners)
         with progress(
             total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
-            desc=f"train {len(self.learners)} at {self.hook_point}", disable=not self.first,
+            desc=f"train {len(self.learners)} at {self.where}", disable=not self.first,
         ) as bar:  # fmt: skip
-            for report in train(self.learners, loader, self.hook_point, n_steps):
+            for report in train(self.learners, loader, self.source, n_steps):
                 bar.update(tokens_per_step)
                 last = report.step == n_steps
                 due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
@@ -119,7 +120,7 @@ class Group:
         self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
         for name, learner in self.learners.items():
             task, unit = self.items[name]
-            dictionary = learner.to_dictionary(self.hook_point, provenance(self.recipe, self.store, task, unit))
+            dictionary = learner.to_dictionary(provenance(self.recipe, self.store, task, unit))
             if not self.first:
                 continue
             dictionary.save(unit.folder)
@@ -134,7 +135,7 @@ class Group:
             del self.learners[name]
             saved = checkpoint.steps(self.folder(name) / "checkpoints")
             kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
-            self.diverged.append(f"{name} at {self.hook_point} diverged before step {step}, {kept}")
+            self.diverged.append(f"{name} at {self.where} diverged before step {step}, {kept}")
             tqdm.write(self.diverged[-1])
 
     def _leave_lost(self) -> None:
@@ -154,14 +155,19 @@ class Group:
         for name in self.learners:
             checkpoint.prune(self.folder(name) / "checkpoints", step)
 
+    def _hook_points(self) -> tuple[str, ...]:
+        """What a batch has to hold."""
+        writes = self.source.writes.hook_points if self.source.writes else ()
+        return tuple(dict.fromkeys(self.source.reads.hook_points + writes))
+
     def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
-        d_in = self.store.d(self.hook_point)
         for name in self.learners if self.first else ():
             values = metrics[name]
             record = {"step": step, "tokens": step * self.config.batch_size}
             record |= {key: round(float(value), 6) for key, value in values.items()}
             if "mse" in record:
-                record["fvu"] = round(record["mse"] / d_in, 6)  # x is scaled to E|x - mean|² = d_in
+                # rows are scaled to E|y - mean|² = d_out
+                record["fvu"] = round(record["mse"] / self.source.targets.d, 6)
             for log in self.logs[name]:
                 log.write(record)
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.train.rotations.msp import random_rotation
-from pipeline.train.source import Source
+from pipeline.train.source import Activations, Source
 from stores.manifest import seed_of
 
 Init = Literal["random", "orthogonal", "data", "pca", "writer", "privileged"]
 Centre = Literal["mean", "geometric_median"]
 
-_N_ROWS = 16_384  # that covariances and medians are taken of
+N_ROWS = 16_384  # that covariances and medians are taken of
 
 
 def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) -> Tensor:
@@ -25,17 +25,17 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
     writer: left singular vectors, and their opposites, of the matrix that writes the hook point. privileged: unit vectors
     and their opposites. These last two are repeated as often as it takes and get Gaussian noise of the length `noise`.
     """
-    generator, d_in = torch.Generator().manual_seed(seed), len(source.moments.mean)
+    generator, d_in = torch.Generator().manual_seed(seed), source.reads.d
     if init == "random":
         found = torch.randn(d_sae, d_in, generator=generator)
     elif init == "orthogonal":
         found = torch.cat([random_rotation(d_in, seed_of(seed, i)) for i in range(-(-d_sae // d_in))])[:d_sae].float()
     elif init == "data":
-        found = _centred(source, d_sae)
+        found = centred(source.reads, d_sae)
         found = found[torch.randperm(len(found), generator=generator)]
         found = found[:d_sae]
     elif init == "pca":
-        rows = _centred(source, _N_ROWS).double()
+        rows = centred(source.reads, N_ROWS).double()
         variance, components = torch.linalg.eigh(rows.T @ rows / len(rows))
         components = components.T.flip(0)
         drawn = torch.randn(max(0, d_sae - 2 * d_in), d_in, generator=generator, dtype=torch.float64)
@@ -45,7 +45,7 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
         basis = (
             torch.eye(d_in)
             if init == "privileged"
-            else torch.linalg.svd(source.weights().writer(source.hook_point)).U.T
+            else torch.linalg.svd(source.weights().writer(source.site.writes[0])).U.T
         )
         both = _both_ways(basis.cpu())
         found = both.repeat(-(-d_sae // len(both)), 1)[:d_sae]
@@ -54,9 +54,16 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
     return normalize(found, dim=-1)
 
 
-def _centred(source: Source, n: int) -> Tensor:
-    """At most n training rows less their mean."""
-    return torch.from_numpy(source.rows(n) - source.moments.mean.astype(np.float32))
+def centred(activations: Activations, n: int) -> Tensor:
+    """(at most n, d) training rows less their mean, scaled."""
+    return torch.from_numpy(activations.rows(n) - activations.mean.astype(np.float32)) * activations.scale
+
+
+def answers(source: Source, rows: Tensor) -> Tensor:
+    """(n, d_out): how what is written goes with each direction in `rows` (n, d_in) of what is read, both scaled: the linear
+    regression of the one on the coordinate along the other."""
+    coordinates = centred(source.reads, N_ROWS) @ rows.T
+    return (coordinates.T @ centred(source.targets, N_ROWS)) / coordinates.square().sum(0).clamp_min(1e-12)[:, None]
 
 
 def _both_ways(basis: Tensor) -> Tensor:
@@ -64,12 +71,12 @@ def _both_ways(basis: Tensor) -> Tensor:
     return torch.stack([basis, -basis], 1).flatten(0, 1)
 
 
-def centre(kind: Centre, source: Source) -> np.ndarray:
+def centre(kind: Centre, activations: Activations) -> np.ndarray:
     """(d_in,) float64: the mean, or the point of least summed distance to the training rows, by Weiszfeld's steps
     (Weiszfeld 1937)."""
-    point = source.moments.mean
+    point = activations.mean
     if kind == "geometric_median":
-        rows = source.rows(_N_ROWS).astype(np.float64)
+        rows = activations.rows(N_ROWS).astype(np.float64)
         for _ in range(100):
             weights = 1 / np.maximum(np.linalg.norm(rows - point, axis=1), 1e-12)
             before, point = point, weights @ rows / weights.sum()

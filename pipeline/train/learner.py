@@ -17,6 +17,7 @@ from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 
+_WHOLE = ("b_dec", "W_skip")  # what is not feature by feature
 _MAY_DIFFER = {"seed", "l1_coefficient", "l0_coefficient"}  # between dictionaries in one product: they are tensors
 
 
@@ -33,7 +34,7 @@ class FamilyLearner:
         self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
         # One value each: b_enc, a threshold. W_dec, W_enc and b_dec are not of this kind.
         self.at_first = {
-            n: float(p.detach()[0]) for n, p in self.model.named_parameters() if p.ndim == 1 and n != "b_dec"
+            n: float(p.detach()[0]) for n, p in self.model.named_parameters() if p.ndim == 1 and n not in _WHOLE
         }
 
     @property
@@ -43,18 +44,20 @@ class FamilyLearner:
             return None
         return type(self.model), self.config.model_dump_json(exclude=_MAY_DIFFER), self.dtype
 
-    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
-        """x: (batch, d_in) raw activations. Returns the parts of the loss."""
+    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]:
+        """x (batch, d_in) raw activations; y (batch, d_out), what is written where x is read, None where that is x.
+        Returns the parts of the loss."""
         self.model.matmul_dtype = self.dtype
         self.model.look(dict(self.model.named_buffers()))
-        loss = self.model.loss(x * self.model.scale, step, n_steps)
+        scaled = self.model.scaled(x)
+        loss = self.model.loss(scaled, scaled if y is None else self.model.scaled_targets(y), step, n_steps)
         self.optimiser.zero_grad()
         (loss.total * self._share(x)).backward()
         for parameter in self.model.parameters():
             if self.ranks.splits_rows and parameter.grad is not None:
                 parameter.grad = self.ranks.row_total(parameter.grad)
         _update(self, dict(self.model.named_parameters()), self.optimiser, step, n_steps)
-        self.resample(x, step, n_steps)
+        self.resample(x, x if y is None else y, step, n_steps)
         parts = {name: self.ranks.row_mean(part.detach(), len(x)) for name, part in loss.parts.items()}
         dead = self.dead().sum()
         return parts | {"dead": self.ranks.total(dead) if self.ranks.splits_features else dead}
@@ -70,35 +73,39 @@ class FamilyLearner:
         return self.model.tokens_since_fired > self.config.dead_after_tokens
 
     @torch.no_grad()
-    def resample(self, x: Tensor, step: int, n_steps: int) -> None:
+    def resample(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> None:
         """Give the dead features new directions, if it is time for it.
 
-        Each gets a row of x, less b_dec, that is drawn with the probability of its squared error's square: a decoder row
-        along it, an encoder row of a fifth of the others' mean length, a bias of 0, and no memory in Adam (Bricken et al.
-        2023, "Towards monosemanticity", appendix "Neuron resampling", there with one larger sample of rows).
+        Each gets a row that is drawn with the probability of its squared error's square: a decoder row along what is to be
+        made of it, an encoder row along what is read of it, of a fifth of the others' mean length, a bias of 0, and no
+        memory in Adam (Bricken et al. 2023, "Towards monosemanticity", appendix "Neuron resampling", there with one larger
+        sample of rows).
         """
         every = self.config.resample_every_tokens
         if every is None or step >= (1 - self.config.decay) * n_steps:
             return
         if not crossed(step, round(len(x) / self._share(x)), every):
             return
-        x = self.ranks.whole_batch(x)
+        x, y = self.ranks.whole_batch(x), self.ranks.whole_batch(y)
         dead, model = self.dead(), self.model
         n = int(dead.sum())
         if not n:
             return
         generator = torch.Generator().manual_seed(seed_of("resample", self.config.seed, step))
-        error = (x - self.to_dictionary("", {}).to(x.device)(x)).double().square().sum(-1).square().cpu()
-        rows = torch.multinomial(error / error.sum(), n, replacement=n > len(x), generator=generator)
-        directions = normalize(x[rows.to(x.device)] * model.scale - model.b_dec, dim=-1)
+        error = (
+            model.scaled_targets(y - self.to_dictionary({}).to(x.device)(x)).double().square().sum(-1).square().cpu()
+        )
+        rows = torch.multinomial(error / error.sum(), n, replacement=n > len(x), generator=generator).to(x.device)
+        read, target = model.centred(model.scaled(x[rows]), model.scaled_targets(y[rows]))
+        directions = {"W_enc": normalize(read, dim=-1), "W_dec": normalize(target, dim=-1)}
         for name, parameter in model.named_parameters():
-            if name == "b_dec":
+            if name in _WHOLE:
                 continue
             if name in self.at_first:
                 parameter[dead] = self.at_first[name]
             else:
                 length = parameter[~dead].norm(dim=-1).mean() if bool((~dead).any()) else 1.0
-                parameter[dead] = directions * length * (0.2 if name == "W_enc" else 1.0)
+                parameter[dead] = directions[name] * length * (0.2 if name == "W_enc" else 1.0)
             for key in ("exp_avg", "exp_avg_sq"):
                 self.optimiser.state[parameter][key][dead] = 0.0
         model.tokens_since_fired[dead] = 0
@@ -125,17 +132,17 @@ class FamilyLearner:
                 self.optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
         self.dtype = torch.bfloat16 if bool(state["bfloat16"]) else torch.float32
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         if not self.ranks.splits_features:
-            return self.model.to_dictionary(hook_point, provenance)
+            return self.model.to_dictionary(provenance)
         whole = FamilyLearner(type(self.model), self.config, replace(self.source, ranks=ALONE), "cpu")
         whole.load_state({k: v.cpu() for k, v in self.state().items()})
-        return whole.to_dictionary(hook_point, provenance)
+        return whole.to_dictionary(provenance)
 
 
 def _per_feature(name: str, tensor: Tensor) -> bool:
     """Whether the rows of a part of the state are features."""
-    return tensor.ndim > 0 and "b_dec" not in name and "penalties" not in name
+    return tensor.ndim > 0 and not any(whole in name for whole in (*_WHOLE, "penalties"))
 
 
 class Stack:
@@ -156,6 +163,11 @@ class Stack:
             name: torch.stack([dict(own.model.named_buffers())[name] for own in learners])
             for name, _ in self.first.model.named_buffers()
         }
+        sources = [own.model.source for own in learners]
+        self.scales = [  # of each learner's own rows, (n, 1, 1) or (n, 1, d)
+            torch.stack([torch.as_tensor(side.scale, dtype=torch.float32).view(1, -1) for side in sides])
+            for sides in ([s.reads for s in sources], [s.targets for s in sources])
+        ]
         self.optimiser = _adam(self.parameters.values())
         for name, stacked in self.parameters.items():
             self._join(learners, name, stacked)
@@ -175,24 +187,28 @@ class Stack:
             parameter.data = stacked.detach()[i]
             learner.optimiser.state[parameter] = {k: v if k == "step" else v[i] for k, v in moments.items()}
 
-    def step(self, x: Tensor, step: int, n_steps: int) -> list[dict[str, Tensor]]:
-        """As FamilyLearner.step, for each learner. x: (batch, d_in) for all, or (n, batch, d_in), each its own."""
+    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """As FamilyLearner.step, for each learner. x: (batch, d_in) for all, or (n, batch, d_in), each its own; y alike."""
         model = self.first.model
         model.look(self.buffers)
 
-        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
-            return functional_call(model, {**parameters, **buffers}, (x, step, n_steps))
+        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
+            return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps))
 
         own_rows = x.ndim == 3
-        scales = [own.model.scale for own in self.learners]
-        scale = torch.tensor(scales, device=x.device)[:, None, None] if own_rows else model.scale
-        totals, parts = vmap(loss, in_dims=(0, 0, 0 if own_rows else None))(self.parameters, self.buffers, x * scale)
+        x_scale, y_scale = self.scales if own_rows else (model.source.reads.scale, model.source.targets.scale)
+        scaled = x * x_scale
+        dims = (0, 0, *((0, 0) if own_rows else (None, None)))
+        totals, parts = vmap(loss, in_dims=dims)(
+            self.parameters, self.buffers, scaled, scaled if y is None else y * y_scale
+        )
         self.optimiser.zero_grad()
         totals.sum().backward()
         _update(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         dead = (self.buffers["tokens_since_fired"] > self.first.config.dead_after_tokens).sum(-1)
         for i, own in enumerate(self.learners):
-            own.resample(x[i] if own_rows else x, step, n_steps)
+            target = x if y is None else y
+            own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
         columns = {name: part.detach().unbind() for name, part in {**parts, "dead": dead}.items()}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
 

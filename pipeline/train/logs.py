@@ -28,13 +28,13 @@ class Log(Protocol):
     def close(self) -> None: ...
 
 
-def open_logs(unit: Unit, hook_point: str, config: TrainConfig, after_step: int) -> list[Log]:
+def open_logs(unit: Unit, site: str, config: TrainConfig, after_step: int) -> list[Log]:
     """Those of one dictionary. What was logged after a step is forgotten: it is about to be logged again."""
     found: list[Log] = [_Lines(unit.folder / METRICS, after_step)]
     if config.tensorboard:
         found.append(_TensorBoard(unit.folder, after_step))
     if config.wandb:
-        found.append(_Wandb(unit, hook_point, config.wandb))
+        found.append(_Wandb(unit, site, config.wandb))
     return found
 
 
@@ -86,14 +86,14 @@ class _TensorBoard:
 class _Wandb:
     """One run per dictionary, called by its key, so that a resumed one goes on in it."""
 
-    def __init__(self, unit: Unit, hook_point: str, project: str) -> None:
+    def __init__(self, unit: Unit, site: str, project: str) -> None:
         import wandb
 
         self.run = wandb.init(
             project=project,
             id=unit.key[:32],
-            name=f"{hook_point}/{unit.name}",
-            group=hook_point,
+            name=f"{site}/{unit.name}",
+            group=site,
             config=unit.settings,
             dir=str(unit.folder),
             resume="allow",

@@ -4,10 +4,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pipeline.train.learner import FamilyLearner, Stack
 from pipeline.train.methods import Learner
+from pipeline.train.source import Source
 from stores.loader import Batch
 
 
@@ -20,9 +22,9 @@ class StepReport:
 
 
 def train(
-    learners: Mapping[str, Learner], batches: Iterable[Batch], hook_point: str, n_steps: int
+    learners: Mapping[str, Learner], batches: Iterable[Batch], source: Source, n_steps: int
 ) -> Iterator[StepReport]:
-    """Show every batch to every learner. Each learns what it would have learned alone.
+    """Show every batch to every learner of a site. Each learns what it would have learned alone.
 
     learners: some may be taken out between steps.
     """
@@ -31,11 +33,18 @@ def train(
         if len(learners) != n_learners:
             alone, stacks = _stacks(learners)
             n_learners = len(learners)
-        x = batch.x[hook_point].float()
-        metrics = {name: learners[name].step(x, batch.step, n_steps) for name in alone}
+        x = joined(batch, source.reads.hook_points)
+        y = joined(batch, source.writes.hook_points) if source.writes and not source.autoencodes else None
+        metrics = {name: learners[name].step(x, batch.step, n_steps, y) for name in alone}
         for names, stack in stacks:
-            metrics.update(zip(names, stack.step(x, batch.step, n_steps), strict=True))
+            metrics.update(zip(names, stack.step(x, batch.step, n_steps, y), strict=True))
         yield StepReport(batch.step + 1, metrics)
+
+
+def joined(batch: Batch, hook_points: tuple[str, ...]) -> Tensor:
+    """(batch, d) float32 rows of several hook points side by side."""
+    rows = [batch.x[hook_point] for hook_point in hook_points]
+    return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)).float()
 
 
 def _stacks(learners: Mapping[str, Learner]) -> tuple[list[str], list[tuple[list[str], Stack]]]:

@@ -27,12 +27,15 @@ from stores.dictionary import FeatureDictionary
 
 
 class Learner(Protocol):
-    """Something that learns from one batch after another and whose whole state is a dict of tensors."""
+    """Something that learns from one batch after another and whose whole state is a dict of tensors.
 
-    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]: ...
+    step: x (batch, d_in) as read, y (batch, d_out) what is to be written, None where that is x. Returns scalars for the log.
+    """
+
+    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]: ...
     def state(self) -> dict[str, Tensor]: ...
     def load_state(self, state: dict[str, Tensor]) -> None: ...
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary: ...
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary: ...
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,14 @@ class Method:
     """config: its settings. label: the fields that name a dictionary, with their short forms.
 
     learner: makes a Learner from (config, source, device), or fit: makes the dictionary at once from (config, source,
-    provenance).
+    provenance). reads_only: it learns from what is read, and the store need not hold what is written.
     """
 
     config: type[Config]
     label: dict[str, str]
     learner: Callable[[Any, Source, str], Learner] | None = None
     fit: Callable[[Any, Source, dict], FeatureDictionary] | None = None
+    reads_only: bool = False
 
 
 def _family(family: type[Family]) -> Callable[[Any, Source, str], Learner]:
@@ -67,7 +71,9 @@ METHODS: dict[str, Method] = {
     "p_anneal": Method(PAnnealConfig, _L1, learner=_family(PAnneal)),
     "jumprelu": Method(JumpReLUConfig, _L0, learner=_family(JumpReLU)),
     "rotation": Method(RotationConfig, {"seed": "s"}, learner=RotationLearner),
-    "jacobian_rotation": Method(JacobianRotationConfig, {"seed": "s"}, learner=JacobianRotationLearner),
+    "jacobian_rotation": Method(
+        JacobianRotationConfig, {"seed": "s"}, learner=JacobianRotationLearner, reads_only=True
+    ),
     "local_interaction_basis": Method(LocalInteractionBasisConfig, {}, fit=local_interaction_basis),
     "neuron_basis": Method(baselines.NeuronBasisConfig, {}, fit=baselines.neuron_basis),
     "random": Method(baselines.RandomConfig, {"seed": "s"}, fit=baselines.random),

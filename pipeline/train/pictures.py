@@ -15,13 +15,13 @@ from pipeline.train.rotations.findings import draw_by_n_fit
 _PANELS = {"fvu": "FVU", "l0": "L0", "dead": "dead features"}
 
 
-def draw(folder: Path, hook_point: str) -> None:
-    """What the dictionaries at a hook point, those in the folder, show together; nothing where they show nothing."""
-    _draw_curves(folder, hook_point)
-    draw_by_n_fit(folder, hook_point)
+def draw(folder: Path, site: str) -> None:
+    """What the dictionaries at a site, those in the folder, show together; nothing where they show nothing."""
+    _draw_curves(folder, site)
+    draw_by_n_fit(folder, site)
 
 
-def _draw_curves(folder: Path, hook_point: str) -> None:
+def _draw_curves(folder: Path, site: str) -> None:
     """folder/curves.png: reconstruction, sparsity and dead features against tokens, a line for each dictionary that
     has them in its metrics.jsonl."""
     curves = {path.parent.name: list(logs.records(path)) for path in sorted(folder.glob(f"*/{logs.METRICS}"))}
@@ -43,7 +43,7 @@ def _draw_curves(folder: Path, hook_point: str) -> None:
         axis.set_ylim(bottom=0 if metric == "dead" else None)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Training at {hook_point}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"Training at {site}", x=0.01, ha="left", fontsize=11)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     save_figure(figure, folder / "curves.png", dpi=110)
     plt.close(figure)

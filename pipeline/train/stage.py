@@ -16,15 +16,17 @@ from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.group import Group, provenance
+from pipeline.train.loop import joined
 from pipeline.train.methods import METHODS
 from pipeline.train.ranks import ALONE, Ranks
-from pipeline.train.source import Source, Weights
+from pipeline.train.source import Activations, Source, Weights
 from pipeline.train.tasks import Task, tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
+from stores.site import Site
 
-VERSION = 1
+VERSION = 2
 _SHARDED = ("topk", "batch_topk")  # methods that parallel = "features" can train
 
 
@@ -41,7 +43,7 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
             )
             if task.method not in _SHARDED or whole:
                 raise UserError(
-                    f'train.{task.method} at {task.hook_point}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
+                    f'train.{task.method} at {task.site.name}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
                     f"resampling and grad_clip"
                 )
     if not wanted:
@@ -50,7 +52,7 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
         c = task.config
         if isinstance(c, FamilyConfig) and c.init == "data" and c.d_sae > store.n_train_rows:
             found = f'init = "data" takes d_sae = {c.d_sae} training rows'
-            raise UserError(f"train.{task.method} at {task.hook_point}: {found}, the store has {store.n_train_rows}")
+            raise UserError(f"train.{task.method} at {task.site.name}: {found}, the store has {store.n_train_rows}")
     return [(task, _unit(task, config, run, store)) for task in wanted]
 
 
@@ -58,8 +60,9 @@ def _unit(task: Task, config: TrainConfig, run: Path, store: ActivationStore) ->
     shared: dict[str, Any] = {"seed": config.seed, "window_chunks": config.window_chunks}
     if METHODS[task.method].learner:
         shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens, "precision": config.precision}
-    settings = {"hook_point": task.hook_point, task.method: settings_json(task.config), **shared}
-    folder = run / "train" / task.hook_point / task.name
+    site = {"reads": list(task.site.reads), "writes": list(task.site.writes)}
+    settings = {**site, task.method: settings_json(task.config), **shared}
+    folder = run / "train" / task.site.name / task.name
     return Unit("train", task.name, folder, VERSION, settings, {"store_digest": store.digest})
 
 
@@ -88,16 +91,16 @@ def execute(
     claims: Claims,
     ranks: Ranks = ALONE,
 ) -> list[str]:
-    """Make dictionaries, those of one hook point on one read of the store.
+    """Make dictionaries, those of one site on one read of the store.
 
     work: with units that were begun. weights: of the model that the store was made from, for those who ask. claims: whose
     the units are. ranks: the processes that call this together; the first of them writes.
     Returns a line for each that diverged.
     """
     diverged: list[str] = []
-    for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
+    for site, together in groupby(work, key=lambda item: item[0].site):
         items = {task.name: (task, unit) for task, unit in together}
-        source = source_of_store(config, store, hook_point, weights, ranks)
+        source = source_of_store(config, store, site, weights, ranks)
         for task, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
             if ranks.rank == 0:
                 _fit(recipe, store, source, task, unit, device, claims)
@@ -108,7 +111,7 @@ def execute(
         if ranks.rank == 0 and items:
             from pipeline.train.pictures import draw  # imported late: it takes a second
 
-            draw(next(iter(items.values()))[1].folder.parent, hook_point)
+            draw(next(iter(items.values()))[1].folder.parent, site.name)
     return diverged
 
 
@@ -130,24 +133,32 @@ def _fit(
 
 
 def source_of_store(
-    config: TrainConfig, store: ActivationStore, hook_point: str, weights: Callable[[], Weights], ranks: Ranks = ALONE
+    config: TrainConfig, store: ActivationStore, site: Site, weights: Callable[[], Weights], ranks: Ranks = ALONE
 ) -> Source:
-    """What methods can know of a hook point of a store."""
-    rows = cache(partial(_rows, config, store, hook_point))
-    heldout = partial(_heldout, store, hook_point)
-    return Source(hook_point, store.stats(hook_point), rows, heldout, cache(weights), ranks, config.precision)
+    """What methods can know of a site's hook points in a store."""
+
+    def activations(hook_points: tuple[str, ...]) -> Activations:
+        rows = cache(partial(_rows, config, store, hook_points))
+        moments = tuple(map(store.stats, hook_points))
+        return Activations(hook_points, moments, rows, partial(_heldout, store, hook_points))
+
+    reads = activations(site.reads)
+    writes = reads if site.writes == site.reads else None
+    if writes is None and set(site.writes) <= set(store.hook_points):
+        writes = activations(site.writes)
+    return Source(site, reads, writes, cache(weights), ranks, config.precision)
 
 
-def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
+def _rows(config: TrainConfig, store: ActivationStore, hook_points: tuple[str, ...], n_rows: int) -> np.ndarray:
     """(n_rows, d) training rows, or all there are, in the order in which the learners see them."""
     n_rows = min(n_rows, store.n_train_rows)
-    found = np.empty((n_rows, store.d(hook_point)), np.float32)
+    found = np.empty((n_rows, sum(map(store.d, hook_points))), np.float32)
     if n_rows:
         size = min(n_rows, config.batch_size)
         n_steps = -(-n_rows // size)
         loader = BatchLoader(
             store,
-            (hook_point,),
+            hook_points,
             size,
             seed=config.seed,
             n_steps=n_steps,
@@ -156,11 +167,14 @@ def _rows(config: TrainConfig, store: ActivationStore, hook_point: str, n_rows: 
         )
         for batch in loader:
             start = batch.step * size
-            found[start : start + size] = batch.x[hook_point].float().numpy()[: n_rows - start]
+            found[start : start + size] = joined(batch, hook_points).numpy()[: n_rows - start]
     return found
 
 
-def _heldout(store: ActivationStore, hook_point: str, n_rows: int) -> np.ndarray:
+def _heldout(store: ActivationStore, hook_points: tuple[str, ...], n_rows: int) -> np.ndarray:
     """(n_rows, d) held-out rows, or all there are, as far apart as in 16 times as many."""
-    found = np.concatenate(list(store.heldout(hook_point, 16 * n_rows)))
-    return found[:: max(1, len(found) // n_rows)][:n_rows].astype(np.float32)
+    found = []
+    for hook_point in hook_points:
+        rows = np.concatenate(list(store.heldout(hook_point, 16 * n_rows)))
+        found.append(rows[:: max(1, len(rows) // n_rows)][:n_rows].astype(np.float32))
+    return np.concatenate(found, axis=-1)

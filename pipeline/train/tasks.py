@@ -1,59 +1,76 @@
 """What the [train] table of a recipe asks for: one task per dictionary."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pipeline.config import Config, MethodConfig, UserError, as_list, nearest, validated
 from pipeline.train.config import TrainConfig
-from pipeline.train.methods import METHODS
+from pipeline.train.methods import METHODS, Method
+from pipeline.train.sites import KEYS, sites
 from stores.names import check_name
+from stores.site import Site
 
 
 @dataclass(frozen=True)
 class Task:
-    """One dictionary to be made: its folder name below the hook point, its method and validated settings."""
+    """One dictionary to be made: what it reads and writes, its folder name below the site's, its method and settings."""
 
-    hook_point: str
+    site: Site
     name: str
     method: str
     config: Config
 
 
 def tasks(config: TrainConfig, d: Callable[[str], int], hook_points: tuple[str, ...]) -> list[Task]:
-    """Every dictionary that the [train] table asks for, in its order. d(hook_point): its number of coordinates.
+    """Every dictionary that the [train] table asks for, site by site. d(hook_point): its number of coordinates.
 
     Raises UserError: an unknown method or key, a hook point that is not extracted, d_sae or k out of range.
     """
     for hook_point in hook_points:
         _checked("the store", check_name, hook_point, "a hook point")
-    found: dict[tuple[str, str], Task] = {}
+    found: dict[tuple[Site, str], Task] = {}
     for method_name, tables in config.methods.items():
         if method_name not in METHODS:
             known = [*METHODS, *(f for f in TrainConfig.model_fields if f != "methods")]
             raise UserError(f"unknown key train.{method_name}{nearest(method_name, known)}")
         method = METHODS[method_name]
         for table in tables:
-            table = dict(table)
             where = f"train.{method_name}"
-            for hook_point in as_list(table.pop("hook_points", list(hook_points))):
-                if hook_point not in hook_points:
-                    raise UserError(
-                        f"{where}.hook_points: {hook_point!r} is not in the store{nearest(str(hook_point), list(hook_points))}"
-                    )
-                listed = {key for key, value in table.items() if isinstance(value, list)}
-                for values in itertools.product(*(as_list(v) for v in table.values())):
-                    settings = validated(method.config, dict(zip(table, values, strict=True)), where)
-                    _checked(f"{where} at {hook_point}", cast(MethodConfig, settings).check, d(hook_point), hook_point)
-                    plain = settings.model_dump()
-                    labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - set(method.label))}}
-                    name = "-".join([method_name, *(f"{short}{plain[key]}" for key, short in labels.items())])
-                    _checked(f"{where} at {hook_point}", check_name, name, "a dictionary's name")
-                    if (hook_point, name) in found:
-                        raise UserError(f"{where}: {name} at {hook_point} comes twice")
-                    found[hook_point, name] = Task(hook_point, name, method_name, settings)
-    return sorted(found.values(), key=lambda task: hook_points.index(task.hook_point))
+            settings = {key: value for key, value in table.items() if key not in KEYS}
+            for site in sites(table, hook_points, where):
+                _check_held(site, method, hook_points, where)
+                for task in _at(site, method_name, settings, d, where):
+                    if (site, task.name) in found:
+                        raise UserError(f"{where}: {task.name} at {site.name} comes twice")
+                    found[site, task.name] = task
+    order = list(dict.fromkeys(Site.at(h) for h in hook_points) | dict.fromkeys(task.site for task in found.values()))
+    return sorted(found.values(), key=lambda task: order.index(task.site))
+
+
+def _check_held(site: Site, method: Method, hook_points: tuple[str, ...], where: str) -> None:
+    """Raises UserError: the store does not hold what the method learns from."""
+    for key, names in (("reads", site.reads), ("writes", () if method.reads_only else site.writes)):
+        for name in names:
+            if name not in hook_points:
+                key = "hook_points" if site.reads == site.writes else key
+                raise UserError(f"{where}.{key}: {name!r} is not in the store{nearest(name, list(hook_points))}")
+
+
+def _at(site: Site, method_name: str, table: dict[str, Any], d: Callable[[str], int], where: str) -> Iterator[Task]:
+    """One task for each combination of the values in the table's lists."""
+    method, d_in = METHODS[method_name], sum(map(d, site.reads))
+    listed = {key for key, value in table.items() if isinstance(value, list)}
+    for values in itertools.product(*(as_list(v) for v in table.values())):
+        settings = cast(MethodConfig, validated(method.config, dict(zip(table, values, strict=True)), where))
+        _checked(f"{where} at {site.name}", settings.check, site, d_in)
+        plain = settings.model_dump()
+        labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - {*method.label, *settings.variant})}}
+        parts = [method_name, *(f"{short}{plain[key]}" for key, short in labels.items()), *settings.variant]
+        name = "-".join(parts)
+        _checked(f"{where} at {site.name}", check_name, name, "a dictionary's name")
+        yield Task(site, name, method_name, settings)
 
 
 def _checked(where: str, check: Callable[..., object], *arguments: Any) -> None:

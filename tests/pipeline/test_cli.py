@@ -165,23 +165,25 @@ def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(re
     text = (recipe / "tiny.toml").read_text()
     head, score = text[: text.index("[train.topk]")], text[text.index("[score]") :]
     hooks = ["blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_mid"]
-    table = f'[train.jacobian_rotation]\nhook_points = ["{hooks[0]}", "{hooks[2]}"]\nn_inputs = 64\n'
+    table = '[train.jacobian_rotation]\nreads = "blocks.*.hook_resid_mid"\nwrites = "blocks.*.hook_mlp_out"\nn_inputs = 64\n'
     (recipe / "tiny.toml").write_text(head.replace(json.dumps([RESID, MLP]), json.dumps(hooks)) + table + score)
     for name in ("undisturbed", "killed"):
         unmix("extract", "tiny.toml", "--name", name, cwd=recipe)
     unmix("train", "tiny.toml", "--name", "undisturbed", cwd=recipe)
     folders = [recipe / "runs" / name / "train" for name in ("undisturbed", "killed")]
     for n in (2, 5):
-        kill_at(f"*/{hooks[0]}/*/checkpoints/step-*", n, "train", "tiny.toml", "--name", "killed", cwd=recipe)
+        kill_at(f"*/{hooks[0]}--*/*/checkpoints/step-*", n, "train", "tiny.toml", "--name", "killed", cwd=recipe)
     unmix("train", "tiny.toml", "--name", "killed", cwd=recipe)
     whole, killed = weights(folders[0]), weights(folders[1])
-    assert len(whole) == 4
+    assert len(whole) == 2
     assert whole == killed
     for found in ("jacobian.json", "jacobian.png"):
         first, second = ([p.read_bytes() for p in sorted(f.rglob(found))] for f in folders)
         assert len(first) == 2
         assert first == second
-    measured = json.loads((folders[0] / hooks[0] / "jacobian_rotation-s0" / "jacobian.json").read_text())
+    measured = json.loads(
+        (folders[0] / f"{hooks[0]}--{hooks[1]}" / "jacobian_rotation-s0" / "jacobian.json").read_text()
+    )
     assert measured["heldout"]["after"]["log"] < measured["heldout"]["before"]["log"]
 
     unmix("score", "tiny.toml", "--name", "killed", cwd=recipe)
@@ -192,8 +194,11 @@ def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(re
     assert all(row["fvu"] < 1e-6 for row in scores["dictionaries"])
     (pair,) = (pair for pair in scores["pairs"] if pair["relation"] == "next layer")
     assert (pair["hook_point"], pair["a"], pair["b"]) == (f"{hooks[1]} → {hooks[2]}", f"{name}-output", name)
-    written = FeatureDictionary.load(folders[1] / hooks[0] / name / "output").directions
-    read = FeatureDictionary.load(folders[1] / hooks[2] / name).directions
+    first, second = (
+        FeatureDictionary.load(folders[1] / f"blocks.{layer}.hook_resid_mid--blocks.{layer}.hook_mlp_out" / name)
+        for layer in (0, 1)
+    )
+    written, read = first.bases()[1].directions, second.bases()[0].directions
     assert pair["matched_cosine"] == pytest.approx(matched_cosine(written, read, signed=True), abs=1e-4)
     assert 0 < pair["matched_floor"] < 0.6  # random bases in 32 dimensions
     assert unmix("status", "tiny.toml", "--name", "killed", cwd=recipe).stdout.count(" done  ") == 1 + 2 + 3

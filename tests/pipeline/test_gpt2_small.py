@@ -58,15 +58,15 @@ def test_the_recipe_runs_on_a_model_of_its_shape(folder: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_rotations_of_an_untrained_model_find_that_its_mlps_are_linear(folder: Path, tmp_path: Path) -> None:
-    layers = [f"blocks.{n}.hook_resid_mid" for n in (0, 11)]
+    layers = [(f"blocks.{n}.hook_resid_mid", f"blocks.{n}.hook_mlp_out") for n in (0, 11)]
     run = run_all(
         "gpt2-small-rotations", folder, tmp_path,
         "extract.n_rows=4000", "extract.chunk_rows=511", "train.n_tokens=5120", "train.batch_size=256",
-        "train.jacobian_rotation.n_inputs=64", f"train.jacobian_rotation.hook_points={json.dumps(layers)}",
+        "train.jacobian_rotation.n_inputs=64", f"extract.hook_points={json.dumps([h for pair in layers for h in pair])}",
         "score.n_sequences=1",
     )  # fmt: skip
-    for layer in layers:
-        found = json.loads((run / "train" / layer / "jacobian_rotation-s0" / "jacobian.json").read_text())
+    for pair in layers:
+        found = json.loads((run / "train" / "--".join(pair) / "jacobian_rotation-s0" / "jacobian.json").read_text())
         held = found["heldout"]
         assert found["linear"] > 0.5
         assert held["mean_svd"]["mass_in_1%"] > 0.5

@@ -85,7 +85,7 @@ def test_overrides(path: Path) -> None:
         (["extract.n_rows=lots"], "extract.n_rows: .*valid integer.*, got 'lots'"),
         (["extract.text.source=files"], 'extract.text: source = "files" needs path'),
         (["train=5"], "train: .*valid dictionary"),
-        (["train.topk.hook_points=[true]"], "train.topk.hook_points: True is not in the store"),
+        (["train.topk.hook_points=[true]"], "train.topk.hook_points: expected the name of a hook point"),
         (["a\nb=3"], "unknown key 'a"),
         (["extract.context=" + "9" * 5000], "extract.context: .*integer"),
         (["nonsense"], "--set nonsense: expected KEY=VALUE"),
@@ -112,6 +112,6 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hook_point", ["", "..", "/tmp/x", "../x"])
 def test_a_hook_point_is_a_name_in_recipes_and_stores_alike(path: Path, hook_point: str) -> None:
     with pytest.raises(UserError, match="extract: a hook point (is called|has an empty name)"):
-        load_recipe(str(path), [f"extract.hook_points=['{hook_point}']"])
+        load_recipe(str(path), [f"extract.site.names=['{hook_point}']"])
     with pytest.raises(UserError, match="the store: a hook point (is called|has an empty name)"):
         tasks(load_recipe(str(path)).train, lambda _: 4, (hook_point,))

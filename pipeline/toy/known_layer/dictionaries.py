@@ -39,7 +39,7 @@ def source(F: Tensor, p: float, x: Tensor | None = None) -> Source:
     mean, variance = strength_moments(p)
     total = variance * float(F.double().square().sum())
     rows = _rows(np.empty((0, F.shape[1]), np.float32) if x is None else x.numpy())
-    return Source(
+    return Source.at(
         _HOOK_POINT, moments(mean * F.double().sum(0).numpy(), total), rows, rows, _no_model, precision="float32"
     )
 
@@ -67,7 +67,7 @@ def train(
     stack = Stack(learners)
     for step in range(n_steps):
         stack.step(draw(step), step, n_steps)
-    return [learner.to_dictionary(_HOOK_POINT, {}) for learner in learners]
+    return [learner.to_dictionary({}) for learner in learners]
 
 
 def compare(

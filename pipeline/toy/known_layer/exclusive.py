@@ -107,7 +107,7 @@ def methods(offset: float, d_saes: tuple[int, ...], n_seeds: int, n_steps: int, 
 def _source(offset: float, rows: Callable[[int], np.ndarray]) -> Source:
     """z has mean 0, and variance 1 + N²."""
     known = moments(np.zeros(1), 1 + offset**2)
-    return Source("exclusive", known, rows, rows, _no_model, precision="float32")
+    return Source.at("exclusive", known, rows, rows, _no_model, precision="float32")
 
 
 def _no_model() -> Any:

@@ -37,7 +37,7 @@ def bases(layer: Layer, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed_of("rows", seed))
     x = strengths((N_ROWS,), n, layer.p, generator) @ layer.F.float()
     own = source(layer.F, layer.p, x)
-    centred = (x - torch.from_numpy(own.moments.mean).float()).double()
+    centred = (x - torch.from_numpy(own.reads.mean).float()).double()
     quartimax, _ = solve(
         Dense(centred[..., None]),
         SolverConfig(objective="l4", side="out"),

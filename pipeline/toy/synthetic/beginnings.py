@@ -45,12 +45,12 @@ def source_of(x: Tensor, F: Tensor) -> Source:
     """Rows x (n, d) that lie in memory, as methods see them. F (G, d): what they are made of."""
     a = x.numpy()
     moments = moments_from(row_sums(a, "float32")[0])
-    return Source("synthetic", moments, lambda n: a[:n], lambda n: a[:0], lambda: Writer(F))
+    return Source.at("synthetic", moments, lambda n: a[:n], lambda n: a[:0], lambda: Writer(F))
 
 
 def start(name: str, noise: float, d_sae: int, source: Source, seed: int) -> Weights:
     """One autoencoder that begins so."""
-    d = len(source.moments.mean)
+    d = source.reads.d
     whole = source_autoencoder.begin(1, d, d_sae, seed)
     if name == f"orthogonal{OWN}":
         return whole

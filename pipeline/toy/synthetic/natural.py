@@ -53,7 +53,7 @@ def learn(name: str, settings: dict[str, Any], x: Tensor, n_steps: int, batch_si
         batch = x[:, torch.randint(0, x.shape[1], (batch_size,), generator=generator)]
         stack.step(batch, step, n_steps)
     with torch.no_grad():
-        return [own.to_dictionary("natural", {}) for own in learners]
+        return [own.to_dictionary({}) for own in learners]
 
 
 def interference(F: Tensor) -> dict[str, Any]:

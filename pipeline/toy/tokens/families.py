@@ -26,7 +26,7 @@ def source() -> Source:
         raise ValueError("the eight tokens come from no model: its weights cannot be looked at")
 
     moments = moments_from(row_sums(x, "float32")[0])
-    return Source(HOOK_POINT, moments, lambda n: x[:n], lambda n: x[:0], no_model, precision="float32")
+    return Source.at(HOOK_POINT, moments, lambda n: x[:n], lambda n: x[:0], no_model, precision="float32")
 
 
 def train(family: type[Family], configs: Sequence[FamilyConfig], n_steps: int) -> Code:
@@ -37,7 +37,7 @@ def train(family: type[Family], configs: Sequence[FamilyConfig], n_steps: int) -
         stack = Stack(learners)
         for step in range(n_steps):
             stack.step(x, step, n_steps)
-    made = [learner.to_dictionary(HOOK_POINT, {}) for learner in learners]
+    made = [learner.to_dictionary({}) for learner in learners]
     with torch.no_grad():
         z = torch.stack([own.encode(x) for own in made])
         x_hat = torch.stack([own(x) for own in made])

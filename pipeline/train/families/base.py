@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from pipeline.config import MethodConfig
-from pipeline.train.initialisation import Centre, Init, centre, directions
+from pipeline.train.initialisation import Centre, Init, answers, centre, directions
 from pipeline.train.kernels import matmul
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
+from stores.site import Site
 
 SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
@@ -28,7 +30,8 @@ class FamilyConfig(MethodConfig):
     in a line or half a cosine; decay = 0 keeps it. init, init_noise: see initialisation.directions; init_norm: the length
     of the encoder's rows, and of the decoder's where the family leaves them free. b_dec_init: of the training rows.
     dead_after_tokens: a feature is dead when it was not active in as many tokens. resample_every_tokens: how often dead
-    ones are given new directions (by default never), until the rate decays.
+    ones are given new directions (by default never), until the rate decays. skip: a linear map of what is read beside the
+    features, where something else is written (Paulo, Shabalin, Belrose 2025, arXiv:2501.18823).
     """
 
     d_sae: int = Field(ge=1)
@@ -44,10 +47,21 @@ class FamilyConfig(MethodConfig):
     b_dec_init: Centre = "mean"
     dead_after_tokens: int = Field(default=10_000_000, ge=1)
     resample_every_tokens: int | None = Field(default=None, ge=1)
+    skip: bool = False
 
-    def check(self, d_in: int, hook_point: str) -> None:
-        if self.init == "writer" and hook_point == "blocks.0.hook_resid_pre":
+    def check(self, site: Site, d_in: int) -> None:
+        if self.skip and site.reads == site.writes:
+            raise ValueError(
+                "skip = true: what is written is what is read, and a linear map of it is all that it takes"
+            )
+        if self.init == "writer" and site != Site.at(site.reads[0]):
+            raise ValueError('init = "writer" is for one hook point, read and written')
+        if self.init == "writer" and site.reads == ("blocks.0.hook_resid_pre",):
             raise ValueError('init = "writer": the embedding writes there, no matrix does')
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        return ("skip",) if self.skip else ()
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,16 @@ class Loss:
 
 
 class Family(nn.Module, ABC):
-    """Training form of a dictionary of d_sae features on scaled activations x (E|x - mean|² = d_in).
+    """Training form of a dictionary of d_sae features that makes y of x, what a site writes of what it reads.
 
-    W_enc and W_dec are both (d_sae, d_in), in the same directions to begin with; b_enc (d_sae); b_dec (d_in). b_dec
-    learns from the reconstruction alone: the encoder reads x - b_dec as data, and b_enc can make up for what that leaves
-    out.
+    x (batch, d_in) and y (batch, d_out) are scaled: E|y - mean|² = d at each hook point. An autoencoder's y is x. W_enc is
+    (d_sae, d_in), W_dec (d_sae, d_out), of an autoencoder in the same directions to begin with; b_enc (d_sae); b_dec
+    (d_out), which learns from the reconstruction alone; W_skip (d_in, d_out) or None. An autoencoder reads x - b_dec as
+    data, and b_enc can make up for what that leaves out; others read x less its mean.
 
-    unit_decoder: decoder rows keep unit length, and the gradient along them is removed (Gao et al. 2024, appendix A.4).
+    unit_decoder: decoder rows keep the norm 1, and the gradient along them is removed (Gao et al. 2024, appendix A.4). The
+    norm of a row is the sum of its norms by hook point written (Lindsey et al. 2024, "Sparse crosscoders"), and so is the
+    norm that penalties weigh codes by.
     tied: W_enc is W_dec.
     small: loss is dense arithmetic that takes no turns by what the numbers are, so that torch.func.vmap can do it for
     several dictionaries at once.
@@ -76,62 +93,96 @@ class Family(nn.Module, ABC):
 
     def __init__(self, config: FamilyConfig, source: Source, matmul_dtype: torch.dtype) -> None:
         super().__init__()
-        self.d_in = len(source.moments.mean)
-        self.ranks = source.ranks
+        self.source, self.ranks = source, source.ranks
+        self.d_in, self.d_out, self.d_writes = source.reads.d, source.targets.d, source.targets.sizes
+        self.autoencodes = source.autoencodes
         own = self.ranks.shard(config.d_sae)
         self.d_sae = own.stop - own.start  # features held here
-        self.scale = source.moments.scale
-        self.small = self.ranks.size == 1 and self.d_in * self.d_sae <= SMALL
+        self.small = self.ranks.size == 1 and max(self.d_in, self.d_out) * self.d_sae <= SMALL
         self.matmul_dtype = matmul_dtype
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
         begin = directions(config.init, config.init_noise, config.d_sae, source, seed)[own].contiguous()
-        self.W_dec = nn.Parameter(begin if self.unit_decoder else config.init_norm * begin)
+        decoder = begin if self.autoencodes else normalize(answers(source, begin), dim=-1)
+        norms = self.norms(decoder)[:, None] if len(self.d_writes) > 1 else 1.0
+        self.W_dec = nn.Parameter(decoder / norms if self.unit_decoder else config.init_norm * decoder)
         if not self.tied:
-            self.W_enc = nn.Parameter(config.init_norm * begin)
+            self.W_enc = nn.Parameter(config.init_norm * begin * (norms if self.unit_decoder else 1.0))
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
-        self.b_dec = nn.Parameter(torch.from_numpy(centre(config.b_dec_init, source) * self.scale).float())
+        self.b_dec = nn.Parameter(
+            self.scaled_targets(torch.from_numpy(centre(config.b_dec_init, source.targets))).float()
+        )
+        self.W_skip = nn.Parameter(torch.zeros(self.d_in, self.d_out)) if config.skip else None
+        mean = torch.from_numpy(source.reads.mean)
+        self.register_buffer("mean_in", self.scaled(mean).float(), persistent=False)
+        self.mean_in: Tensor
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
         self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
         self.tokens_since_fired: Tensor
 
-    @abstractmethod
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
-        """x: (batch, d_in) scaled activations. Also counts what fired."""
+    def scaled(self, x: Tensor) -> Tensor:
+        """(…, d_in) raw → scaled."""
+        return x * _on(self.source.reads.scale, x)
+
+    def scaled_targets(self, y: Tensor) -> Tensor:
+        """(…, d_out) raw → scaled."""
+        return y * _on(self.source.targets.scale, y)
+
+    def norms(self, W_dec: Tensor) -> Tensor:
+        """(…, d_sae) of decoder rows (…, d_sae, d_out): the sum of their norms by hook point."""
+        if len(self.d_writes) == 1:
+            return W_dec.norm(dim=-1)
+        return torch.stack([part.norm(dim=-1) for part in W_dec.split(self.d_writes, dim=-1)]).sum(0)
 
     @abstractmethod
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
+        """x (batch, d_in), y (batch, d_out), scaled. Also counts what fired."""
+
+    @abstractmethod
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
 
-    def forward(self, x: Tensor, step: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
         """loss, as tensors alone: for torch.func."""
-        loss = self.loss(x, step, n_steps)
+        loss = self.loss(x, y, step, n_steps)
         return loss.total, loss.parts
 
     def look(self, state: Mapping[str, Tensor]) -> None:
         """Before each loss: note what it must know as Python values. state: the buffers, or those of several stacked."""
 
-    @classmethod
     @torch.no_grad()
-    def before_step(cls, parameters: Mapping[str, Tensor]) -> None:
+    def before_step(self, parameters: Mapping[str, Tensor]) -> None:
         """Between the gradient and the optimiser's step. parameters: of one dictionary, or of several stacked."""
-        if cls.unit_decoder:
-            W, gradient = parameters["W_dec"], parameters["W_dec"].grad
-            assert gradient is not None
-            gradient.addcmul_((gradient * W).sum(-1, keepdim=True), W, value=-1)
+        if not self.unit_decoder:
+            return
+        W, gradient = parameters["W_dec"], parameters["W_dec"].grad
+        assert gradient is not None
+        if len(self.d_writes) > 1:  # the norm's own gradient: each hook point's part of a row at unit length
+            W = torch.cat([normalize(part, dim=-1) for part in W.split(self.d_writes, dim=-1)], dim=-1)
+        along = (gradient * W).sum(-1, keepdim=True)
+        gradient.addcmul_(along / len(self.d_writes), W, value=-1)
 
-    @classmethod
     @torch.no_grad()
-    def after_step(cls, parameters: Mapping[str, Tensor]) -> None:
+    def after_step(self, parameters: Mapping[str, Tensor]) -> None:
         """After the optimiser's step."""
-        if cls.unit_decoder:
+        if self.unit_decoder:
             W = parameters["W_dec"]
-            W.div_(W.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+            W.div_(self.norms(W)[..., None].clamp_min(1e-12))
 
-    def pre(self, x: Tensor) -> Tensor:
-        """x - b_dec (batch, d_in), as data → pre-activations (batch, d_sae) in the dtype of the matrix products."""
+    def centred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(what the encoder reads, as data; what its code has to make), by which b_dec and W_skip get their gradients."""
+        target = y - self.b_dec
+        if self.autoencodes:
+            return target.detach(), target
+        read = x - self.mean_in
+        if self.W_skip is not None:
+            target = target - matmul(read, self.W_skip, self.matmul_dtype).float()
+        return read, target
+
+    def pre(self, read: Tensor) -> Tensor:
+        """read (batch, d_in), see centred → pre-activations (batch, d_sae) in the dtype of the matrix products."""
         # Not addmm: it rounds once where the batched product of a stack rounds twice.
-        return matmul(x.detach(), self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
+        return matmul(read, self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
 
     def activity(self, z: Tensor) -> Tensor:
         """Count what fired. z: (batch, d_sae), not negative. Returns L0, in passes that are fast on a CPU."""
@@ -146,15 +197,47 @@ class Family(nn.Module, ABC):
             fired, n_tokens = everywhere[:-1] > 0, int(everywhere[-1])
         self.tokens_since_fired.add_(n_tokens).masked_fill_(fired, 0)
 
-    def raw_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """W_enc, b_enc, W_dec, b_dec of the same map on raw activations.
+    @property
+    def unit(self) -> float:
+        """What a code in units of the activations that are written is multiplied by to be one of scaled ones."""
+        return self.source.targets.unit
+
+    def centring(self) -> Tensor | float:
+        """(d_sae,): what the mean of x, which is taken away before the encoder, would add to the pre-activations."""
+        return 0.0 if self.autoencodes else self.W_enc @ self.mean_in
+
+    def raw_weights(self) -> dict[str, Tensor]:
+        """W_enc, b_enc, W_dec, b_dec and, if there is one, W_skip, of the same map on raw activations.
 
         The activations are positively homogeneous in pre-activations, biases and thresholds together: with x = raw · s,
-        dividing the biases (and thresholds) by s divides codes and reconstruction by s; the weights stay as they are.
+        dividing the biases (and thresholds) by s divides codes and reconstruction by s; the weights stay as they are. Where
+        hook points have scales of their own, weights get their ratios to one unit.
         """
-        return self.W_enc.T, self.b_enc / self.scale, self.W_dec, self.b_dec / self.scale
+        scale_in, scale_out = self.source.reads.scale, _on(self.source.targets.scale, self.b_dec)
+        W_enc, b_enc, W_dec, b_dec = self.W_enc.T, (self.b_enc - self.centring()) / self.unit, self.W_dec, self.b_dec
+        skip = {}
+        if isinstance(scale_in, Tensor) or scale_in != self.unit:
+            W_enc = W_enc * (torch.as_tensor(scale_in).to(W_enc) / self.unit).expand(self.d_in)[:, None]
+        if isinstance(scale_out, Tensor):
+            W_dec = W_dec * (self.unit / scale_out)
+        if self.W_skip is not None:
+            b_dec = b_dec - self.mean_in @ self.W_skip
+            W_skip = self.W_skip * torch.as_tensor(scale_in).to(W_enc).expand(self.d_in)[:, None]
+            skip = {"W_skip": W_skip / scale_out}
+        return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec / scale_out, **skip}
+
+    def dictionary(
+        self, architecture: str, provenance: dict, weights: dict[str, Tensor], k: int = 0, **others: Tensor
+    ) -> FeatureDictionary:
+        """weights: raw_weights, or what they become; others: what the architecture has besides."""
+        spec = self.source.spec(architecture, self.d_sae, provenance, k, self.W_skip is not None)
+        return FeatureDictionary(spec, **weights, **others)
 
     @staticmethod
     def default_lr(d_sae: int) -> float:
         """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
         return 2e-4 * math.sqrt(2**14 / d_sae)
+
+
+def _on(scale: float | Tensor, x: Tensor) -> float | Tensor:
+    return scale.to(x.device) if isinstance(scale, Tensor) else scale

@@ -9,8 +9,6 @@ from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.kernels import Code, Select, select_batch_topk
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 _THRESHOLD_DECAY = 0.9  # about ten batches: enough entries for a steady minimum, and it follows a schedule
 
@@ -55,7 +53,6 @@ class BatchTopK(TopK):
             mean = torch.lerp(smallest, self.threshold, _THRESHOLD_DECAY * (self.threshold != 0))
             self.threshold.copy_(torch.where(smallest.isfinite(), mean, self.threshold))
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("jumprelu", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
-        threshold = (self.threshold / self.scale).expand(self.d_sae)
-        return FeatureDictionary(spec, *self.raw_weights(), threshold=threshold)
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        threshold = (self.threshold / self.unit).expand(self.d_sae)
+        return self.dictionary("jumprelu", provenance, self.raw_weights(), threshold=threshold)

@@ -9,8 +9,6 @@ from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 
 class GatedConfig(FamilyConfig):
@@ -35,21 +33,21 @@ class Gated(Family):
         self.register_buffer("coefficient", torch.tensor(config.l1_coefficient), persistent=False)
         self.coefficient: Tensor
 
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
-        centred = x - self.b_dec
-        product = matmul(centred.detach(), self.W_enc.T, self.matmul_dtype).float()
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
+        read, target = self.centred(x, y)
+        product = matmul(read, self.W_enc.T, self.matmul_dtype).float()
         gate = product + self.b_enc
         active = gate > 0
         z = active * (product * self.r_mag.exp() + self.b_mag).relu()
-        mse = (centred - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
+        mse = (target - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
         opened = gate.relu()
         alone = matmul(opened, self.W_dec.detach(), self.matmul_dtype).float()
-        auxiliary = (centred.detach() - alone).square().sum(-1).mean()
+        auxiliary = (target.detach() - alone).square().sum(-1).mean()
         l1 = opened.sum() / len(x)
         coefficient = self.coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
         parts = {"mse": mse, "l1": l1, "l0": self.activity(z), "aux": auxiliary}
         return Loss(mse + coefficient * l1 + auxiliary, parts)
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("gated", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
-        return FeatureDictionary(spec, *self.raw_weights(), r_mag=self.r_mag, b_mag=self.b_mag / self.scale)
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        b_mag = (self.b_mag - self.centring() * self.r_mag.exp()) / self.unit
+        return self.dictionary("gated", provenance, self.raw_weights(), r_mag=self.r_mag, b_mag=b_mag)

@@ -12,14 +12,12 @@ from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 
 class JumpReLUConfig(FamilyConfig):
-    """l0_target: active features a token to aim at, penalty l0_coefficient · d_in · (L0 / target - 1)² (appendix A of the
+    """l0_target: active features a token to aim at, penalty l0_coefficient · d_out · (L0 / target - 1)² (appendix A of the
     source, with the squared error's scale taken out); None: penalty l0_coefficient · L0, with the squared error summed
-    over d_in, on activations scaled to E|x - mean|² = d_in. threshold, bandwidth: the first threshold and the width of
+    over d_out, on activations scaled to E|y - mean|² = d_out. threshold, bandwidth: the first threshold and the width of
     the kernel, on activations of norm 1 as in the source. A step moves a threshold by a factor of 1 ± lr at most, so a
     run of n steps reaches an L0 far from where it began only if n · lr is some units."""
 
@@ -65,20 +63,20 @@ class JumpReLU(Family):
         self.register_buffer("coefficient", torch.tensor(config.l0_coefficient), persistent=False)
         self.coefficient: Tensor
 
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
-        config, centred = self.config, x - self.b_dec
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
+        config, (read, target) = self.config, self.centred(x, y)
         z, active = _Jump.apply(  # type: ignore[misc]
-            self.pre(centred).float(), self.log_threshold.exp(), config.bandwidth * math.sqrt(self.d_in)
+            self.pre(read).float(), self.log_threshold.exp(), config.bandwidth * math.sqrt(self.d_in)
         )
         out = matmul(z, self.W_dec, self.matmul_dtype).float()
-        mse = (centred - out).square().sum(-1).mean()
+        mse = (target - out).square().sum(-1).mean()
         l0 = active.sum() / len(x)
         everyones = self.ranks.row_mean(l0, len(x))  # the penalty is not linear in it
-        penalty = l0 if config.l0_target is None else self.d_in * (everyones / config.l0_target - 1).square()
+        penalty = l0 if config.l0_target is None else self.d_out * (everyones / config.l0_target - 1).square()
         coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
         self.activity(z)
         return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("jumprelu", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
-        return FeatureDictionary(spec, *self.raw_weights(), threshold=self.log_threshold.exp() / self.scale)
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        threshold = self.log_threshold.exp() / self.unit
+        return self.dictionary("jumprelu", provenance, self.raw_weights(), threshold=threshold)

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
+from stores.site import Site
 
 
 class MatryoshkaConfig(BatchTopKConfig):
@@ -10,8 +11,8 @@ class MatryoshkaConfig(BatchTopKConfig):
 
     n_prefixes: int = Field(default=5, ge=1)
 
-    def check(self, d_in: int, hook_point: str) -> None:
-        super().check(d_in, hook_point)
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
         if self.d_sae >> (self.n_prefixes - 1) < 1:
             raise ValueError(f"n_prefixes = {self.n_prefixes} halves d_sae = {self.d_sae} to nothing")
 

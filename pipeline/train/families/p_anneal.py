@@ -9,8 +9,6 @@ from pipeline.train.kernels import matmul
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 _REMEMBERED = 10  # batches that the coefficient's change is reckoned from, as in the source
 _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
@@ -52,16 +50,16 @@ class PAnneal(Family):
     def _penalty(self, z: Tensor, p: float) -> Tensor:
         return ((z + _SMALLEST).pow(p) - _SMALLEST**p).sum() / len(z)
 
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
         p, config = self._p(step, n_steps), self.config
         next_p = max(config.p_end, p - (1 - config.p_end) / config.n_updates)
         if p != self._p(max(0, step - 1), n_steps):
             now, then = self.penalties.mean(1)
             self.coefficient.mul_(now / then.clamp_min(1e-12))
             self.p.fill_(p)
-        centred = x - self.b_dec
-        z = self.pre(centred).relu().float()
-        mse = (centred - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
+        read, target = self.centred(x, y)
+        z = self.pre(read).relu().float()
+        mse = (target - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
         penalty = self._penalty(z, p)
         with torch.no_grad():
             own = (penalty, self._penalty(z, next_p))
@@ -71,6 +69,5 @@ class PAnneal(Family):
         parts = {"mse": mse, "l0": self.activity(z), "p": self.p.clone(), "penalty": penalty}
         return Loss(mse + coefficient * penalty, parts)
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("standard", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
-        return FeatureDictionary(spec, *self.raw_weights())
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        return self.dictionary("standard", provenance, self.raw_weights())

@@ -11,8 +11,6 @@ from pipeline.train.kernels import matmul, select_positive, sparse_autoencode
 from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 _SPARSE_BELOW = (
     0.05  # of the code; below it the sparse products are faster on a CPU (measured: equal at 0.065 for d_in = 768)
@@ -27,9 +25,10 @@ class ReluL1Config(FamilyConfig):
 
 
 class ReluL1(Family):
-    """z = ReLU((x - b_dec) W_encᵀ + b_enc); loss = |x - x_hat|² + λ Σ_i z_i |W_dec,i|, averaged over tokens.
+    """z = ReLU((x - b_dec) W_encᵀ + b_enc); loss = |y - y_hat|² + λ Σ_i z_i |W_dec,i|, averaged over tokens, |W_dec,i| the sum
+    of a row's norms by hook point (Lindsey et al. 2024, "Sparse crosscoders").
 
-    The dictionary that comes out has decoder rows of unit length; their norms move into the code.
+    The dictionary that comes out has decoder rows of norm 1, of scaled activations; their norms move into the code.
     """
 
     unit_decoder = False
@@ -47,30 +46,28 @@ class ReluL1(Family):
         density = state["density"]
         self.sparse = not self.small and density.device.type == "cpu" and float(density) < _SPARSE_BELOW
 
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
-        centred = x - self.b_dec
-        norm = self.W_dec.norm(dim=-1)
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
+        read, target = self.centred(x, y)
+        norm = self.norms(self.W_dec)
         if self.sparse:
-            out, code = sparse_autoencode(
-                centred.detach(), self.W_enc, self.b_enc, self.W_dec, select_positive, self.matmul_dtype
-            )
+            out, code = sparse_autoencode(read, self.W_enc, self.b_enc, self.W_dec, select_positive, self.matmul_dtype)
             l1 = (code.values * norm[code.indices]).sum() / len(x)
             fired = torch.zeros(self.d_sae, dtype=torch.bool)
             fired[code.indices] = True
             self.count(fired, len(x))
             l0 = torch.tensor(len(code.values) / len(x))
         else:
-            z = self.pre(centred).relu()
+            z = self.pre(read).relu()
             out = matmul(z, self.W_dec, self.matmul_dtype).float()
             l1 = (z.sum(0, dtype=torch.float32) * norm).sum() / len(x)
             l0 = self.activity(z)
-        mse = (centred - out).square().sum(-1).mean()
+        mse = (target - out).square().sum(-1).mean()
         self.density.copy_(self.ranks.row_mean(l0, len(x)) / self.d_sae)
         coefficient = self.coefficient * sparsity_factor(step, n_steps, self.config.l1_warmup)
         return Loss(mse + coefficient * l1, {"mse": mse, "l1": l1, "l0": l0})
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        W_enc, b_enc, W_dec, b_dec = self.raw_weights()
-        norm = W_dec.norm(dim=-1).clamp_min(1e-12)
-        spec = Spec("standard", self.d_in, self.d_sae, Site.at(hook_point), provenance=provenance)
-        return FeatureDictionary(spec, W_enc * norm, b_enc * norm, W_dec / norm[:, None], b_dec)
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        weights, norm = self.raw_weights(), self.norms(self.W_dec).clamp_min(1e-12)
+        weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norm, weights["b_enc"] * norm
+        weights["W_dec"] = weights["W_dec"] / norm[:, None]
+        return self.dictionary("standard", provenance, weights)

@@ -3,11 +3,19 @@
 from torch import Tensor
 
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
+from stores.site import Site
 
 
 class TiedConfig(ReluL1Config):
     """l1_coefficient: of the code, on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in.
     In the sources' units, means over d_in and d_sae instead of sums, it is α d_in / d_sae."""
+
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
+        if site.reads != site.writes:
+            raise ValueError(
+                "its decoder is its encoder, which writes what is read: set hook_points, not reads and writes"
+            )
 
 
 class Tied(ReluL1):

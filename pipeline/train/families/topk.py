@@ -13,7 +13,6 @@ from pipeline.train.schedules import k_at
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
-from stores.spec import Spec
 
 
 class TopKConfig(FamilyConfig):
@@ -28,15 +27,15 @@ class TopKConfig(FamilyConfig):
     aux_k: int | None = Field(default=None, ge=0)
     aux_coefficient: float = Field(default=1 / 32, ge=0)
 
-    def check(self, d_in: int, hook_point: str) -> None:
-        super().check(d_in, hook_point)
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
         for name, k in (("k", self.k), ("k_start", self.k_start or self.k)):
             if k > self.d_sae:
                 raise ValueError(f"{name} = {k} is more than d_sae = {self.d_sae}")
 
 
 class TopK(Family):
-    """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |x - x_hat|² summed over d_in, averaged over tokens."""
+    """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |y - y_hat|² summed over d_out, averaged over tokens."""
 
     def __init__(self, config: TopKConfig, source: Source, matmul_dtype: torch.dtype) -> None:
         super().__init__(config, source, matmul_dtype)
@@ -60,18 +59,16 @@ class TopK(Family):
         dead = (state["tokens_since_fired"] > self.config.dead_after_tokens).any()
         self.any_dead = bool(self.ranks.total(dead.int()))
 
-    def loss(self, x: Tensor, step: int, n_steps: int) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
         config = self.config
         self.k = k_at(step, n_steps, config.k_start or config.k, config.k, config.k_anneal)
-        return self._dense_loss(x) if self.small else self._sparse_loss(x)
+        return self._dense_loss(x, y) if self.small else self._sparse_loss(x, y)
 
-    def _sparse_loss(self, x: Tensor) -> Loss:
-        centred = x - self.b_dec
+    def _sparse_loss(self, x: Tensor, y: Tensor) -> Loss:
+        read, target = self.centred(x, y)
         weights = (self.W_enc, self.b_enc, self.W_dec)
-        outs, code = sparse_autoencode_prefixes(
-            centred.detach(), *weights, self.select(), self.prefixes(), self.matmul_dtype
-        )
-        errors = centred - self.ranks.whole_sum(outs)
+        outs, code = sparse_autoencode_prefixes(read, *weights, self.select(), self.prefixes(), self.matmul_dtype)
+        errors = target - self.ranks.whole_sum(outs)
         mse_of_prefixes = errors.square().sum(-1).mean(-1)
         total, mse, error = mse_of_prefixes.mean(), mse_of_prefixes[-1], errors[-1]
         active = code.indices[code.values > 0]
@@ -79,7 +76,7 @@ class TopK(Family):
         parts = {"mse": mse, "l0": self.ranks.total(l0) if self.ranks.splits_features else l0, "aux": mse.new_zeros(())}
         dead = self.tokens_since_fired > self.config.dead_after_tokens
         if self.aux_k and self.any_dead:
-            aux = self._auxiliary(centred.detach(), error.detach(), dead.nonzero().squeeze(1))
+            aux = self._auxiliary(read, error.detach(), dead.nonzero().squeeze(1))
             parts["aux"] = aux
             total = total + self.config.aux_coefficient * self.ranks.row_mean(mse.detach(), len(x)) * aux
         fired = torch.zeros(self.d_sae, dtype=torch.bool, device=x.device)
@@ -88,15 +85,15 @@ class TopK(Family):
         self.selected(code)
         return Loss(total, parts)
 
-    def _dense_loss(self, x: Tensor) -> Loss:
+    def _dense_loss(self, x: Tensor, y: Tensor) -> Loss:
         """The same with dense codes."""
-        centred = x - self.b_dec
-        pre = self.pre(centred).float()
+        read, target = self.centred(x, y)
+        pre = self.pre(read).float()
         z = self.dense_code(pre)
-        out, before, errors = torch.zeros_like(x), 0, []
+        out, before, errors = torch.zeros_like(target), 0, []
         for end in self.prefixes():
             out = out + matmul(z[:, before:end], self.W_dec[before:end], self.matmul_dtype).float()
-            errors.append(centred - out)
+            errors.append(target - out)
             before = end
         losses = [error.square().sum(-1).mean() for error in errors]
         total, mse = torch.stack(losses).mean(), losses[-1]
@@ -125,9 +122,8 @@ class TopK(Family):
         predicted = self.ranks.whole_sum(matmul(code, self.W_dec[dead], self.matmul_dtype).float())
         return _fvu(error, predicted, self.ranks)
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        spec = Spec("topk", self.d_in, self.d_sae, Site.at(hook_point), self.config.k, provenance)
-        return FeatureDictionary(spec, *self.raw_weights())
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        return self.dictionary("topk", provenance, self.raw_weights(), self.config.k)
 
 
 def _fvu(x: Tensor, x_hat: Tensor, ranks: Ranks = ALONE) -> Tensor:

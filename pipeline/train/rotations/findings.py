@@ -39,7 +39,7 @@ def jacobians_at(mlp: MLP, x: Tensor, layer_norm: bool, weights: Weights | None 
 
 def write_findings(
     folder: Path,
-    hook_point: str,
+    site: str,
     mlp: MLP,
     rows: dict[str, Tensor],
     n_fit: int,
@@ -72,7 +72,7 @@ def write_findings(
     }
     log = [(r["step"], r[objective]) for r in records(folder / METRICS) if objective in r]
     figure = rotation_figure(
-        f"The MLP after {hook_point}: its Jacobian at {len(apart[where])} {_NAMES[where]} rows",
+        f"{site}: the MLP's Jacobian at {len(apart[where])} {_NAMES[where]} rows",
         {
             "before": mean_magnitude(J[where], eye, eye).numpy(),
             "after": mean_magnitude(J[where], R_in, R_out).numpy(),
@@ -86,7 +86,7 @@ def write_findings(
     commit_json(folder / FINDINGS, {"documentation": DOCUMENTATION, **found})
 
 
-def draw_by_n_fit(folder: Path, hook_point: str) -> None:
+def draw_by_n_fit(folder: Path, site: str) -> None:
     """folder/by_n_fit.png, of the rotations in the folder that differ in n_fit alone, if there are some with a held-out
     part: does what a few inputs teach serve others?"""
     from pipeline.train.rotations.pictures import n_fit_figure
@@ -98,4 +98,4 @@ def draw_by_n_fit(folder: Path, hook_point: str) -> None:
             groups.setdefault(re.sub(r"-n_fit_\d+", "", name), []).append(measured)
     groups = {name: sorted(group, key=lambda m: m["n_fit"]) for name, group in groups.items() if len(group) > 1}
     if groups:
-        save_figure(n_fit_figure(f"Rotations of the MLP after {hook_point}", groups), folder / "by_n_fit.png")
+        save_figure(n_fit_figure(f"Rotations at {site}", groups), folder / "by_n_fit.png")

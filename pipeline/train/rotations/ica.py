@@ -5,10 +5,10 @@ import torch
 from pydantic import Field
 
 from pipeline.config import MethodConfig
+from pipeline.train.linear import linear
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
-from stores.spec import Spec
 
 
 class ICAConfig(MethodConfig):
@@ -21,7 +21,8 @@ class ICAConfig(MethodConfig):
     tolerance: float = Field(default=1e-3, gt=0)
     seed: int = Field(default=0, ge=0)
 
-    def check(self, d_in: int, hook_point: str) -> None:
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
         if self.d_sae is not None and self.d_sae > d_in:
             raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
         if self.n_rows < d_in:
@@ -33,10 +34,10 @@ def ica(config: ICAConfig, source: Source, provenance: dict) -> FeatureDictionar
 
     Raises ValueError: fewer rows than coordinates.
     """
-    x = source.rows(config.n_rows)
+    x = source.reads.rows(config.n_rows)
     if len(x) < x.shape[1]:
         raise ValueError(
-            f"ICA at {source.hook_point}: {len(x)} training rows for {x.shape[1]} coordinates, extract more"
+            f"ICA at {source.site.name}: {len(x)} training rows for {x.shape[1]} coordinates, extract more"
         )
     import warnings
 
@@ -55,5 +56,4 @@ def ica(config: ICAConfig, source: Source, provenance: dict) -> FeatureDictionar
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted.fit(x.astype(np.float64))
     C, mixing = torch.from_numpy(fitted.components_), torch.from_numpy(fitted.mixing_)
-    spec = Spec("linear", x.shape[1], len(C), Site.at(source.hook_point), provenance=provenance)
-    return FeatureDictionary(spec, C.T, torch.zeros(len(C)), mixing.T, torch.from_numpy(fitted.mean_))
+    return linear(source, C.T, mixing.T, provenance, torch.from_numpy(fitted.mean_))

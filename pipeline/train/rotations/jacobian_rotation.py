@@ -1,8 +1,8 @@
 """The rotations of what an MLP reads and what it writes in which its Jacobian is sparse, learned from a store's rows.
 
-A dictionary at blocks.L.hook_resid_mid, from where all follows by the weights: its features are the input axes. The
-output axes are a second dictionary, at blocks.L.hook_mlp_out, saved below the first in the folder `output`. What the
-rotations did to Jacobians at training and held-out rows lies beside it in jacobian.json and jacobian.png.
+The dictionary reads blocks.L.hook_resid_mid, from where all follows by the weights, and writes blocks.L.hook_mlp_out: its
+architecture is "bases", the input axes and the output axes. What the rotations did to Jacobians at training and held-out
+rows lies beside it in jacobian.json and jacobian.png.
 """
 
 import re
@@ -14,16 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.models.mlp import MLP
 from pipeline.train.kernels import product_dtype
 from pipeline.train.rotations.findings import jacobians_at, write_findings
 from pipeline.train.rotations.jacobians import Weights
-from pipeline.train.rotations.msp import linear
 from pipeline.train.rotations.orthogonal import INITS, initial
 from pipeline.train.rotations.solvers import Solver, SolverConfig, equal_inputs
 from pipeline.train.source import Source
-from stores.dictionary import OUTPUT, FeatureDictionary
+from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
+from stores.site import Site
+from stores.spec import Spec
 
 _N_ROWS = 4096  # for second moments and for what is found
 
@@ -47,35 +47,27 @@ class JacobianRotationConfig(SolverConfig):
     columns: int = Field(default=16, ge=0)
     init: str = Field(default="eigen", pattern=f"^({'|'.join(INITS)})$")
 
-    def check(self, d_in: int, hook_point: str) -> None:
-        super().check(d_in, hook_point)
-        layer_of(hook_point)
+    def check(self, site: Site, d_in: int) -> None:
+        self.check_columns(d_in)
+        if site.writes != (written := f"blocks.{layer_of(site)}.hook_mlp_out",):
+            raise ValueError(f'it is made of what an MLP reads and writes: set writes = "{written}"')
 
 
-def layer_of(hook_point: str) -> int:
-    """Raises ValueError: the hook point is not before an MLP."""
-    match = re.fullmatch(r"blocks\.(\d+)\.hook_resid_mid", hook_point)
+def layer_of(site: Site) -> int:
+    """Raises ValueError: what is read is not before an MLP."""
+    match = re.fullmatch(r"blocks\.(\d+)\.hook_resid_mid", site.reads[0]) if len(site.reads) == 1 else None
     if not match:
-        raise ValueError("it is made from what an MLP's layer norm reads: set hook_points to blocks.L.hook_resid_mid")
+        raise ValueError("it is made from what an MLP's layer norm reads: blocks.L.hook_resid_mid")
     return int(match[1])
 
 
-def mlp_of(source: Source) -> tuple[int, MLP]:
-    """(layer, its MLP). Raises ValueError: the hook point is not before an MLP."""
-    layer = layer_of(source.hook_point)
-    return layer, source.weights().mlp(layer)
+class WithFindings(FeatureDictionary):
+    """Bases that, when they are saved, say beside them what they do to the Jacobians."""
 
-
-class WithOutput(FeatureDictionary):
-    """The dictionary of the input axes, which brings that of the output axes with it when it is saved, and what
-    write_findings says of both."""
-
-    output: FeatureDictionary
     findings: Callable[[Path], None]
 
     def save(self, path: Path | str) -> None:
-        """All else is there before provenance.json of the input's is."""
-        self.output.save(Path(path) / OUTPUT)
+        """All else is there before provenance.json is."""
         self.findings(Path(path))
         super().save(path)
 
@@ -84,12 +76,11 @@ class JacobianRotationLearner:
     """Solver over a stream of batches. State: the solver's, and the sum of what the MLP wrote."""
 
     def __init__(self, config: JacobianRotationConfig, source: Source, device: str) -> None:
-        layer, mlp = mlp_of(source)
+        mlp = source.weights().mlp(layer_of(source.site))
         self.config, self.mlp, self.source = config, mlp.to(device, torch.float32), source
         self.weights = Weights.of(self.mlp, config.layer_norm)
-        self.output_hook_point = f"blocks.{layer}.hook_mlp_out"
-        self.mean, self.ranks = torch.from_numpy(source.moments.mean), source.ranks
-        self.fitted = torch.from_numpy(source.rows(config.n_fit or _N_ROWS))  # those alone, or the first of all
+        self.ranks = source.ranks
+        self.fitted = torch.from_numpy(source.reads.rows(config.n_fit or _N_ROWS))  # those alone, or the first of all
         R_in, R_out = self._start(device)
         fields = set(SolverConfig.model_fields)
         solver_config = SolverConfig(**config.model_dump(include=fields))
@@ -116,8 +107,9 @@ class JacobianRotationLearner:
             starts[side] = (torch.eye(d, dtype=torch.float64) if fixed else R).to(device)
         return starts["in"], starts["out"]
 
-    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
-        """x: (batch, d_model) raw activations. Returns what was minimised in this step, before it."""
+    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]:
+        """x: (batch, d_model) raw activations; what the MLP makes of them follows from its weights. Returns what was
+        minimised in this step, before it."""
         x = self._inputs(x, step).to(torch.float32)
         self.solver.state["output_sum"] += self.mlp(x).double().sum(0)
         self.solver.state["output_n"] += len(x)
@@ -138,16 +130,18 @@ class JacobianRotationLearner:
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.solver.load_state(state)
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> WithOutput:
-        """architecture "linear", at hook_point; its `output` at hook_mlp_out of the same layer."""
-        state = self.solver.state
-        there = {**provenance, "hook_point": self.output_hook_point}
-        found = linear(state["R_in"], self.mean, hook_point, provenance)
-        both = WithOutput(found.spec, found.W_enc, found.b_enc, found.W_dec, found.b_dec)
-        rows = {"train": self.fitted, "heldout": torch.from_numpy(self.source.heldout(_N_ROWS))}
-        both.findings = partial(
+    def to_dictionary(self, provenance: dict) -> WithFindings:
+        """architecture "bases"."""
+        state, site = self.solver.state, self.source.site
+        R_in, R_out = state["R_in"].cpu(), state["R_out"].cpu()
+        d, mean = len(R_in), torch.from_numpy(self.source.reads.mean)
+        spec = Spec("bases", d, d, site, provenance=provenance, d_out=d)
+        written = (state["output_sum"] / state["output_n"]).cpu()
+        found = WithFindings(spec, R_in.T, -R_in.double() @ mean, R_out, written)
+        rows = {"train": self.fitted, "heldout": torch.from_numpy(self.source.reads.heldout(_N_ROWS))}
+        found.findings = partial(
             write_findings,
-            hook_point=hook_point,
+            site=site.name,
             mlp=self.mlp,
             rows={name: found for name, found in rows.items() if len(found)},
             n_fit=len(self.fitted) if self.config.n_fit else int(state["output_n"]),
@@ -155,5 +149,4 @@ class JacobianRotationLearner:
             layer_norm=self.config.layer_norm,
             objective=self.config.objective,
         )
-        both.output = linear(state["R_out"], state["output_sum"] / state["output_n"], self.output_hook_point, there)
-        return both
+        return found

@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import MethodConfig
+from pipeline.train.linear import linear
 from pipeline.train.rotations.findings import jacobians_at
-from pipeline.train.rotations.jacobian_rotation import layer_of, mlp_of
+from pipeline.train.rotations.jacobian_rotation import layer_of
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
-from stores.spec import Spec
 
 _TINY = 1e-10  # of the largest eigenvalue: what float32 rows and weights can tell from nothing
 
@@ -26,10 +26,11 @@ class LocalInteractionBasisConfig(MethodConfig):
     n_rows: int = Field(default=16_384, ge=2)
     layer_norm: bool = True
 
-    def check(self, d_in: int, hook_point: str) -> None:
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
         if self.n_rows < d_in:
             raise ValueError(f"n_rows = {self.n_rows} rows span fewer than the {d_in} coordinates")
-        layer_of(hook_point)
+        layer_of(site)
 
 
 def interaction_basis(covariance: Tensor, JtJ: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,12 +50,10 @@ def interaction_basis(covariance: Tensor, JtJ: Tensor) -> tuple[Tensor, Tensor]:
 
 def local_interaction_basis(config: LocalInteractionBasisConfig, source: Source, provenance: dict) -> FeatureDictionary:
     """fit. J: of the MLP that reads at blocks.L.hook_resid_mid, to what it writes."""
-    _, mlp = mlp_of(source)
-    rows = source.rows(config.n_rows)
+    mlp = source.weights().mlp(layer_of(source.site))
+    rows = source.reads.rows(config.n_rows)
     x = torch.from_numpy(rows)
     JtJ, _ = jacobians_at(mlp.to("cpu", torch.float32), x, config.layer_norm).second_moments()
     covariance = torch.from_numpy(np.cov(rows.T.astype(np.float64), bias=True))
     C, inverse = interaction_basis(covariance, JtJ)
-    mean = torch.from_numpy(source.moments.mean)
-    spec = Spec("linear", len(mean), len(C), Site.at(source.hook_point), provenance=provenance)
-    return FeatureDictionary(spec, C.T, torch.zeros(len(C)), inverse.T, mean)
+    return linear(source, C.T, inverse.T, provenance)

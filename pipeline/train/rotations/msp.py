@@ -10,14 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import MethodConfig
+from pipeline.train.linear import linear
 from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import RETRACTIONS, initial, random_rotation
 from pipeline.train.rotations.solvers import Solver, SolverConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
-from stores.spec import Spec
 
 __all__ = ["RotationConfig", "RotationLearner", "random_rotation"]
 
@@ -40,13 +39,14 @@ class RotationLearner:
     """Solver over a stream of batches: a row x is a Jacobian of one column, R x. State: the solver's."""
 
     def __init__(self, config: RotationConfig, source: Source, device: str) -> None:
-        self.mean, self.ranks = torch.from_numpy(source.moments.mean), source.ranks
+        self.source, self.ranks = source, source.ranks
+        self.mean = torch.from_numpy(source.reads.mean)
         d = len(self.mean)
         R = initial(config.init, d, config.seed).to(device)
         one = torch.ones(1, 1, dtype=torch.float64, device=device)
         self.solver = Solver(SolverConfig(side="out", **config.model_dump(exclude={"init"})), one, R)
 
-    def step(self, x: Tensor, step: int, n_steps: int) -> dict[str, Tensor]:
+    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]:
         """x: (batch, d_in) raw activations. Returns the mean of the objective over coordinates, in units of their rms."""
         x = self.ranks.whole_batch(x)
         return self.solver.step(Dense((x - self.mean.to(x))[..., None]), step, n_steps)
@@ -57,13 +57,7 @@ class RotationLearner:
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.solver.load_state(state)
 
-    def to_dictionary(self, hook_point: str, provenance: dict) -> FeatureDictionary:
-        """architecture "linear": z = R (x - mean), x_hat = Rᵀ z + mean."""
-        return linear(self.solver.R["out"], self.mean, hook_point, provenance)
-
-
-def linear(R: Tensor, mean: Tensor, hook_point: str, provenance: dict) -> FeatureDictionary:
-    """The dictionary of a rotation R (d, d): its rows are the features, around the mean (d)."""
-    R, d = R.cpu(), len(R)
-    spec = Spec("linear", d, d, Site.at(hook_point), provenance=provenance)
-    return FeatureDictionary(spec, R.T, torch.zeros(d), R, mean.cpu())
+    def to_dictionary(self, provenance: dict) -> FeatureDictionary:
+        """architecture "linear": z = R (x - mean), x_hat = Rᵀ z + mean; the rows of R are the features."""
+        R = self.solver.R["out"]
+        return linear(self.source, R.T, R, provenance)

@@ -51,7 +51,7 @@ class SolverConfig(MethodConfig):
     columns: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 
-    def check(self, d_in: int, hook_point: str) -> None:
+    def check_columns(self, d_in: int) -> None:
         """Raises ValueError: columns that cannot be drawn, or not without bias."""
         if self.columns > d_in:
             raise ValueError(f"columns = {self.columns} are more than the {d_in} there are")

@@ -103,12 +103,12 @@ def check_family(family, config: FamilyConfig) -> None:
 
     # The dictionary's forward on raw activations is the training forward.
     model = first.model
-    scaled = x * model.scale
-    dictionary = first.to_dictionary("blocks.0.hook_resid_post", {})
-    ours = dictionary(x) * model.scale
+    scaled = model.scaled(x)
+    dictionary = first.to_dictionary({})
+    ours = model.scaled(dictionary(x))
     mse = float((scaled - ours).square().sum(-1).mean())
     with torch.no_grad():
-        parts = model.loss(scaled, n_steps, n_steps).parts
+        parts = model.loss(scaled, scaled, n_steps, n_steps).parts
     # Which features of a token BatchTopK keeps depends on its batch; its dictionary's threshold makes that one number.
     exact = not isinstance(model, BatchTopK)
     assert float(parts["mse"]) == pytest.approx(mse, rel=1e-4 if exact else 0.15)
@@ -147,7 +147,7 @@ def check_family(family, config: FamilyConfig) -> None:
         with torch.no_grad():
             model.b_enc[:24] = -1e6
         for batch in x.split(size):
-            model.loss(batch * model.scale, 0, 1)
+            model.loss(model.scaled(batch), model.scaled(batch), 0, 1)
         counts.append(model.tokens_since_fired[:24])
     assert torch.equal(counts[0], counts[1])
     assert (counts[0] == 2048).all()
@@ -159,7 +159,7 @@ def test_planted_features_are_found() -> None:
     for step in range(400):
         rows = torch.randint(0, len(x), (1024,), generator=torch.Generator().manual_seed(step))
         made.step(x[rows], step, 400)
-    found = made.to_dictionary("", {}).directions
+    found = made.to_dictionary({}).directions
     assert mmcs(truth, found, signed=False) > 0.97
 
 
@@ -173,7 +173,7 @@ def test_dead_features_come_back_by_the_auxiliary_loss() -> None:
             made.model.b_enc[:32] = -4.0
         for step in range(200):
             made.step(x[(step * 256) % 8192 :][:256], step, 200)
-        code = made.to_dictionary("", {}).encode(x)
+        code = made.to_dictionary({}).encode(x)
         dead[aux_k] = int((code[:, :32] > 0).any(0).logical_not().sum())
     assert dead[8] < dead[0]
 
@@ -194,7 +194,7 @@ def test_dead_features_are_resampled(family, config: FamilyConfig) -> None:
     assert (after["model.b_enc"][:20] == before["model.b_enc"][20]).all()
     assert not (after["adam.W_dec.exp_avg"][:20]).any()
     # They are rows of the last batch, less b_dec, of the right lengths.
-    rows = torch.nn.functional.normalize(x[3 * size : 4 * size] * made.model.scale - made.model.b_dec, dim=-1).detach()
+    rows = torch.nn.functional.normalize(made.model.scaled(x[3 * size : 4 * size]) - made.model.b_dec, dim=-1).detach()
     fresh = torch.nn.functional.normalize(after["model.W_dec"][:20], dim=-1)
     assert (fresh @ rows.T).amax(1).min() > 0.9999
     if not family.tied:
@@ -214,15 +214,15 @@ def test_k_anneals() -> None:
     l0 = [float(made.step(x[:256], step, 20)["l0"]) for step in range(12)]
     assert l0[0] > 12
     assert l0[10] <= 4
-    assert made.to_dictionary("", {}).spec.k == 4
+    assert made.to_dictionary({}).spec.k == 4
 
 
 def test_l1_shrinks_as_in_the_closed_form() -> None:
     """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
     x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])
     config = ReluL1Config(d_sae=1, l1_coefficient=1.0, l1_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
-    source = Source(
-        "", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None, None
+    source = Source.at(
+        "x", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None, None
     )  # scale 1
     made = FamilyLearner(ReluL1, config, source, "cpu")
     made.dtype = torch.float32
@@ -231,6 +231,6 @@ def test_l1_shrinks_as_in_the_closed_form() -> None:
     made.model.b_dec.requires_grad_(False)
     for step in range(1500):
         made.step(x, step, 1500)
-    code = made.to_dictionary("", {}).encode(x)
+    code = made.to_dictionary({}).encode(x)
     assert code[0].item() == pytest.approx(1.5, abs=0.02)
     assert code[-1].item() == 0

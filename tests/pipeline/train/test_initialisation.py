@@ -4,6 +4,7 @@ import torch
 
 from pipeline.train.families.topk import TopKConfig
 from pipeline.train.initialisation import centre, directions
+from stores.site import Site
 from tests.conftest import source_of
 
 INITS = ["random", "orthogonal", "data", "pca", "writer", "privileged"]
@@ -76,17 +77,17 @@ def test_privileged_rows_are_coordinates(rows: torch.Tensor) -> None:
 def test_the_geometric_median_has_the_least_summed_distance(rows: torch.Tensor) -> None:
     rows[:50] += 400  # outliers move the mean, and hardly the median
     x = rows.double().numpy()
-    median = centre("geometric_median", source_of(rows))
+    median = centre("geometric_median", source_of(rows).reads)
 
     def distance(p: np.ndarray) -> float:
         return float(np.linalg.norm(x - p, axis=1).sum())
 
     assert all(distance(median) <= distance(median + 1e-2 * step) for step in [*np.eye(12), *-np.eye(12)])
-    assert np.linalg.norm(median - 7) < 3 < np.linalg.norm(centre("mean", source_of(rows)) - 7)
+    assert np.linalg.norm(median - 7) < 3 < np.linalg.norm(centre("mean", source_of(rows).reads) - 7)
 
 
 def test_what_cannot_be_begun_so_is_refused() -> None:
     config = TopKConfig(d_sae=11, k=2, init="writer")
     with pytest.raises(ValueError, match="the embedding writes there"):
-        config.check(12, "blocks.0.hook_resid_pre")
-    config.check(12, "blocks.1.hook_resid_pre")
+        config.check(Site.at("blocks.0.hook_resid_pre"), 12)
+    config.check(Site.at("blocks.1.hook_resid_pre"), 12)

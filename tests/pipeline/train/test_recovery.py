@@ -51,7 +51,7 @@ def recovered(method: str, **settings) -> float:
     made.dtype = torch.float32
     for step in range(4000):
         made.step(data.batch(256), step, 4000)
-    dictionary = made.to_dictionary("", {})
+    dictionary = made.to_dictionary({})
     live = (dictionary.encode(data.batch(20_000)) != 0).any(0)
     return mmcs(data.truth, dictionary.directions[live], signed=False)
 
@@ -77,7 +77,7 @@ def test_every_family_finds_the_truth(method: str, settings: dict) -> None:
 @pytest.mark.slow
 def test_relu_l1_where_the_known_answers_are() -> None:
     """In the source's units α, means over d and d_sae instead of sums, on unscaled x: λ = α scale d / d_sae."""
-    scale = source_of(Synthetic().batch(100_000)).moments.scale
+    scale = source_of(Synthetic().batch(100_000)).reads.scale
     found = {
         (h, alpha): recovered("relu_l1", d_sae=h, l1_coefficient=alpha * scale * D / h, lr=1e-3)
         for h, alpha in ((128, 0.3), (256, 1.0), (128, 3.0))

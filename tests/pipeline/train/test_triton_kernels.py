@@ -72,6 +72,6 @@ def test_a_dictionary_learns_the_same_on_a_gpu(method: str) -> None:
         learner = made.learner(made.config(**config), replace(source_of(x), precision="float32"), device)
         for step in range(8):
             learner.step(x[step * 256 :][:256].to(device), step, 20)
-        found.append(learner.to_dictionary("", {}).cpu())
+        found.append(learner.to_dictionary({}).cpu())
     for name, tensor in found[0].state_dict().items():
         torch.testing.assert_close(found[1].state_dict()[name], tensor, rtol=1e-2, atol=1e-3, msg=name)

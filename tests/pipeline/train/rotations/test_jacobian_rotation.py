@@ -1,6 +1,7 @@
 """Rotations of a real MLP, as the train stage makes them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from pipeline.train.rotations.solvers import equal_inputs, rotate
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import read_json
+from stores.site import Site
 from tests.conftest import source_of
 
 AT, THERE = "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
+SITE = Site((AT,), (THERE,))
 
 
 @cache
@@ -45,7 +48,7 @@ def captured(folder: Path) -> tuple[LanguageModel, torch.Tensor, torch.Tensor, n
 
 def source(folder: Path) -> Source:
     model, x, _, _ = captured(folder)
-    return source_of(x, AT, weights=model)
+    return replace(source_of(x, AT, weights=model), site=SITE, writes=None)  # of what is written no row is needed
 
 
 def learned(folder: Path, n_steps: int = 30, **settings: Any) -> JacobianRotationLearner:
@@ -72,16 +75,16 @@ def test_the_jacobian_of_rows_held_out_is_sparser(tiny_model: Path, side: str, l
         assert torch.equal(R[name], torch.eye(32, dtype=torch.float64)) == fixed
 
 
-def test_both_dictionaries_are_saved_and_lose_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def test_both_bases_are_saved_and_lose_nothing(tiny_model: Path, tmp_path: Path) -> None:
     _, x, y, _ = captured(tiny_model)
-    learned(tiny_model).to_dictionary(AT, {"model": "tiny", "hook_point": AT}).save(tmp_path)
-    for folder, hook_point, rows in ((tmp_path, AT, x), (tmp_path / "output", THERE, y)):
-        d = FeatureDictionary.load(folder)
-        assert (d.hook_point, d.signed, d.provenance["model"]) == (hook_point, True, "tiny")
+    learned(tiny_model).to_dictionary({"model": "tiny"}).save(tmp_path)
+    bases = FeatureDictionary.load(tmp_path)
+    assert (bases.site, bases.signed, bases.provenance["model"]) == (SITE, True, "tiny")
+    for d, hook_point, rows in zip(bases.bases(), (AT, THERE), (x, y), strict=True):
+        assert d.hook_point == hook_point
         torch.testing.assert_close(d(rows), rows, atol=1e-4, rtol=1e-4)
-    assert FeatureDictionary.load(tmp_path / "output").provenance["hook_point"] == THERE
     # centred where the MLP's output is: on the rows that were learned from
-    torch.testing.assert_close(FeatureDictionary.load(tmp_path / "output").b_dec, y[:800].mean(0), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(bases.b_dec, y[:800].mean(0), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize(("stop", "n_fit"), [(7, 0), (15, 0), (22, 0), (22, 150)])
@@ -122,8 +125,8 @@ def test_the_rotated_mlp_spliced_into_the_model_changes_nothing(tiny_model: Path
 
 def test_the_dictionaries_spliced_in_leave_the_cross_entropy(tiny_model: Path) -> None:
     model, _, _, tokens = captured(tiny_model)
-    d = learned(tiny_model).to_dictionary(AT, {})
-    for hook_point, dictionary in ((AT, d), (THERE, d.output)):
+    bases = learned(tiny_model).to_dictionary({}).bases()
+    for hook_point, dictionary in zip((AT, THERE), bases, strict=True):
         found = evaluate(model, tokens, hook_point, tuple(range(1, 61)), {"rotation": dictionary})["rotation"]
         assert abs(found.ce - found.ce_clean) < 1e-4
 
@@ -162,7 +165,7 @@ def test_a_linear_layer_is_told_from_one_that_is_not(tiny_model: Path) -> None:
 def test_a_rotation_fitted_to_few_inputs_serves_those_alone(tiny_model: Path, tmp_path: Path) -> None:
     for n_fit in (1, 8, 400):
         learner = learned(tiny_model, n_fit=n_fit, init="random")
-        learner.to_dictionary(AT, {}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
+        learner.to_dictionary({}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
         draw_by_n_fit(tmp_path, AT)
         assert (tmp_path / "by_n_fit.png").exists() == (n_fit > 1)
     found = [read_json(tmp_path / f"jacobian_rotation-s0-n_fit_{n}" / "jacobian.json") for n in (1, 8, 400)]
@@ -176,17 +179,23 @@ def test_the_picture_by_n_fit_of_an_objective_that_is_not_a_mean_over_inputs(tin
     """Varimax has no place among the measures: log is shown."""
     for n_fit in (8, 64):
         learner = learned(tiny_model, 3, n_fit=n_fit, objective="varimax", columns=0)
-        learner.to_dictionary(AT, {}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
+        learner.to_dictionary({}).save(tmp_path / f"jacobian_rotation-s0-n_fit_{n_fit}")
     draw_by_n_fit(tmp_path, AT)
     assert (tmp_path / "by_n_fit.png").exists()
 
 
 @pytest.mark.parametrize("hook_point", ["blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"])
 def test_a_hook_point_that_is_not_before_an_mlp_is_refused(hook_point: str) -> None:
-    for config in (JacobianRotationConfig(), LocalInteractionBasisConfig()):
-        with pytest.raises(ValueError, match=r"set hook_points to blocks\.L\.hook_resid_mid"):
-            config.check(32, hook_point)
-        config.check(32, "blocks.1.hook_resid_mid")
+    for config, site in ((JacobianRotationConfig(), SITE), (LocalInteractionBasisConfig(), Site.at(AT))):
+        with pytest.raises(ValueError, match=r"what an MLP's layer norm reads: blocks\.L\.hook_resid_mid"):
+            config.check(Site.at(hook_point), 32)
+        config.check(site, 32)
+
+
+def test_bases_of_another_site_than_an_mlps_two_sides_are_refused() -> None:
+    for site in (Site.at(AT), Site((AT,), ("blocks.0.hook_mlp_out",))):
+        with pytest.raises(ValueError, match=r'set writes = "blocks\.1\.hook_mlp_out"'):
+            JacobianRotationConfig().check(site, 32)
 
 
 def test_the_local_interaction_basis_turns_both_moments_diagonal(tiny_model: Path) -> None:
@@ -207,8 +216,8 @@ def test_the_local_interaction_basis_turns_both_moments_diagonal(tiny_model: Pat
 
 
 def test_the_local_interaction_basis_is_a_dictionary_that_loses_nothing(tiny_model: Path) -> None:
-    d = local_interaction_basis(LocalInteractionBasisConfig(), source(tiny_model), {})
-    _, x, _, _ = captured(tiny_model)
+    model, x, _, _ = captured(tiny_model)
+    d = local_interaction_basis(LocalInteractionBasisConfig(), source_of(x, AT, weights=model), {})
     assert float((x - d(x)).square().sum() / (x - x.mean(0)).square().sum()) < 1e-5
     directions = d.directions @ d.directions.T
     assert float((directions - torch.eye(32)).abs().max()) > 0.1  # and not a rotation

@@ -29,7 +29,7 @@ def fitted(x: torch.Tensor, n_iterations: int, batches: int) -> tuple[RotationLe
 def test_a_planted_basis_is_recovered() -> None:
     x, rotation = planted(10_000, 64, 0.1)
     learner, _ = fitted(x, 20, 2)
-    found = learner.to_dictionary("", {})
+    found = learner.to_dictionary({})
     assert matched_cosine(found.directions, rotation, signed=True) > 0.99
 
 
@@ -45,7 +45,7 @@ def test_the_result_is_a_rotation_and_loses_nothing() -> None:
     learner, _ = fitted(x, 5, 3)
     R = learner.state()["R_out"]
     assert (R @ R.T - torch.eye(24, dtype=R.dtype)).abs().max() < 1e-10
-    dictionary = learner.to_dictionary("", {})
+    dictionary = learner.to_dictionary({})
     fvu = (x - dictionary(x)).square().sum() / (x - x.mean(0)).square().sum()
     assert fvu < 1e-6
     assert dictionary.signed
@@ -57,7 +57,7 @@ def test_every_objective_polishes_a_planted_basis(objective: str) -> None:
     learner = RotationLearner(RotationConfig(objective=objective, n_iterations=10), source_of(x), "cpu")
     for step in range(50):
         learner.step(x, step, 50)
-    found = learner.to_dictionary("", {})
+    found = learner.to_dictionary({})
     assert matched_cosine(found.directions, rotation, signed=True) > 0.98
 
 

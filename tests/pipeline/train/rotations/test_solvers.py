@@ -162,9 +162,9 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 
 def test_a_sample_of_what_is_not_separable_is_refused() -> None:
     with pytest.raises(ValueError, match="columns = 9"):
-        SolverConfig(columns=9).check(8, "h")
+        SolverConfig(columns=9).check_columns(8)
     with pytest.raises(ValueError, match="'hoyer' of sampled columns is biased"):
-        SolverConfig(objective="hoyer", columns=4).check(8, "h")
+        SolverConfig(objective="hoyer", columns=4).check_columns(8)
 
 
 def test_agreement_does_not_see_order_and_signs() -> None:
