@@ -42,7 +42,7 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 
 
 def test_lists_mean_one_dictionary_for_each_value(path: Path) -> None:
-    names = [(p.hook_point, p.name) for p in plans(path)]
+    names = [(p.site.name, p.name) for p in plans(path)]
     topk = ["topk-d8-k2-s0", "topk-d8-k2-s1", "topk-d16-k2-s0", "topk-d16-k2-s1"]
     first, second = D
     assert names == [*((first, n) for n in topk), (first, "pca"), *((second, n) for n in topk)]
@@ -53,7 +53,7 @@ def test_several_tables_of_one_method(path: Path) -> None:
         "[train.topk]", '[[train.topk]]\nhook_points = "blocks.0.mlp.hook_post"\nd_sae = 32\n[[train.topk]]'
     )
     path.write_text(text)
-    assert "topk-d32-k32-s0" in [p.name for p in plans(path) if p.hook_point == "blocks.0.mlp.hook_post"]
+    assert "topk-d32-k32-s0" in [p.name for p in plans(path) if p.site.name == "blocks.0.mlp.hook_post"]
 
 
 def test_a_listed_setting_is_part_of_the_name(path: Path) -> None:
@@ -112,6 +112,6 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hook_point", ["", "..", "/tmp/x", "../x"])
 def test_a_hook_point_is_a_name_in_recipes_and_stores_alike(path: Path, hook_point: str) -> None:
     with pytest.raises(UserError, match="extract: a hook point (is called|has an empty name)"):
-        load_recipe(str(path), [f"extract.site.names=['{hook_point}']"])
+        load_recipe(str(path), [f"extract.hook_points=['{hook_point}']"])
     with pytest.raises(UserError, match="the store: a hook point (is called|has an empty name)"):
         tasks(load_recipe(str(path)).train, lambda _: 4, (hook_point,))
