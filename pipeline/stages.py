@@ -14,7 +14,8 @@ from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
 from pipeline.extract.config import ExtractConfig
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from pipeline.recipe import read_recipe
 from pipeline.score import stage as score
 from pipeline.score.config import ScoreConfig
@@ -134,7 +135,7 @@ def run_train(run: Run) -> bool:
     description = store.description
 
     def weights() -> LanguageModel:
-        return LanguageModel(ModelFiles.of_store(description), description.weight_processing)
+        return load_model(ModelFiles.of_store(description), description.weight_processing)
 
     did, diverged = False, []
     with Claims(run.folder) as claims:

@@ -27,7 +27,8 @@ from pipeline.extract.capture import capture
 from pipeline.extract.config import ExtractConfig
 from pipeline.extract.description import describe
 from pipeline.models.files import DEMO, ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from pipeline.units import Unit
 from scripts.bench import medians, report
 from stores.lease import Leases
@@ -47,7 +48,7 @@ def main() -> None:
         files = _random_gpt2(Path(folder) / "gpt2")
         memory = {n: _peak_bytes(files.folder, n) for n in (2, 24)}
         tokens = np.random.default_rng(0).integers(0, 4096, (args.sequences, CONTEXT), dtype=np.int32)
-        own = {precision: LanguageModel(files, precision=precision) for precision in ("float32", "bfloat16")}
+        own = {precision: load_model(files, precision=precision) for precision in ("float32", "bfloat16")}
         peers = {"HookedTransformer": _hooked_transformer(files), "TransformerBridge": _bridge(files)}
         difference = _largest_difference(own["float32"], peers["HookedTransformer"], tokens[:2])
         work: dict[str, Callable[[], Any]] = {}
@@ -92,7 +93,7 @@ def _fill_three_shards(model: str, n_hook_points: int) -> int:
         unit = Unit("extract", "bench", Path(folder), 0, {}, {"text": {}})
         writer = StoreWriter.create(Path(folder) / "store.zarr", describe(config, files, unit, None))
         with Leases(writer.place) as leases:
-            stage.fill(config, LanguageModel(files, precision="bfloat16"), writer, [0, 1, 2], leases)
+            stage.fill(config, load_model(files, precision="bfloat16"), writer, [0, 1, 2], leases)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

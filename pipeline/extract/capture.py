@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.protocol import LanguageModel
 
 
 def capture(

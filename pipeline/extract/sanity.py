@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.protocol import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ def first_batch_loss(model: LanguageModel, tokens: np.ndarray, positions: Sequen
         total += float(F.cross_entropy(logits, torch.from_numpy(target).to(model.device), reduction="sum"))
     counts = np.bincount(targets.ravel())
     n = targets.size
-    unigram = -(counts * np.log((counts + 1) / (n + model.files.config["vocab_size"]))).sum() / n
+    unigram = -(counts * np.log((counts + 1) / (n + model.files.vocab_size))).sum() / n
     return FirstBatch(total / n, float(unigram))

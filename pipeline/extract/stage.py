@@ -22,7 +22,8 @@ from pipeline.extract.description import describe, ended, packer_of
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
@@ -165,7 +166,7 @@ def _extract(
         raise UserError(f"extract.store: {error}") from None
     _begin(unit, path, claims, replace)
     writer = StoreWriter.create(path, description)
-    model = cache(lambda: LanguageModel(files, config.weight_processing, device, config.precision))
+    model = cache(lambda: load_model(files, config.weight_processing, device, config.precision))
     patience = Patience()
     with Leases(writer.place) as leases:
         while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:

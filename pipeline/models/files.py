@@ -1,6 +1,5 @@
 """A language model's folder: all that is known before its weights are loaded."""
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,16 +7,17 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from pipeline.config import UserError, nearest
-from pipeline.models.gpt2_weights import check_weights, read_settings, weight_files
+from pipeline.config import UserError
+from pipeline.models.architectures import ARCHITECTURES, model_type
+from pipeline.models.hook_points import Sizes
 from pipeline.models.hub import model_snapshot
 from pipeline.models.reading import read_json_object
 from pipeline.models.tokenizer import check_ids, read_tokenizer
+from pipeline.models.weight_files import weight_files
 from stores.description import Description
 from stores.manifest import digest, file_digest
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"
-SITES = ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
 
 
 @dataclass(frozen=True)
@@ -57,46 +57,48 @@ class ModelFiles:
 
     def check(self) -> None:
         """Raises UserError: the weights or the tokenizer are not whole, or ids lie outside of the vocabulary."""
-        check_weights(self.folder, self.config)
-        check_ids(self.folder, self.tokenizer, self.bos, self.config["vocab_size"])
+        ARCHITECTURES[self.model_type].check(self.folder, self.config)
+        check_ids(self.folder, self.tokenizer, self.bos, self.sizes.vocab_size)
+
+    @cached_property
+    def model_type(self) -> str:
+        """The architecture, as config.json names it."""
+        return model_type(self.folder)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What of config.json changes the numbers: see Gpt2Settings."""
-        return read_settings(self.folder / "config.json")
+        """What of config.json changes the numbers, by the architecture's own names."""
+        path = self.folder / "config.json"
+        return ARCHITECTURES[self.model_type].settings(path, read_json_object(path))
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Which hook points there are, how wide each is, and their order in the pass."""
+        return ARCHITECTURES[self.model_type].sizes(self.config)
 
     @property
     def n_layers(self) -> int:
-        return self.config["n_layer"]
+        return self.sizes.n_layers
 
     @property
     def n_positions(self) -> int:
-        return self.config["n_positions"]
+        return self.sizes.n_positions
 
     @property
-    def hook_points(self) -> list[str]:
-        return [f"blocks.{layer}.{site}" for layer in range(self.n_layers) for site in SITES]
+    def vocab_size(self) -> int:
+        return self.sizes.vocab_size
 
     def d(self, hook_point: str) -> int:
         """Coordinates at a hook point. Raises UserError: the model has no such hook point."""
-        _, site = self.locate(hook_point)
-        d_model = self.config["n_embd"]
-        return self.config["n_inner"] if site in ("mlp.hook_pre", "mlp.hook_post") else d_model
+        return self.sizes.d(hook_point)
 
     def locate(self, hook_point: str) -> tuple[int, str]:
-        """(layer, site). Raises UserError: no such site, or no such layer."""
-        match = re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.(.+)", hook_point)
-        if match and match[2] in SITES:
-            if int(match[1]) < self.n_layers:
-                return int(match[1]), match[2]
-            raise UserError(
-                f"hook point {hook_point!r}: layer {match[1]} is out of range, {self.name} has layers 0 to {self.n_layers - 1}"
-            )
-        sites = [f"blocks.L.{site}" for site in SITES]
-        hint = nearest(re.sub(r"\d+", "L", hook_point, count=1), sites)
-        if "mean" in hint:
-            hint += f" (of: {', '.join(sites)})"
-        raise UserError(f"unknown hook point {hook_point!r}{hint}, for L from 0 to {self.n_layers - 1}")
+        """(layer, site): see Sizes. Raises UserError: the model has no such hook point."""
+        return self.sizes.locate(hook_point)
+
+    def order(self, hook_point: str) -> int:
+        """Place in the pass: see Sizes. Raises UserError: the model has no such hook point."""
+        return self.sizes.order(hook_point)
 
     @cached_property
     def digest(self) -> str:
@@ -114,7 +116,7 @@ class ModelFiles:
 
     @cached_property
     def bos(self) -> int:
-        """GPT-2 has one special token, which begins and ends documents. Raises UserError: config.json has none."""
+        """The token that begins and ends documents. Raises UserError: config.json has none."""
         token = read_json_object(self.folder / "config.json").get("bos_token_id")
         if type(token) is not int or token < 0:
             found = "no bos_token_id" if token is None else f"bos_token_id = {token!r}, expected a token's id"

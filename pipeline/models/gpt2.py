@@ -1,66 +1,58 @@
-"""A loaded GPT-2: one forward that captures, edits and stops early.
+"""A loaded GPT-2 with a fast forward pass of its own: it runs the Hugging Face model's modules one after another."""
 
-Hook points carry TransformerLens's names. The forward runs the Hugging Face model's own modules, one after another.
-"""
-
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2_modules import speed_up
 from pipeline.models.gpt2_weights import read_weights
+from pipeline.models.hook_points import EMBED, HEADS
+from pipeline.models.hooks import Edit, Hooks
 from pipeline.models.mlp import MLP
-
-Precision = Literal["float32", "bfloat16"]
-Edit = Callable[
-    [Tensor, Mapping[str, Tensor]], Tensor
-]  # (the activations, what was captured before them) → in their place
+from pipeline.models.protocol import Precision
 
 
-class LanguageModel:
-    """A loaded model.
+class GPT2:
+    """A LanguageModel.
 
     weight_processing "folded": TransformerLens's layer-norm folding and centring of what writes to the residual
-    stream; the logits stay the same up to a constant. precision "bfloat16": what attention and MLPs read and write is
-    bfloat16; the residual stream, layer norms and attention's scores stay float32, as under autocast.
+    stream; the logits stay the same up to a constant.
     """
 
     def __init__(
         self, files: ModelFiles, weight_processing: str = "none", device: str = "cpu", precision: Precision = "float32"
     ) -> None:
-        self.files, self.device, self.precision = files, device, precision
+        self.files, self.device, self.folded = files, device, weight_processing == "folded"
+        self.precision: Precision = precision
         self.model = _loaded(files)
-        if weight_processing == "folded":
+        if self.folded:
             _fold(self.model)
         self.model.to(cast(Any, device))
         speed_up(self.model, precision)
 
     def writer(self, hook_point: str) -> Tensor:
-        """(d, d_read): the matrix whose product with what a layer reads is written to the hook point, float32.
-
-        Raises ValueError: the embedding writes there.
-        """
+        """See LanguageModel."""
         layer, site = self.files.locate(hook_point)
         if site == "hook_resid_pre":
             layer -= 1
         if layer < 0:
             raise ValueError(f"{hook_point} is written by the embedding, by no matrix")
+        if site.endswith("hook_normalized") or site.startswith(HEADS):
+            raise ValueError(f"{hook_point} is written by no single matrix")
         block = cast(Any, self.model.transformer).h[layer]
         if site in ("mlp.hook_pre", "mlp.hook_post"):
             module = block.mlp.c_fc
         else:
-            module = block.attn.c_proj if site == "hook_resid_mid" else block.mlp.c_proj
+            module = block.attn_write if site in ("hook_attn_out", "hook_resid_mid") else block.mlp.c_proj
         return module.weight.float()
 
     def mlp(self, layer: int) -> MLP:
-        """The MLP of a layer and the layer norm before it, float32.
-
-        Raises UserError: its activation function is not GPT-2's.
-        """
+        """See LanguageModel. Raises UserError: its activation function is not GPT-2's."""
         activation = self.files.config["activation_function"]
         if activation not in ("gelu_new", "gelu_pytorch_tanh"):
             raise UserError(f"{self.files.name}'s MLPs have the activation {activation!r}, expected gelu_new: GPT-2's")
@@ -69,7 +61,6 @@ class LanguageModel:
         W_in, W_out = read.weight.T.float(), write.weight.T.float()
         return MLP(W_in, read.bias.float(), W_out, write.bias.float(), norm.weight, norm.bias, norm.eps)
 
-    @torch.inference_mode()
     def forward(
         self,
         tokens: Tensor,
@@ -77,51 +68,61 @@ class LanguageModel:
         edit: Mapping[str, Edit] | None = None,
         logits: bool = False,
         resume: tuple[int, Tensor] | None = None,
+        gradients: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """tokens: (batch, position) int64.
+        """See LanguageModel."""
+        hooks = Hooks(self.files.sizes, capture, edit, to_end=logits)
+        found = torch.empty(0, device=tokens.device)
+        with hooks.running(gradients):
+            residual = self._residual(hooks, tokens, resume)
+            if logits:
+                found = self.model.lm_head(cast(Any, self.model.transformer).ln_f(residual))
+        return hooks.captured, found
 
-        Returns the activations at the hook points in capture, (batch, position, d) as computed (float32, or where
-        precision says so bfloat16), and the logits (batch, position, d_vocab), or the last residual stream computed
-        when logits is False: then the pass stops after the last hook point it needs. edit: what replaces the
-        activations at a hook point, by sight of them and of what was captured before; what is captured there, and all that
-        follows, is the edited value. resume: (layer, its resid_pre before any edit), to go on from there instead of the
-        tokens.
-        """
-        edit = edit or {}
-        last = self.files.n_layers - 1
-        if not logits:
-            last = max((self.files.locate(h)[0] for h in capture), default=-1)
-        captured: dict[str, Tensor] = {}
-
-        def hook(layer: int, site: str, x: Tensor) -> Tensor:
-            name = f"blocks.{layer}.{site}"
-            if name in edit:
-                x = edit[name](x, captured)
-            if name in capture:
-                captured[name] = x
-            return x
-
+    def _residual(self, hooks: Hooks, tokens: Tensor, resume: tuple[int, Tensor] | None) -> Tensor:
+        """(batch, position, d_model) after the last layer that is needed."""
         transformer = cast(Any, self.model.transformer)
         first, residual = resume or (0, None)
+        if residual is not None and residual.is_inference() and torch.is_grad_enabled():
+            residual = residual.clone()  # PyTorch keeps no inference tensor for a backward pass
         if residual is None:
-            residual = transformer.wte(tokens) + transformer.wpe(torch.arange(tokens.shape[1], device=tokens.device))
-        for layer in range(first, last + 1):
-            block = transformer.h[layer]
-            residual = hook(layer, "hook_resid_pre", residual)
-            if not logits and len(captured) == len(capture):
-                break
-            residual = hook(layer, "hook_resid_mid", residual + block.attn(block.ln_1(residual))[0])
-            if not logits and len(captured) == len(capture):
-                break
-            pre = hook(layer, "mlp.hook_pre", block.mlp.c_fc(block.ln_2(residual)))
-            post = hook(layer, "mlp.hook_post", block.mlp.act(pre))
-            if not logits and len(captured) == len(capture):
-                break
-            out = hook(layer, "hook_mlp_out", block.mlp.c_proj(post))
-            residual = hook(layer, "hook_resid_post", residual + out)
-        if len(captured) < len(set(capture)):
-            raise ValueError(f"hook points not reached: {', '.join(set(capture) - set(captured))}")
-        return captured, self.model.lm_head(transformer.ln_f(residual)) if logits else residual
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            residual = hooks(EMBED, transformer.wte(tokens)) + transformer.wpe(positions)
+        for layer in range(first, hooks.last_layer + 1):
+            block, at = transformer.h[layer], f"blocks.{layer}."
+            residual = hooks(f"{at}hook_resid_pre", residual)
+            normed = _normed(hooks, f"{at}ln1.hook_normalized", block.ln_1, residual)
+            z = self._heads(hooks, f"{at}{HEADS}", block.attn, normed)
+            attn_out = hooks(f"{at}hook_attn_out", block.attn_write(z))
+            residual = hooks(f"{at}hook_resid_mid", residual + attn_out)
+            normed = _normed(hooks, f"{at}ln2.hook_normalized", block.ln_2, residual)
+            pre = hooks(f"{at}mlp.hook_pre", block.mlp.c_fc(normed))
+            post = hooks(f"{at}mlp.hook_post", block.mlp.act(pre))
+            mlp_out = hooks(f"{at}hook_mlp_out", block.mlp.c_proj(post))
+            residual = hooks(f"{at}hook_resid_post", residual + mlp_out)
+        return residual
+
+    def _heads(self, hooks: Hooks, hook_point: str, attention: Any, x: Tensor) -> Tensor:
+        """(batch, position, n_heads · d_head). When weights are folded the hook point is before the values' bias.
+
+        TransformerLens then moves that bias past the heads: the weights on all positions sum to 1, so it is added as is.
+        """
+        z = attention(x)[0]
+        if not (self.folded and hooks.wants(hook_point)):
+            return hooks(hook_point, z)
+        b_V = attention.c_attn.bias[2 * self.files.sizes.d_model :]
+        edited = hooks(hook_point, z - b_V)
+        return edited + b_V if hooks.edits(hook_point) else z
+
+
+def _normed(hooks: Hooks, hook_point: str, norm: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    """What a layer norm gives. The hook point is before its gain and offset."""
+    if hooks.wants(hook_point):
+        normalized = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
+        edited = hooks(hook_point, normalized)
+        if hook_point in hooks.edit:
+            return edited * norm.weight + norm.bias
+    return norm(x)
 
 
 def _loaded(files: ModelFiles) -> Any:

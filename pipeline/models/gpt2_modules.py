@@ -4,6 +4,7 @@ to rounding. Measured on two AMD cores at GPT-2 small's shape, 512 positions."""
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.products import linear
@@ -15,7 +16,9 @@ def speed_up(model: Any, precision: str) -> None:
     """Exchange the matrix products, the activation and, on a CPU, the attention of a GPT2LMHeadModel in place."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     for block in model.transformer.h:
-        for owner, name in ((block.attn, "c_attn"), (block.attn, "c_proj"), (block.mlp, "c_fc"), (block.mlp, "c_proj")):
+        block.attn_write = block.attn.c_proj  # apart from attention, which so returns what its heads give, hook_z
+        block.attn.c_proj = nn.Identity()
+        for owner, name in ((block.attn, "c_attn"), (block, "attn_write"), (block.mlp, "c_fc"), (block.mlp, "c_proj")):
             setattr(owner, name, Linear(getattr(owner, name), dtype))
         if model.config.activation_function == "gelu_new":
             block.mlp.act = nn.GELU("tanh")  # the same function in one pass over memory instead of eight
@@ -32,7 +35,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x.to(self.weight.dtype), self.weight, self.bias)
+        product = F.linear if x.requires_grad else linear
+        return product(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -57,14 +61,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _attend_in_blocks(model: Any) -> None:
-    """Let a transformers model attend with causal_attention where nothing is masked but the future."""
+    """Let a transformers model attend with causal_attention where only the future is masked and no gradient is needed."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def forward(
         module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
-        if attention_mask is not None:
+        if attention_mask is not None or q.requires_grad:
             return sdpa_attention_forward(module, q, k, v, attention_mask, **options)
         scale = options.get("scaling")
         return causal_attention(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale), None

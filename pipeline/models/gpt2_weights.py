@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.config import Config, UserError, validated
-from pipeline.models.reading import damaged, read_json_object
+from pipeline.models.hook_points import Sizes
+from pipeline.models.reading import damaged
+from pipeline.models.weight_files import weight_files
 
-_INDEX = "model.safetensors.index.json"
 _IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older versions saved as a weight
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -36,12 +37,8 @@ class Gpt2Settings(Config):
     vocab_size: int = Field(default=50257, ge=1)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Gpt2Settings of a config.json; n_inner is filled in. Raises UserError: one cannot be, or it is no GPT-2's."""
-    values = read_json_object(path)
-    if values.get("model_type") != "gpt2":
-        kind = " ".join(str(values.get("model_type")).split())
-        raise UserError(f"extract.model: {path.parent} is a {kind[:40]} model, only gpt2 can be read")
+def read_settings(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Gpt2Settings of a config.json's values; n_inner is filled in. Raises UserError: one cannot be."""
     found = validated(Gpt2Settings, values, str(path))
     if found.n_embd % found.n_head:
         raise UserError(f"{path}: n_embd = {found.n_embd} is no multiple of n_head = {found.n_head}")
@@ -53,27 +50,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {**found.model_dump(), "n_inner": found.n_inner or 4 * found.n_embd}
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights. Raises UserError: there are none, or the index names a missing one."""
-    if (folder / "model.safetensors").exists():
-        return [folder / "model.safetensors"]
-    if not (folder / _INDEX).exists():
-        raise UserError(
-            f"extract.model: {folder} has no weights, expected model.safetensors or {_INDEX}; others are written by "
-            f"transformers: GPT2LMHeadModel.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
-        )
-    listed = read_json_object(folder / _INDEX).get("weight_map")
-    names = set(listed.values()) if isinstance(listed, dict) and all(map(_is_name, listed.values())) else set()
-    if not names:
-        raise UserError(f"extract.model: {folder / _INDEX} has no weight_map of names of files beside it")
-    for name in names:
-        if not (folder / name).exists():
-            raise UserError(f"extract.model: {folder / _INDEX} lists {name}, which is not there: download it again")
-    return sorted(folder / name for name in names)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value
+def sizes(settings: dict[str, Any]) -> Sizes:
+    """Of the hook points of a GPT-2, by read_settings."""
+    return Sizes(
+        n_layers=settings["n_layer"],
+        n_positions=settings["n_positions"],
+        vocab_size=settings["vocab_size"],
+        d_model=settings["n_embd"],
+        d_mlp=settings["n_inner"],
+        n_heads=settings["n_head"],
+        d_head=settings["n_embd"] // settings["n_head"],
+    )
 
 
 def shapes(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:

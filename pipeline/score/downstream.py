@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
 
 Reconstruct = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ def evaluate(
     n = 0
     for batch in progress(list(_batches(model, tokens)), desc=f"CE at {hook_point}", unit="batch", unit_scale=False):
         targets = batch[:, places + 1]
-        before = f"blocks.{layer}.hook_resid_pre"
+        before = f"blocks.{max(layer, 0)}.hook_resid_pre"
         captured, logits = model.forward(batch, capture=[before], logits=True)
         clean = F.log_softmax(logits[:, places].float(), dim=-1)
         clean_sum += float(-clean.gather(-1, targets[..., None]).double().sum())
@@ -69,7 +69,8 @@ def evaluate(
                 x[:, replaced] = edit(x[:, replaced].float()).to(x.dtype)  # edits are float32 whatever the model is
                 return x
 
-            _, logits = model.forward(batch, edit={hook_point: splice}, logits=True, resume=(layer, captured[before]))
+            resume = (layer, captured[before]) if layer >= 0 else None  # the embedding lies before every layer
+            _, logits = model.forward(batch, edit={hook_point: splice}, logits=True, resume=resume)
             changed = F.log_softmax(logits[:, places].float(), dim=-1)
             ce = float(-changed.gather(-1, targets[..., None]).double().sum())
             kl = float((clean.exp() * (clean - changed)).double().sum())
@@ -79,6 +80,6 @@ def evaluate(
 
 def _batches(model: LanguageModel, tokens: np.ndarray) -> Iterator[Tensor]:
     """Batches whose logits stay below _LOGITS_BYTES, of one sequence at least."""
-    size = max(1, _LOGITS_BYTES // (tokens.shape[1] * model.files.config["vocab_size"] * 4))
+    size = max(1, _LOGITS_BYTES // (tokens.shape[1] * model.files.vocab_size * 4))
     for start in range(0, len(tokens), size):
         yield torch.from_numpy(tokens[start : start + size].astype(np.int64)).to(model.device)

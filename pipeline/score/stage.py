@@ -15,7 +15,8 @@ import torch
 from pipeline.claims import Claims
 from pipeline.config import settings_json
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel, Precision
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel, Precision
 from pipeline.progress import progress
 from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Downstream, Reconstruct, ce_score, evaluate
@@ -96,7 +97,7 @@ def execute(
     if store.description.model != "none":
         description = store.description
         precision = cast(Precision, description.precision)
-        model = LanguageModel(ModelFiles.of_store(description), description.weight_processing, device, precision)
+        model = load_model(ModelFiles.of_store(description), description.weight_processing, device, precision)
     for hook_point, together in groupby(work, key=lambda item: item[0].hook_point):
         items, started = list(together), time.time()
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}

@@ -31,7 +31,7 @@ MIN_KIND = 20  # tokens, for a kind to be counted
 
 def token_counts(files: ModelFiles, n_files: int) -> np.ndarray:
     """(d_vocab,) how often each token is in the first n_files of the text that the demo model learned from."""
-    counts = np.zeros(files.config["vocab_size"], dtype=np.int64)
+    counts = np.zeros(files.vocab_size, dtype=np.int64)
     for document in islice(Documents(TEXT), n_files):
         ids = files.tokenizer.encode(document, add_special_tokens=False).ids
         counts += np.bincount(ids, minlength=len(counts))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2_weights import read_weights
 
@@ -12,7 +13,9 @@ MATRICES = ("W_Q", "W_K", "W_V", "W_O", "W_in", "W_out")
 
 
 def model_weights(files: ModelFiles) -> dict[str, Tensor]:
-    """Every weight of a GPT-2-shaped model, float64, by Hugging Face's names."""
+    """Every weight of a GPT-2, float64, by Hugging Face's names. Raises UserError: the model is another architecture's."""
+    if files.model_type != "gpt2":
+        raise UserError(f"embedding_basis.model: {files.name} is a {files.model_type} model, expected gpt2")
     return {name: weight.double() for name, weight in read_weights(files.folder, files.config).items()}
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipeline.extract.config import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.score.downstream import evaluate
 from pipeline.toy.extracted import extracted
 from pipeline.toy.polytopes.clusters import ClusterSettings, clustered, distances, excess
@@ -121,7 +121,7 @@ def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, An
     description = store.description
     if description.model == "none":
         return None
-    model = LanguageModel(ModelFiles.of_store(description), description.weight_processing)
+    model = load_model(ModelFiles.of_store(description), description.weight_processing)
     tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
     positions = tuple(range(1, description.context))
     edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}

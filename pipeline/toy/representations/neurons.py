@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.toy.auroc import aurocs
 from pipeline.toy.representations.decomposition import rotations
 from pipeline.toy.representations.reading import Probe
@@ -74,7 +74,7 @@ def neurons(model: str) -> dict[str, Any]:
         f"blocks.{layer}.{site}" for layer in range(files.n_layers) for site in ("mlp.hook_post", "hook_resid_post")
     ]
     rows: dict[str, Any] = {}
-    for point, x in zip(points, alone(LanguageModel(files), points), strict=True):
+    for point, x in zip(points, alone(load_model(files), points), strict=True):
         x = x[chosen]
         turned = x @ rotations(1, x.shape[1], torch.Generator().manual_seed(seed_of("neurons", point)))[0]
         many, half = torch.from_numpy(y.T), torch.from_numpy(fit)

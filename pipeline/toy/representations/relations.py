@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from pipeline.toy.representations.words import PLURAL, in_vocabulary, with_space
 from pipeline.toy.representations.words import relations as word_relations
 from stores.manifest import seed_of
@@ -40,7 +41,7 @@ def token_pairs(files: ModelFiles) -> dict[str, list[tuple[str, str]]]:
 
 def alone(model: LanguageModel, hook_points: list[str]) -> list[Tensor]:
     """Each token of the vocabulary at position 1, after BOS: (d_vocab, d) float64 of each hook point."""
-    n = model.files.config["vocab_size"]
+    n = model.files.vocab_size
     tokens = torch.stack([torch.full((n,), model.files.bos), torch.arange(n)], dim=1)
     parts = [model.forward(batch, hook_points)[0] for batch in tokens.split(1024)]
     return [torch.cat([part[h][:, 1] for part in parts]).double() for h in hook_points]
@@ -105,7 +106,7 @@ def relations(model: str, n_permutations: int) -> dict[str, Any]:
     pairs = token_pairs(files)
     words = torch.tensor([i for token, i in sorted(vocabulary.items()) if re.fullmatch("Ġ?[a-z]{3,}", token)])
     points = residual_points(files)
-    layers = [x - x.mean(0) for x in alone(LanguageModel(files), points)]
+    layers = [x - x.mean(0) for x in alone(load_model(files), points)]
     found = {}
     for name, chosen in pairs.items():
         a, b = (torch.tensor([vocabulary[pair[side]] for pair in chosen]) for side in (0, 1))

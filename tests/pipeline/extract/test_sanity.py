@@ -13,7 +13,8 @@ from pipeline.extract.packing import Packer
 from pipeline.extract.sanity import FirstBatch, first_batch_loss
 from pipeline.extract.text import Documents
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
@@ -34,8 +35,8 @@ def first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, 
 
 
 def test_the_demo_model_does_not_warn_and_a_random_one_does(tokens: np.ndarray, tiny_model: Path) -> None:
-    trained = first_batch(LanguageModel(ModelFiles.find("demo")), tokens)
-    random = first_batch(LanguageModel(ModelFiles.find(str(tiny_model))), tokens)
+    trained = first_batch(load_model(ModelFiles.find("demo")), tokens)
+    random = first_batch(load_model(ModelFiles.find(str(tiny_model))), tokens)
     assert trained.warning is None
     assert random.warning is not None
     assert trained.unigram_ce == random.unigram_ce
@@ -47,7 +48,7 @@ def test_a_uniform_guess_warns_on_any_text(tmp_path: Path, tiny_model: Path) -> 
     shutil.copytree(tiny_model, tmp_path / "m")
     weights = load_file(tmp_path / "m" / "model.safetensors")
     save_file({k: torch.zeros_like(v) for k, v in weights.items()}, tmp_path / "m" / "model.safetensors")
-    model = LanguageModel(ModelFiles.find(str(tmp_path / "m")))
+    model = load_model(ModelFiles.find(str(tmp_path / "m")))
     rng = np.random.default_rng(0)
     for tokens in (rng.integers(0, 4096, (2, 64)), rng.integers(0, 3, (2, 64)), np.arange(128).reshape(2, 64)):
         found = first_batch(model, tokens)
@@ -58,7 +59,7 @@ def test_a_uniform_guess_warns_on_any_text(tmp_path: Path, tiny_model: Path) -> 
 def test_cross_entropy_is_that_of_transformers_at_the_positions_kept(tiny_model: Path, tokens: np.ndarray) -> None:
     from transformers import GPT2LMHeadModel
 
-    found = first_batch(LanguageModel(ModelFiles.find(str(tiny_model))), tokens, (3, 63))  # 63 predicts nothing
+    found = first_batch(load_model(ModelFiles.find(str(tiny_model))), tokens, (3, 63))  # 63 predicts nothing
     x = torch.from_numpy(tokens).long()
     with torch.no_grad():
         logits = GPT2LMHeadModel.from_pretrained(tiny_model)(x).logits
@@ -66,7 +67,7 @@ def test_cross_entropy_is_that_of_transformers_at_the_positions_kept(tiny_model:
     counts = {t: list(tokens[:, 4]).count(t) for t in tokens[:, 4]}
     expected = -np.mean([math.log((counts[t] + 1) / (4 + 4096)) for t in tokens[:, 4]])
     assert found.unigram_ce == pytest.approx(expected)
-    assert first_batch_loss(LanguageModel(ModelFiles.find(str(tiny_model))), tokens, (63,)) is None
+    assert first_batch_loss(load_model(ModelFiles.find(str(tiny_model))), tokens, (63,)) is None
 
 
 def test_extract_prints_and_keeps_it(recipe: Path) -> None:  # noqa: F811

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.extract import stage
 from pipeline.extract.capture import capture
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.protocol import LanguageModel
 from pipeline.stages import Run, load_recipe, run_extract
 from stores import ActivationStore
 from tests.conftest import kill_at, start, unmix

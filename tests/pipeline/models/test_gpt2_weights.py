@@ -14,8 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.config import UserError
 from pipeline.models.files import DEMO, ModelFiles
-from pipeline.models.gpt2 import LanguageModel
 from pipeline.models.gpt2_weights import Gpt2Settings
+from pipeline.models.load import load_model
 from pipeline.models.tokenizer import read_tokenizer
 from tests.conftest import unmix
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
@@ -160,8 +160,8 @@ def test_masks_and_a_tied_head_that_older_versions_saved_are_no_damage(tiny_mode
     save_file(weights, tmp_path / "m" / "model.safetensors")
     files, tokens = ModelFiles.find(str(tmp_path / "m")), torch.arange(40)[None]
     files.check()
-    expected = LanguageModel(ModelFiles.find(str(tiny_model))).forward(tokens, logits=True)[1]
-    assert torch.equal(LanguageModel(files).forward(tokens, logits=True)[1], expected)
+    expected = load_model(ModelFiles.find(str(tiny_model))).forward(tokens, logits=True)[1]
+    assert torch.equal(load_model(files).forward(tokens, logits=True)[1], expected)
 
 
 @pytest.mark.parametrize("weight_processing", ["none", "folded"])
@@ -171,7 +171,7 @@ def test_an_untied_head_is_honoured(tmp_path: Path, weight_processing: str) -> N
     model = GPT2LMHeadModel(config).eval()
     model.save_pretrained(tmp_path)
     tokens = torch.arange(16)[None]
-    logits = LanguageModel(ModelFiles.find(str(tmp_path)), weight_processing).forward(tokens, logits=True)[1]
+    logits = load_model(ModelFiles.find(str(tmp_path)), weight_processing).forward(tokens, logits=True)[1]
     with torch.no_grad():
         expected = model(tokens).logits.log_softmax(-1)
     torch.testing.assert_close(logits.log_softmax(-1), expected, atol=1e-5, rtol=1e-5)
@@ -184,8 +184,8 @@ def test_weights_in_several_files_are_those_of_one(tiny_model: Path, tmp_path: P
     assert len(list((tmp_path / "m").glob("*.safetensors"))) > 1
     files, tokens = ModelFiles.find(str(tmp_path / "m")), torch.arange(40)[None]
     files.check()
-    expected = LanguageModel(ModelFiles.find(str(tiny_model))).forward(tokens, logits=True)[1]
-    assert torch.equal(LanguageModel(files).forward(tokens, logits=True)[1], expected)
+    expected = load_model(ModelFiles.find(str(tiny_model))).forward(tokens, logits=True)[1]
+    assert torch.equal(load_model(files).forward(tokens, logits=True)[1], expected)
 
 
 CHANGES = {  # other values than the tiny model's and GPT-2's

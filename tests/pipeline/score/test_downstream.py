@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from pipeline.score.downstream import ce_score, evaluate
 from pipeline.train.rotations.msp import random_rotation
 from stores.activations import ActivationStore
@@ -22,7 +24,7 @@ POSITIONS = tuple(range(1, 24))
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> LanguageModel:
-    return LanguageModel(ModelFiles.find(str(tiny_model)))
+    return load_model(ModelFiles.find(str(tiny_model)))
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,13 @@ def test_identity_scores_one_zero_scores_nought_and_a_rotation_changes_nothing(
     assert found["zero"].kl > 0.01
 
 
-def test_cross_entropy_is_the_models_own_at_the_kept_positions(model: LanguageModel, tokens: np.ndarray) -> None:
+def test_cross_entropy_is_the_models_own_at_the_kept_positions(
+    model: LanguageModel, tiny_model: Path, tokens: np.ndarray
+) -> None:
     found = evaluate(model, tokens, HOOK, (3, 7, 23), {"identity": linear(torch.eye(D))})
     x = torch.from_numpy(tokens).long()
     with torch.no_grad():
-        logits = model.model(x).logits
+        logits = GPT2LMHeadModel.from_pretrained(tiny_model)(x).logits
     expected = [torch.nn.functional.cross_entropy(logits[:, p], x[:, p + 1]) for p in (3, 7)]  # 23 predicts nothing
     assert found["identity"].ce_clean == pytest.approx(float(sum(expected)) / 2, rel=1e-5)
 
@@ -96,11 +100,11 @@ def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
         Spec("linear", d, d, Site.at(hook_point)), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
     )
     edits = {"identity": identity, "zero": torch.zeros_like}
-    found = evaluate(LanguageModel(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
+    found = evaluate(load_model(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
     assert found["identity"].ce == found["identity"].ce_clean
     assert found["identity"].kl == 0
     assert found["zero"].ce != found["zero"].ce_clean
-    exact = evaluate(LanguageModel(files), tokens, hook_point, POSITIONS, edits)
+    exact = evaluate(load_model(files), tokens, hook_point, POSITIONS, edits)
     assert 0 < abs(found["zero"].ce_clean - exact["zero"].ce_clean) < 0.05  # rounding alone
 
 
@@ -114,7 +118,7 @@ def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  
     scores = json.loads((recipe / "runs" / "tiny" / "score" / "scores.json").read_text())["dictionaries"]
     description = store.description
     tokens = store.heldout_tokens(8)
-    model = LanguageModel(ModelFiles.of_store(description), precision="bfloat16")
+    model = load_model(ModelFiles.of_store(description), precision="bfloat16")
     for row in scores:
         expected = evaluate(model, tokens, row["hook_point"], description.positions, {"zero": torch.zeros_like})["zero"]
         assert row["ce_clean"] == pytest.approx(expected.ce_clean, abs=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.toy.embedding_basis.weights import (
     MATRICES,
     embedding_axes,
@@ -20,7 +20,7 @@ from pipeline.train.rotations.orthogonal import random_rotation
 def test_folding_is_that_of_the_model_as_it_is_loaded_elsewhere() -> None:
     files = ModelFiles.find("demo")
     own = stream_matrices(model_weights(files), files.n_layers)
-    folded = LanguageModel(files, "folded")
+    folded = load_model(files, "folded")
     for layer, matrices in enumerate(own):
         mlp = folded.mlp(layer)
         writer = folded.writer(f"blocks.{layer}.hook_resid_mid").double()
@@ -36,7 +36,7 @@ def test_queries_and_keys_give_the_models_own_scores() -> None:
     files = ModelFiles.find("demo")
     weights = model_weights(files)
     matrices = stream_matrices(weights, files.n_layers)[1]
-    x = torch.randn(7, files.config["n_embd"], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(7, files.sizes.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x_hat = (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True)
     read = (x_hat * weights["h.1.ln_1.weight"]) @ weights["h.1.attn.c_attn.weight"]
     for part, name in zip(read.chunk(3, dim=1), ("W_Q", "W_K", "W_V"), strict=True):

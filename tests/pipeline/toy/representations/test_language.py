@@ -6,7 +6,7 @@ import torch
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.toy.representations import neurons as neurons_file
 from pipeline.toy.representations import relations as relations_file
 from pipeline.toy.representations.experiment import Settings, inputs
@@ -85,7 +85,7 @@ def test_ranks_leave_the_word_itself_out() -> None:
 
 def test_the_embedding_of_a_token_alone_is_the_models() -> None:
     files = ModelFiles.find("demo")
-    model = LanguageModel(files)
+    model = load_model(files)
     (x,) = alone(model, ["blocks.0.hook_resid_pre"])
     transformer = model.model.transformer
     expected = transformer.wte.weight + transformer.wpe.weight[1]

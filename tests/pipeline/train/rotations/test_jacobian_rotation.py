@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.models.mlp import MLP
+from pipeline.models.protocol import LanguageModel
 from pipeline.score.downstream import evaluate
 from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.findings import draw_by_n_fit
@@ -40,7 +41,7 @@ SITE = Site((AT,), (THERE,))
 @cache
 def captured(folder: Path) -> tuple[LanguageModel, torch.Tensor, torch.Tensor, np.ndarray]:
     """The model, rows at AT and THERE (1200, 32), and their tokens (20, 61)."""
-    model = LanguageModel(ModelFiles.find(str(folder)))
+    model = load_model(ModelFiles.find(str(folder)))
     tokens = np.random.default_rng(0).integers(0, 4096, (20, 61), dtype=np.int64)
     found, _ = model.forward(torch.from_numpy(tokens), capture=[AT, THERE])
     return model, *(found[h][:, 1:].flatten(0, 1).clone() for h in (AT, THERE)), tokens

@@ -6,8 +6,9 @@ import torch
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2 import LanguageModel
+from pipeline.models.load import load_model
 from pipeline.models.mlp import MLP
+from pipeline.models.protocol import LanguageModel
 from pipeline.train.rotations.jacobians import Dense, OfMLP, Weights, of_module, sampled_columns, split
 from pipeline.train.rotations.orthogonal import random_rotation
 from stores.manifest import read_json
@@ -15,7 +16,7 @@ from stores.manifest import read_json
 
 @cache
 def loaded(folder: Path) -> LanguageModel:
-    return LanguageModel(ModelFiles.find(str(folder)))
+    return load_model(ModelFiles.find(str(folder)))
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_mlp_is_the_language_models_own(tiny_model: Path) -> None:
 
 
 def test_another_activation_function_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    model = LanguageModel(ModelFiles.find(str(tiny_model)))
+    model = load_model(ModelFiles.find(str(tiny_model)))
     model.files.config["activation_function"] = "relu"
     with pytest.raises(UserError, match="'relu', expected gelu_new"):
         model.mlp(0)
