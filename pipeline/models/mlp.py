@@ -1,17 +1,26 @@
-"""The MLP of a GPT-2 block as plain tensors, with the layer norm that it reads through."""
+"""The MLP of a transformer's block as plain tensors, gated or not, with the norm that it reads through."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pipeline.models.activation_functions import ACTIVATIONS
+
 
 @dataclass(frozen=True)
 class MLP:
-    """y = gelu(u W_in + b_in) W_out + b_out, where u = gain ∘ x̂ + offset and x̂ is x less its mean, over σ.
+    """y = act(u W_in + b_in) W_out + b_out, with a gate (act(u W_gate + b_gate) ∘ (u W_in + b_in)) W_out + b_out.
 
-    W_in (d_model, d_mlp), b_in (d_mlp), W_out (d_mlp, d_model), b_out, gain, offset (d_model). gelu is GPT-2's, with tanh
-    (Hendrycks and Gimpel 2016); σ² is the variance of x over its coordinates, plus eps.
+    u = gain ∘ x̂ + offset. With norm "layer", x̂ is x less its mean, over σ, and σ² the variance of x over its coordinates,
+    plus eps; with "rms", x̂ = x / σ, and σ² is the mean of x², plus eps. W_in (d_model, d_mlp), b_in (d_mlp),
+    W_out (d_mlp, d_model), b_out, gain, offset (d_model). gate: (W_gate, b_gate), shaped like W_in and b_in; as
+    TransformerLens has it, W_gate is what the activation function acts upon. What a model lacks is 0; Gemma's gain is
+    1 + its weight. activation: of ACTIVATIONS.
+
+    A norm after the MLP (Gemma 2 and 3) is not part of it: y lies before that norm, and hook_mlp_out after it. So of such a
+    model this is not what is written to the residual stream.
     """
 
     W_in: Tensor
@@ -21,6 +30,9 @@ class MLP:
     gain: Tensor
     offset: Tensor
     eps: float = 1e-5
+    gate: tuple[Tensor, Tensor] | None = None
+    activation: str = "gelu_new"
+    norm: Literal["layer", "rms"] = "layer"
 
     @property
     def d_model(self) -> int:
@@ -31,12 +43,15 @@ class MLP:
         return len(self.W_out)
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> "MLP":
-        tensors = (self.W_in, self.b_in, self.W_out, self.b_out, self.gain, self.offset)
-        W_in, b_in, W_out, b_out, gain, offset = (t.to(device, dtype) for t in tensors)
-        return MLP(W_in, b_in, W_out, b_out, gain, offset, self.eps)
+        names = ("W_in", "b_in", "W_out", "b_out", "gain", "offset")
+        gate = self.gate and (self.gate[0].to(device, dtype), self.gate[1].to(device, dtype))
+        return replace(self, gate=gate, **{name: getattr(self, name).to(device, dtype) for name in names})
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (…, d_model) → x̂ (…, d_model), σ (…, 1)."""
+        if self.norm == "rms":
+            sigma = (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+            return x / sigma, sigma
         sigma = (x.var(-1, correction=0, keepdim=True) + self.eps).sqrt()
         return (x - x.mean(-1, keepdim=True)) / sigma, sigma
 
@@ -46,8 +61,9 @@ class MLP:
 
     def write(self, u: Tensor) -> Tensor:
         """u (…, d_model) → y (…, d_model), what the MLP adds to the residual stream."""
-        pre = u @ self.W_in + self.b_in
-        return torch.nn.functional.gelu(pre, approximate="tanh") @ self.W_out + self.b_out
+        act, pre = ACTIVATIONS[self.activation].value, u @ self.W_in + self.b_in
+        post = act(u @ self.gate[0] + self.gate[1]) * pre if self.gate else act(pre)
+        return post @ self.W_out + self.b_out
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.write(self.read(x))
@@ -55,7 +71,7 @@ class MLP:
     def rotated(self, R_in: Tensor, R_out: Tensor) -> "MLP":
         """The same function seen in other coordinates: write(R_in u) of it is R_out · write(u) of this one.
 
-        Its read is not of use: a layer norm's gain does not commute with a rotation.
+        Its read is not of use: a norm's gain does not commute with a rotation.
         """
-        W_out, b_out = self.W_out @ R_out.T, R_out @ self.b_out
-        return MLP(R_in @ self.W_in, self.b_in, W_out, b_out, self.gain, self.offset, self.eps)
+        gate = self.gate and (R_in @ self.gate[0], self.gate[1])
+        return replace(self, W_in=R_in @ self.W_in, W_out=self.W_out @ R_out.T, b_out=R_out @ self.b_out, gate=gate)

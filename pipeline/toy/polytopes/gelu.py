@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.activation_functions import gelu_new_slope
 from pipeline.toy.polytopes.nets import NetSettings, ReluNets
-from pipeline.train.rotations.jacobians import gelu_slope
 from stores.manifest import seed_of
 
 N_UNITS = 10  # of the single layer: 2^10 codes
@@ -70,7 +70,7 @@ def gate() -> dict[str, Any]:
     value = nn.functional.gelu(h, approximate="tanh")
     (slope,) = torch.autograd.grad(value.sum(), h)
     with torch.no_grad():
-        q, own = soft_code(h), gelu_slope(h)
+        q, own = soft_code(h), gelu_new_slope(h)
         return {
             "h": h.tolist(),
             "q": q.tolist(),
@@ -95,7 +95,7 @@ def one_layer(n_nets: int) -> dict[str, Any]:
     A_mean, c_mean = torch.einsum("nk,nkoi->noi", weight, A), torch.einsum("nk,nko->no", weight, c)
     A_soft, _ = nets.affine(q)
     out = torch.einsum("noi,nbi->nbo", A_mean, x)[:, 0] + c_mean
-    slope = gelu_slope(nets.pre_activations(x)[0])
+    slope = gelu_new_slope(nets.pre_activations(x)[0])
     jacobian, _ = nets.affine(slope)
     return {
         "n_nets": n_nets,

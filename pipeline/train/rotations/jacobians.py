@@ -4,7 +4,6 @@ All have one interface: d_in, d_out, n_inputs, and what a solver asks of them. A
 the columns that are asked for: J of GPT-2 small's MLP has 590,000 entries for each input.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from pipeline.models.activation_functions import ACTIVATIONS
 from pipeline.models.mlp import MLP
 
 
@@ -133,32 +133,33 @@ def of_module(module: Callable[[Tensor], Tensor], x: Tensor) -> Dense:
     return Dense(torch.func.vmap(torch.func.jacrev(module))(x).detach())
 
 
-def gelu_slope(h: Tensor) -> Tensor:
-    """Derivative of GPT-2's gelu, elementwise.
-
-    With u = √(2/π) (h + .044715 h³), t = tanh u: ½(1 + t) + ½ h (1 - t²) √(2/π) (1 + 3 · .044715 h²).
-    """
-    root = math.sqrt(2 / math.pi)
-    t = torch.tanh(root * (h + 0.044715 * h**3))
-    return 0.5 * (1 + t) + 0.5 * h * (1 - t * t) * root * (1 + 3 * 0.044715 * h * h)
-
-
 @dataclass(frozen=True)
 class Weights:
-    """What Jacobians of an MLP at any input have in common. W_in (d_model, d_mlp), with the layer norm's gain in it and without
-    its mean over d_model where the layer norm's derivative is part of J; W_out (d_mlp, d_model)."""
+    """What Jacobians of an MLP at any input have in common, for m = d_mlp hidden units, or with a gate m = 2 d_mlp: a product
+    act(h_gate) h_in has the derivative act(h_gate) by h_in and act'(h_gate) h_in by h_gate, so [W_in, W_gate] stands for
+    W_in, those two for the slope, and W_out stands twice below itself.
+
+    W_in (d_model, m), b_in (m), W_out (m, d_model). Where the norm's derivative is part of J, its gain and offset are in W_in
+    and b_in, and W_in of a layer norm has no mean over d_model.
+    """
 
     W_in: Tensor
+    b_in: Tensor
     W_out: Tensor
 
     @classmethod
     def of(cls, mlp: MLP, layer_norm: bool) -> "Weights":
-        W = mlp.gain[:, None] * mlp.W_in if layer_norm else mlp.W_in
-        return cls(W - W.mean(0) if layer_norm else W, mlp.W_out)  # (I - 11ᵀ/d) W
+        W_in, b_in, W_out = mlp.W_in, mlp.b_in, mlp.W_out
+        if mlp.gate:
+            W_in, b_in, W_out = torch.cat([W_in, mlp.gate[0]], 1), torch.cat([b_in, mlp.gate[1]]), W_out.repeat(2, 1)
+        if layer_norm:
+            W_in, b_in = mlp.gain[:, None] * W_in, b_in + mlp.offset @ W_in
+            W_in = W_in - W_in.mean(0) if mlp.norm == "layer" else W_in  # (I - 11ᵀ/d) W
+        return cls(W_in, b_in, W_out)
 
     @cached_property
     def out(self) -> Tensor:
-        """W_out W_outᵀ (d_mlp, d_mlp)."""
+        """W_out W_outᵀ (m, m)."""
         return self.W_out @ self.W_out.T
 
     @cached_property
@@ -167,11 +168,21 @@ class Weights:
         return self.out * (self.W_in.T @ self.W_in)
 
 
-class OfMLP:
-    """Jacobians of a GPT-2 MLP at x (n_inputs, d_model), from its weights, without autograd and without forming them.
+def _slopes(mlp: MLP, pre: Tensor) -> Tensor:
+    """pre (n_inputs, m), before the activation function → derivatives g' (n_inputs, m) of what follows it. See Weights."""
+    act = ACTIVATIONS[mlp.activation]
+    if not mlp.gate:
+        return act.slope(pre)
+    h_in, h_gate = pre.chunk(2, 1)
+    return torch.cat([act.value(h_gate), act.slope(h_gate) * h_in], 1)
 
-    layer_norm: x lies on the residual stream, and the layer norm's derivative is part of J:
-        J = W_outᵀ diag(g') W_inᵀ (1/σ)(I - 11ᵀ/d - x̂x̂ᵀ/d), the gain folded into W_in, g' the slope at x̂ W_in + b_in.
+
+class OfMLP:
+    """Jacobians of an MLP at x (n_inputs, d_model), from its weights, without autograd and without forming them.
+
+    layer_norm: x lies on the residual stream, and the norm's derivative is part of J:
+        J = W_outᵀ diag(g') W_inᵀ (1/σ)(I - 11ᵀ/d - x̂x̂ᵀ/d), the gain folded into W_in, g' the slope at x̂ W_in + b_in;
+        of an RMS norm without the 11ᵀ/d.
     Otherwise x is u, what the MLP reads, and J = W_outᵀ diag(g') W_inᵀ. weights: those of the same MLP and layer_norm, if
     they are there already.
     """
@@ -180,14 +191,13 @@ class OfMLP:
         weights = weights or Weights.of(mlp, layer_norm)
         if layer_norm:
             x_hat, sigma = mlp.normalise(x)
-            along = x_hat @ weights.W_in  # x̂ W_in, (n_inputs, d_mlp): x̂ has no mean
-            pre = along + mlp.b_in + mlp.offset @ mlp.W_in
-            self._set(weights, gelu_slope(pre) / sigma, x_hat, along)
+            along = x_hat @ weights.W_in  # x̂ W_in, (n_inputs, m): where W_in lacks its mean, so does x̂
+            self._set(weights, _slopes(mlp, along + weights.b_in) / sigma, x_hat, along)
         else:
-            self._set(weights, gelu_slope(x @ mlp.W_in + mlp.b_in), None, None)
+            self._set(weights, _slopes(mlp, x @ weights.W_in + weights.b_in), None, None)
 
     def _set(self, weights: Weights, slope: Tensor, x_hat: Tensor | None, along: Tensor | None) -> None:
-        """slope: g' / σ, (n_inputs, d_mlp)."""
+        """slope: g' / σ, (n_inputs, m)."""
         self.weights, self.slope, self.x_hat, self.along = weights, slope, x_hat, along
         self.W_in, self.W_out = weights.W_in, weights.W_out
 
@@ -204,8 +214,8 @@ class OfMLP:
         return 5 * self.slope.element_size() * self.slope.shape[1]
 
     def product(self, left: Tensor | None, right: Tensor | None, columns: Tensor | None = None) -> Tensor:
-        A = self.W_out.T if left is None else left @ self.W_out.T  # (a, d_mlp)
-        B = self.W_in if right is None else right.T @ self.W_in  # (b, d_mlp): the columns of W_inᵀ right
+        A = self.W_out.T if left is None else left @ self.W_out.T  # (a, m)
+        B = self.W_in if right is None else right.T @ self.W_in  # (b, m): the columns of W_inᵀ right
         n = len(self.slope)
         # index_select: the backward pass of B[columns] adds up one row after another, on one core
         inner = B[None] if columns is None else B.index_select(0, columns.flatten()).view(n, -1, B.shape[1])
@@ -231,14 +241,15 @@ class OfMLP:
         return self.W_out.T @ inner
 
     def _lost(self) -> Tensor:
-        """(n_inputs,) c with P² = (I - 11ᵀ/d - c x̂x̂ᵀ) for P = I - 11ᵀ/d - x̂x̂ᵀ/d: c = (2 - |x̂|²/d) / d."""
+        """(n_inputs,) c = (2 - |x̂|²/d) / d, with P² = I - 11ᵀ/d - c x̂x̂ᵀ for P = I - 11ᵀ/d - x̂x̂ᵀ/d; of an RMS norm both
+        are without 11ᵀ/d."""
         assert self.x_hat is not None
         d = self.x_hat.shape[1]
         return (2 - self.x_hat.square().sum(1) / d) / d
 
     def second_moments(self) -> tuple[Tensor, Tensor]:
         """With C = E[g'g'ᵀ]: E[JᵀJ] = W_in ((W_out W_outᵀ) ∘ C) W_inᵀ, E[JJᵀ] = W_outᵀ ((W_inᵀ W_in) ∘ C) W_out; with the
-        layer norm, less what its x̂x̂ᵀ takes away, which is a sum of outer products of rows."""
+        norm, less what its x̂x̂ᵀ takes away, which is a sum of outer products of rows."""
         n, W_out, out = len(self.slope), self.W_out, self.weights.out
         inner = self.W_in.T @ self.W_in
         C = self.slope.T @ self.slope / n
@@ -264,7 +275,8 @@ class OfMLP:
 
     def to(self, dtype: torch.dtype) -> "OfMLP":
         x_hat, along = (None if t is None else t.to(dtype) for t in (self.x_hat, self.along))
-        return self._with(self.slope.to(dtype), x_hat, along, Weights(self.W_in.to(dtype), self.W_out.to(dtype)))
+        weights = Weights(*(t.to(dtype) for t in (self.W_in, self.weights.b_in, self.W_out)))
+        return self._with(self.slope.to(dtype), x_hat, along, weights)
 
     def _with(
         self, slope: Tensor, x_hat: Tensor | None, along: Tensor | None, weights: Weights | None = None

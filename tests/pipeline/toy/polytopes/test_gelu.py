@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from pipeline.models.activation_functions import gelu_new_slope
 from pipeline.toy.polytopes.gelu import GeluNets, all_codes, gate, layers, one_layer, probabilities, soft_code
-from pipeline.train.rotations.jacobians import gelu_slope
 from tests.pipeline.toy.polytopes.nets import inputs, random_nets
 
 
@@ -15,9 +15,9 @@ def test_the_soft_code_of_gelu_and_its_slope() -> None:
     value = torch.nn.functional.gelu(h, approximate="tanh")
     (slope,) = torch.autograd.grad(value.sum(), h)
     assert torch.allclose(h * soft_code(h), value, atol=1e-12)
-    assert torch.allclose(gelu_slope(h), slope, atol=1e-12)
+    assert torch.allclose(gelu_new_slope(h), slope, atol=1e-12)
     assert bool(((soft_code(h) >= 0) & (soft_code(h) <= 1)).all())
-    assert float(gelu_slope(h.detach()).max()) > 1.1  # which is why the slope is no code
+    assert float(gelu_new_slope(h.detach()).max()) > 1.1  # which is why the slope is no code
     assert max(gate()["value_error"], gate()["slope_error"]) < 1e-12
 
 

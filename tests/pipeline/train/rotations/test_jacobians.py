@@ -1,10 +1,12 @@
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from pipeline.config import UserError
+from pipeline.models.activation_functions import ACTIVATIONS
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.mlp import MLP
@@ -106,6 +108,42 @@ def test_weights_kept_from_other_inputs_and_products_in_another_dtype_change_not
         assert half.dtype == torch.bfloat16
         rough = half.product(left.bfloat16(), right.bfloat16()).float()
         assert 0 < float((rough - exact).norm() / exact.norm()) < 0.01
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_closed_forms_hold_for_every_gate_norm_and_activation(
+    gated: bool, norm: Literal["layer", "rms"], activation: str
+) -> None:
+    """Against torch.func.jacrev in float64, of what lies on the residual stream and of what the MLP reads."""
+    generator = torch.Generator().manual_seed(0)
+    d, d_mlp, n = 12, 20, 9
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weights = draw(d, d_mlp), draw(d_mlp), draw(d_mlp, d), draw(d), 1 + 0.3 * draw(d), draw(d)
+    gate = (draw(d, d_mlp), draw(d_mlp)) if gated else None
+    mlp = MLP(*weights, eps=0.1, gate=gate, activation=activation, norm=norm)
+    left, right = random_rotation(d, 0), random_rotation(d, 1)[:, :7]
+    columns = sampled_columns(n, 7, 3, 0)
+
+    def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+        assert (found - expected).abs().max() < 1e-9 * expected.abs().max()
+
+    for layer_norm in (True, False):
+        found, reference = both(mlp, draw(n, d) + 0.5, layer_norm)
+        J = reference.J
+        assert found.shape == J.shape
+        close(found.product(None, None), J)
+        close(found.product(left, right, columns), reference.product(left, right, columns))
+        close(found.squared_norms(), J.square().sum((1, 2)))
+        close(found.mean(), J.mean(0))
+        JtJ, JJt = found.second_moments()
+        close(JtJ, (J.mT @ J).mean(0))
+        close(JJt, (J @ J.mT).mean(0))
+        close(found.rows(2, 5).scaled(torch.full((3,), 2.0)).product(None, None), 2 * J[2:5])
 
 
 def test_a_sample_of_inputs_has_the_closed_forms_moments_without_bias(mlp: MLP) -> None:
