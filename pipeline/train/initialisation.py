@@ -17,6 +17,11 @@ Centre = Literal["mean", "geometric_median"]
 N_ROWS = 16_384  # that covariances and medians are taken of
 
 
+def drawn(n: int, d: int, seed: int) -> Tensor:
+    """(n, d) rows of unit length, uniform over the sphere."""
+    return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
 def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) -> Tensor:
     """(d_sae, d_in) rows of unit length, drawn from the seed.
 
@@ -57,13 +62,6 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
 def centred(activations: Activations, n: int) -> Tensor:
     """(at most n, d) training rows less their mean, scaled."""
     return torch.from_numpy(activations.rows(n) - activations.mean.astype(np.float32)) * activations.scale
-
-
-def answers(source: Source, rows: Tensor) -> Tensor:
-    """(n, d_out): how what is written goes with each direction in `rows` (n, d_in) of what is read, both scaled: the linear
-    regression of the one on the coordinate along the other."""
-    coordinates = centred(source.reads, N_ROWS) @ rows.T
-    return (coordinates.T @ centred(source.targets, N_ROWS)) / coordinates.square().sum(0).clamp_min(1e-12)[:, None]
 
 
 def _both_ways(basis: Tensor) -> Tensor:

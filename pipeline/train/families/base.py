@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pipeline.config import MethodConfig
-from pipeline.train.initialisation import Centre, Init, answers, centre, directions
+from pipeline.train.initialisation import Centre, Init, centre, directions, drawn
 from pipeline.train.kernels import matmul
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
@@ -76,9 +76,9 @@ class Family(nn.Module, ABC):
     """Training form of a dictionary of d_sae features that makes y of x, what a site writes of what it reads.
 
     x (batch, d_in) and y (batch, d_out) are scaled: E|y - mean|² = d at each hook point. An autoencoder's y is x. W_enc is
-    (d_sae, d_in), W_dec (d_sae, d_out), of an autoencoder in the same directions to begin with; b_enc (d_sae); b_dec
-    (d_out), which learns from the reconstruction alone; W_skip (d_in, d_out) or None. An autoencoder reads x - b_dec as
-    data, and b_enc can make up for what that leaves out; others read x less its mean.
+    (d_sae, d_in), W_dec (d_sae, d_out), of an autoencoder in the same directions to begin with, of others in random ones;
+    b_enc (d_sae); b_dec (d_out), which learns from the reconstruction alone; W_skip (d_in, d_out) or None. An autoencoder
+    reads x - b_dec as data, and b_enc can make up for what that leaves out; others read x less its mean.
 
     unit_decoder: decoder rows keep the norm 1, and the gradient along them is removed (Gao et al. 2024, appendix A.4). The
     norm of a row is the sum of its norms by hook point written (Lindsey et al. 2024, "Sparse crosscoders"), and so is the
@@ -103,7 +103,7 @@ class Family(nn.Module, ABC):
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
         begin = directions(config.init, config.init_noise, config.d_sae, source, seed)[own].contiguous()
-        decoder = begin if self.autoencodes else normalize(answers(source, begin), dim=-1)
+        decoder = begin if self.autoencodes else drawn(config.d_sae, self.d_out, seed_of(seed, "decoder"))[own]
         norms = self.norms(decoder)[:, None] if len(self.d_writes) > 1 else 1.0
         self.W_dec = nn.Parameter(decoder / norms if self.unit_decoder else config.init_norm * decoder)
         if not self.tied:
