@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,6 @@ class Unit:
     version: int
     settings: dict[str, Any]
     inputs: dict[str, Any]
-    headline: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -175,8 +174,8 @@ class Unit:
         seconds = file.stat().st_mtime - since
         return (done - before) / seconds if seconds > 0 and done > before else None
 
-    def finish(self, device: str, wall_s: float) -> None:
-        """Write the manifest; sweep what killed processes left half-written.
+    def finish(self, device: str, wall_s: float, headline: dict[str, Any] | None = None) -> None:
+        """Write the manifest, with the headline numbers; sweep what killed processes left half-written.
 
         Raises UserError: another process has replaced this work by that of other settings.
         """
@@ -189,7 +188,7 @@ class Unit:
             {
                 **self.plan,
                 "files": {name: [path.stat().st_size, file_digest(path)] for name, path in files.items()},
-                "headline": self.headline,
+                "headline": headline or {},
                 "versions": versions(),
                 "device": torch.cuda.get_device_name()
                 if device == "cuda"

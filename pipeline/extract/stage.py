@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -125,17 +126,17 @@ def execute(
         print(describe_nonfinite(store.nonfinite, store.description.dtype))
     if store.description.ended_early:
         print(ended(store.description))
-    unit.headline.update(
-        digest=store.digest,
-        n_rows=store.n_rows,
-        nonfinite={h: n for h, (n, _, _) in store.nonfinite.items()},
+    headline: dict[str, Any] = {
+        "digest": store.digest,
+        "n_rows": store.n_rows,
+        "nonfinite": {h: n for h, (n, _, _) in store.nonfinite.items()},
         **{f"kurtosis at {h}": round(store.stats(h).kurtosis, 2) for h in store.hook_points},
-    )
+    }
     if found := json_object(unit.folder / _FIRST_BATCH):
-        unit.headline["first_batch"] = found
+        headline["first_batch"] = found
     else:  # damaged: what it said is lost, and is no reason to stop
         (unit.folder / _FIRST_BATCH).unlink(missing_ok=True)
-    unit.finish(device, time.time() - started)
+    unit.finish(device, time.time() - started, headline)
 
 
 def _extract(
@@ -235,7 +236,7 @@ def fill(
 
 
 def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...], folder: Path) -> None:
-    """Say how well the model predicts this process's first batch, and keep it for the unit's headline."""
+    """Say how well the model predicts this process's first batch, and keep it for the unit's manifest."""
     if found := first_batch_loss(model, tokens, positions):
         tqdm.write(str(found))
         if found.warning:

@@ -119,8 +119,8 @@ def execute(
             if not claims.still_holds(unit):
                 continue
             write_results(unit.folder, row, histograms[subject.name])
-            unit.headline.update({k: row[k] for k in ("l0", "fvu", "ce_score_zero") if k in row})
-            unit.finish(device, time.time() - started)
+            headline = {k: row[k] for k in ("l0", "fvu", "ce_score_zero") if k in row}
+            unit.finish(device, time.time() - started, headline)
 
 
 @torch.no_grad()

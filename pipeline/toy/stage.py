@@ -127,7 +127,8 @@ def _execute(work: list[tuple[Config, Unit]]) -> None:
         missing = [part for part in _parts(settings, unit) if json_object(unit.folder / f"{part}.json") is None]
         tasks += [(settings, unit, part) for part in missing]
         if not missing:
-            _finish(settings, unit, started)
+            _finish(settings, unit, started, {})
+    took: dict[str, dict[str, float]] = {unit.name: {} for _, unit in work}  # seconds by part
     left = Counter(unit.name for _, unit, _ in tasks)
     # fork would copy locks that other threads of this process hold
     n_workers = max(1, min(len(tasks), os.cpu_count() or 1))
@@ -136,10 +137,10 @@ def _execute(work: list[tuple[Config, Unit]]) -> None:
         try:
             for future in progress(as_completed(futures), total=len(tasks), desc="toy", unit="part", unit_scale=False):
                 settings, unit, part = futures[future]
-                unit.headline[f"{part}_s"] = future.result()
+                took[unit.name][f"{part}_s"] = future.result()
                 left[unit.name] -= 1
                 if not left[unit.name]:
-                    _finish(settings, unit, started)
+                    _finish(settings, unit, started, took[unit.name])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -149,7 +150,7 @@ def _parts(settings: Config, unit: Unit) -> dict[str, Callable[[], Numbers]]:
     return module(unit.name).parts(settings, unit.folder)
 
 
-def _finish(settings: Config, unit: Unit, started: float) -> None:
+def _finish(settings: Config, unit: Unit, started: float, took: dict[str, float]) -> None:
     """The page of a toy whose parts are all there."""
     from pipeline.toy import page
 
@@ -158,7 +159,7 @@ def _finish(settings: Config, unit: Unit, started: float) -> None:
     findings = decide(claims(unit.name), numbers)
     commit_json(unit.folder / FINDINGS, {"findings": [finding.values() for finding in findings]})
     page.write(unit.folder, partial(page_of, unit.name, numbers), findings, foot)
-    unit.finish("cpu", time.time() - started)
+    unit.finish("cpu", time.time() - started, took)
 
 
 def _one_thread() -> None:

@@ -124,8 +124,7 @@ class Group:
             if not self.first:
                 continue
             dictionary.save(unit.folder)
-            unit.headline.update(logs.last(unit.folder / logs.METRICS))
-            unit.finish(self.device, time.time() - started)
+            unit.finish(self.device, time.time() - started, logs.last(unit.folder / logs.METRICS))
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
         self.ranks.wait()
         return self.diverged

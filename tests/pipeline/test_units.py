@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -21,9 +22,9 @@ def test_new_started_done(tmp_path: Path) -> None:
     one.begin()
     assert one.state() == "started"
     assert pending([one], replace=False) == [one]
-    one.headline["fvu"] = 0.1
-    one.finish("cpu", 1.0)
+    one.finish("cpu", 1.0, {"fvu": 0.1})
     assert one.state() == "done"
+    assert json.loads((tmp_path / "u" / "manifest.json").read_text())["headline"] == {"fvu": 0.1}
     assert pending([one], replace=False) == []
 
 
