@@ -9,8 +9,8 @@ from torch import Tensor
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
-def linear(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-    """(…, d_out): x Wᵀ + b, without a gradient. x: (…, d_in), W: (d_out, d_in), b: (d_out), of one dtype."""
+def linear(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    """(…, d_out): x Wᵀ + b, without a gradient. x: (…, d_in), W: (d_out, d_in), b: (d_out) or None, of one dtype."""
     if x.device.type == "cpu" and _ONEDNN is not None:
         return _ONEDNN(x, W, b, "none", [], "")
     return F.linear(x, W, b)

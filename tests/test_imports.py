@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAVY = {  # a heavy library → the files that may import it when they are imported themselves
     "transformers": set(),
+    "transformer_lens": set(),
     "datasets": set(),
     "matplotlib": {f"pipeline/{stage}/pictures.py" for stage in ("score", "toy", "train")},
     "jinja2": {"pipeline/toy/page.py"},
@@ -63,6 +64,22 @@ def test_heavy_libraries_are_imported_late_or_in_one_file() -> None:
         for module in imports(path, nested=False):
             library = module.split(".")[0]
             assert name in HEAVY.get(library, {name}), f"{name} imports {library} at its top"
+
+
+def importers(name: str, *, nested: bool) -> set[str]:
+    """The files that import it, or anything in it."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        if any(f"{module}.".startswith(f"{name}.") for module in imports(path, nested=nested))
+    }
+
+
+def test_transformer_lens_is_imported_late_and_in_one_file() -> None:
+    """It takes seconds, and only models that are no GPT-2 need it."""
+    assert importers("transformer_lens", nested=True) == {"pipeline/models/lens.py"}
+    assert importers("pipeline.models.lens", nested=True) == {"pipeline/models/hugging_face.py"}
+    assert importers("pipeline.models.hugging_face", nested=False) == set()
 
 
 def test_no_imports_go_in_a_circle() -> None:

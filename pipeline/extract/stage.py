@@ -167,7 +167,9 @@ def _extract(
         raise UserError(f"extract.store: {error}") from None
     _begin(unit, path, claims, replace)
     writer = StoreWriter.create(path, description)
-    model = cache(lambda: load_model(files, config.weight_processing, device, config.precision))
+    # The first batch's cross-entropy needs all layers; once it is known, those after the last hook point are not loaded.
+    n_layers = _n_layers(config, files) if (unit.folder / _FIRST_BATCH).exists() else None
+    model = cache(lambda: load_model(files, config.weight_processing, device, config.precision, n_layers))
     patience = Patience()
     with Leases(writer.place) as leases:
         while missing := [shard for shard in writer.missing() if shard % worker.n == worker.index]:
@@ -225,14 +227,20 @@ def fill(
                     writing.result()
                 writer.end_at(first + len(tokens))
             positions, dtype = writer.description.positions, writer.description.dtype
-            if unit is not None and writing is None and unit.resumes():
+            if unit is not None and writing is None and unit.resumes() and model.n_layers == model.files.n_layers:
                 _keep_first_batch(model, tokens[: config.batch_sequences], positions, unit.folder)
+            model.keep(_n_layers(config, model.files))
             rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
             if writing is not None:
                 writing.result()
             writing = disk.submit(_write, writer, found, rows, config.allow_nonfinite)
         if writing is not None:
             writing.result()
+
+
+def _n_layers(config: ExtractConfig, files: ModelFiles) -> int:
+    """Up to the last hook point; at least one."""
+    return max(1, *(files.locate(h)[0] + 1 for h in config.hook_points))
 
 
 def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...], folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import UserError
-from pipeline.models import gpt2_weights
+from pipeline.models import gpt2_weights, hugging_face_weights
 from pipeline.models.hook_points import Sizes
 from pipeline.models.reading import read_json_object
 
@@ -21,8 +21,18 @@ class Architecture:
     check: Callable[[Path, dict[str, Any]], object]
 
 
+_OTHER = Architecture(
+    hugging_face_weights.read_settings, hugging_face_weights.sizes, hugging_face_weights.check_weights
+)
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(gpt2_weights.read_settings, gpt2_weights.sizes, gpt2_weights.check_weights),
+    "gpt_neox": _OTHER,
+    "llama": _OTHER,
+    "mistral": _OTHER,
+    "qwen2": _OTHER,
+    "qwen3": _OTHER,
+    "gemma2": _OTHER,
+    "gemma3_text": _OTHER,
 }
 
 

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import UserError
+from pipeline.models.attention import attend_our_way
 from pipeline.models.files import ModelFiles
-from pipeline.models.gpt2_modules import speed_up
 from pipeline.models.gpt2_weights import read_weights
 from pipeline.models.hook_points import EMBED, HEADS
 from pipeline.models.hooks import Edit, Hooks
 from pipeline.models.mlp import MLP
+from pipeline.models.modules import Linear
 from pipeline.models.protocol import Precision
 
 
@@ -33,7 +34,16 @@ class GPT2:
         if self.folded:
             _fold(self.model)
         self.model.to(cast(Any, device))
-        speed_up(self.model, precision)
+        _speed_up(self.model, precision)
+
+    @property
+    def n_layers(self) -> int:
+        """See LanguageModel."""
+        return len(cast(Any, self.model.transformer).h)
+
+    def keep(self, n_layers: int) -> None:
+        """See LanguageModel."""
+        del cast(Any, self.model.transformer).h[n_layers:]
 
     def writer(self, hook_point: str) -> Tensor:
         """See LanguageModel."""
@@ -73,7 +83,7 @@ class GPT2:
         """See LanguageModel."""
         hooks = Hooks(self.files.sizes, capture, edit, to_end=logits)
         found = torch.empty(0, device=tokens.device)
-        with hooks.running(gradients):
+        with hooks.running(gradients, self.n_layers):
             residual = self._residual(hooks, tokens, resume)
             if logits:
                 found = self.model.lm_head(cast(Any, self.model.transformer).ln_f(residual))
@@ -167,3 +177,18 @@ def _fold(model: Any) -> None:
         for writer in (block.attn.c_proj, block.mlp.c_proj):
             writer.weight -= writer.weight.mean(-1, keepdim=True)
             writer.bias -= writer.bias.mean()
+
+
+def _speed_up(model: Any, precision: Precision) -> None:
+    """Exchange the matrix products, the activation and, on a CPU, the attention of a GPT2LMHeadModel in place."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    for block in model.transformer.h:
+        block.attn_write = block.attn.c_proj  # apart from attention, which so returns what its heads give, hook_z
+        block.attn.c_proj = torch.nn.Identity()
+        for owner, name in ((block.attn, "c_attn"), (block, "attn_write"), (block.mlp, "c_fc"), (block.mlp, "c_proj")):
+            conv = getattr(owner, name)
+            setattr(owner, name, Linear(conv.weight.t(), conv.bias, dtype))
+        if model.config.activation_function == "gelu_new":
+            block.mlp.act = torch.nn.GELU("tanh")  # the same function in one pass over memory instead of eight
+    if model.device.type == "cpu":
+        attend_our_way(model)

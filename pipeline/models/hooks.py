@@ -26,19 +26,17 @@ class Hooks:
         self.captured: dict[str, Tensor] = {}
         self._d_head = sizes.d_head
         self._heads: dict[str, list[str]] = {}  # by the name of all heads, in the order of the heads
-        at = {hook_point: sizes.locate(hook_point) for hook_point in self.wanted}
+        at = {hook_point: sizes.locate(hook_point) for hook_point in sorted(self.capture | set(self.edit))}
         for hook_point, (_, site) in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):
             if site.startswith(f"{HEADS}."):
                 self._heads.setdefault(hook_point.rpartition(".")[0], []).append(hook_point)
+        #: where anything happens; heads are together at attn.hook_z
+        self.at = {h.rpartition(".")[0] if site.startswith(f"{HEADS}.") else h for h, (_, site) in at.items()}
         self.last_layer = sizes.n_layers - 1 if to_end else max((layer for layer, _ in at.values()), default=-1)
-
-    @property
-    def wanted(self) -> set[str]:
-        return self.capture | set(self.edit)
 
     def wants(self, hook_point: str) -> bool:
         """Whether anything happens here; whoever asks of attn.hook_z is answered of its heads, too."""
-        return hook_point in self.capture or hook_point in self.edit or hook_point in self._heads
+        return hook_point in self.at
 
     def edits(self, hook_point: str) -> bool:
         """Whether anything is changed here; whoever asks of attn.hook_z is answered of its heads, too."""
@@ -67,11 +65,13 @@ class Hooks:
         return x
 
     @contextmanager
-    def running(self, gradients: bool) -> Iterator[None]:
-        """Around the pass, which ends where all that was asked for is captured.
+    def running(self, gradients: bool, n_layers: int) -> Iterator[None]:
+        """Around the pass, which ends where all that was asked for is captured. n_layers: that are loaded.
 
-        Raises ValueError: a hook point lies before the start of the pass.
+        Raises ValueError: more layers are needed, or a hook point lies before the start of the pass.
         """
+        if self.last_layer >= n_layers:
+            raise ValueError(f"the model's first {n_layers} layers are loaded, {self.last_layer + 1} are needed")
         try:
             with torch.enable_grad() if gradients else torch.inference_mode():
                 yield

@@ -24,6 +24,15 @@ class LanguageModel(Protocol):
     device: str
     precision: Precision
 
+    @property
+    def n_layers(self) -> int:
+        """How many layers are loaded, the first ones. Logits need all."""
+        ...
+
+    def keep(self, n_layers: int) -> None:
+        """Forget all layers but the first n_layers, which gives their memory back."""
+        ...
+
     def writer(self, hook_point: str) -> Tensor:
         """(d, d_read): the matrix whose product with what a layer reads is written to the hook point, float32.
 
@@ -54,6 +63,7 @@ class LanguageModel(Protocol):
         returned carries the graph of what requires gradients: an edit's value, the residual stream resumed from. Weights
         require none.
 
-        Raises UserError: the model has no such hook point. ValueError: one lies before the layer that is resumed from.
+        Raises UserError: the model has no such hook point. ValueError: one lies before the layer that is resumed from,
+        or a layer that is needed is not loaded.
         """
         ...

@@ -1,0 +1,177 @@
+"""A loaded model of any architecture but GPT-2: transformers' own modules, with hooks where TransformerLens has them."""
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.config import UserError
+from pipeline.models.attention import attend_our_way
+from pipeline.models.files import ModelFiles
+from pipeline.models.hook_points import EMBED, HEADS
+from pipeline.models.hooks import Edit, Hooks
+from pipeline.models.hugging_face_weights import load
+from pipeline.models.lens import places
+from pipeline.models.mlp import MLP
+from pipeline.models.modules import Linear
+from pipeline.models.protocol import Precision
+
+_MATRICES = {  # site → the matrix that writes there, where no norm comes after it
+    "hook_attn_out": "attn.o",
+    "hook_resid_mid": "attn.o",
+    "hook_mlp_out": "mlp.out",
+    "hook_resid_post": "mlp.out",
+    "mlp.hook_post": "mlp.in",
+}
+
+
+class HuggingFace:
+    """A LanguageModel. n_layers: only the first so many are loaded."""
+
+    def __init__(
+        self, files: ModelFiles, device: str = "cpu", precision: Precision = "float32", n_layers: int | None = None
+    ) -> None:
+        self.files, self.device = files, device
+        self.precision: Precision = precision
+        self.model = load(files.folder, files.config, device, n_layers)
+        self.places = places(self.model.config, type(self.model).__name__)
+        self.layers = self.model.get_submodule(self.places.layers)
+        _speed_up(self.model, self.layers, precision)
+
+    @property
+    def n_layers(self) -> int:
+        """See LanguageModel."""
+        return len(self.layers)
+
+    def keep(self, n_layers: int) -> None:
+        """See LanguageModel."""
+        del self.layers[n_layers:]
+
+    def writer(self, hook_point: str) -> Tensor:
+        """See LanguageModel."""
+        layer, site = self.files.locate(hook_point)
+        if site == "hook_resid_pre":
+            layer, site = layer - 1, "hook_resid_post"
+        if layer < 0:
+            raise ValueError(f"{hook_point} is written by the embedding, by no matrix")
+        part = _MATRICES.get(site, "mlp.gate" if self.files.sizes.gated else "mlp.in")
+        if site.endswith("hook_normalized") or site.startswith(HEADS):
+            raise ValueError(f"{hook_point} is written by no single matrix")
+        if f"ln{1 if part == 'attn.o' else 2}_post" in self.places.parts and not site.startswith("mlp."):
+            raise ValueError(f"{hook_point} is written through a norm, by no matrix")
+        if site == "mlp.hook_pre_linear":
+            part = "mlp.in"
+        return self._part(layer, part).weight.float()
+
+    def mlp(self, layer: int) -> MLP:
+        """See LanguageModel."""
+        raise UserError(f"{self.files.name} is a {self.files.model_type} model, expected gpt2: whose MLPs have no gate")
+
+    def forward(
+        self,
+        tokens: Tensor,
+        capture: Collection[str] = (),
+        edit: Mapping[str, Edit] | None = None,
+        logits: bool = False,
+        resume: tuple[int, Tensor] | None = None,
+        gradients: bool = False,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """See LanguageModel."""
+        hooks = Hooks(self.files.sizes, capture, edit, to_end=logits)
+        found = torch.empty(0, device=tokens.device)
+        if not (logits or capture):
+            return {}, found
+        with ExitStack() as stack, hooks.running(gradients, self.n_layers):
+            first = 0
+            if resume is not None:
+                first = resume[0]
+                self._start_at(stack, *resume)
+            for hook_point in hooks.at:
+                if resume is None or self.files.locate(hook_point)[0] >= first:
+                    self._listen(stack, hooks, hook_point)
+            found = self.model(input_ids=tokens, use_cache=False).logits
+        return hooks.captured, found
+
+    def _part(self, layer: int, name: str) -> Any:
+        return self.layers[layer].get_submodule(self.places.parts[name])
+
+    def _start_at(self, stack: ExitStack, layer: int, residual: Tensor) -> None:
+        """Let the layers before one do nothing, and that one read the residual stream that is given."""
+        if residual.is_inference() and torch.is_grad_enabled():
+            residual = residual.clone()  # PyTorch keeps no inference tensor for a backward pass
+        for skipped in self.layers[:layer]:
+            skipped.forward = lambda x, *_, **__: x
+            stack.callback(vars(skipped).pop, "forward")
+        stack.callback(self.layers[layer].register_forward_pre_hook(lambda _, inputs: (residual, *inputs[1:])).remove)
+
+    def _listen(self, stack: ExitStack, hooks: Hooks, hook_point: str) -> None:
+        """Register what happens at a hook point, for one pass."""
+        layer, site = self.files.locate(hook_point)
+        if site == EMBED:
+            module, side = self.model.get_submodule(self.places.embed), "out"
+        else:
+            path, side = self.places.sites[site]
+            module = self.layers[layer].get_submodule(path)
+        if site.endswith("hook_normalized"):
+            handle = module.register_forward_hook(
+                lambda norm, inputs, output: self._normalized(hooks, hook_point, norm, inputs[0], output)
+            )
+        elif side == "out":
+            handle = module.register_forward_hook(lambda _, __, output: _changed(hooks, hook_point, output))
+        elif site == "hook_resid_mid":
+            handle = module.register_forward_pre_hook(lambda _, inputs: _in_place(hooks, hook_point, inputs[0]))
+        else:
+            handle = module.register_forward_pre_hook(lambda _, inputs: _changed(hooks, hook_point, inputs))
+        stack.callback(handle.remove)
+
+    def _normalized(self, hooks: Hooks, hook_point: str, norm: Any, x: Tensor, output: Tensor) -> Tensor:
+        """What a norm gives. The hook point is before its gain and offset."""
+        x = x.float()
+        if isinstance(norm, nn.LayerNorm):
+            normalized = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
+        else:
+            eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+            normalized = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        edited = hooks(hook_point, normalized)
+        if not hooks.edits(hook_point):
+            return output
+        gain = 1 + norm.weight if self.places.norm_offset else norm.weight
+        offset = norm.bias if isinstance(norm, nn.LayerNorm) else 0
+        return (edited * gain + offset).to(output.dtype)
+
+
+def _changed(hooks: Hooks, hook_point: str, found: Any) -> Any:
+    """What goes in or comes out of a module, a tensor or a tuple that begins with one; with what the edit makes of it."""
+    if isinstance(found, tuple):
+        return (hooks(hook_point, found[0]), *found[1:])
+    return hooks(hook_point, found)
+
+
+def _in_place(hooks: Hooks, hook_point: str, x: Tensor) -> None:
+    """The stream between attention and MLP is read twice, by the norm and by the sum at the layer's end: both read this
+    very tensor, so an edit changes it in place."""
+    edited = hooks(hook_point, x.clone() if hooks.edits(hook_point) else x)
+    if hooks.edits(hook_point):
+        x.copy_(edited)
+
+
+def _speed_up(model: Any, layers: Any, precision: Precision) -> None:
+    """Matrix products within layers in the precision's dtype, all else float32, and attention our way."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    for layer in layers:
+        for owner in list(layer.modules()):
+            for name, module in list(owner.named_children()):
+                if isinstance(module, nn.Linear):
+                    setattr(owner, name, Linear(module.weight, module.bias, dtype))
+    products = {id(p) for m in layers.modules() if isinstance(m, Linear) for p in m.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in products:
+            parameter.data = parameter.data.float()
+    for module in model.modules():  # buffers, such as Gemma's factor on its embedding
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                module.register_buffer(name, buffer.float(), persistent=False)
+    attend_our_way(model)
