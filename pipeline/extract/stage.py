@@ -23,7 +23,7 @@ from pipeline.extract.description import describe, ended, packer_of
 from pipeline.extract.sanity import first_batch_loss
 from pipeline.extract.shared_text import ShardText
 from pipeline.models.files import ModelFiles
-from pipeline.models.load import load_model
+from pipeline.models.load import check_processing, load_model
 from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
 from pipeline.unit_files import json_object
@@ -63,6 +63,7 @@ def unit_of(config: ExtractConfig, run: Path) -> Unit:
         files.d(hook_point)
     if config.context > files.n_positions:
         raise UserError(f"extract.context = {config.context} is more than the {files.n_positions} of {config.model}")
+    check_processing(files, config.weight_processing)
     files.check()
     inputs = {
         "model_digest": files.digest,

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config import Config, UserError, validated
 from pipeline.models.hook_points import Sizes
 from pipeline.models.reading import damaged
-from pipeline.models.weight_files import weight_files
+from pipeline.models.weight_files import check_tied, weight_files
 
 _IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older versions saved as a weight
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -132,21 +132,8 @@ def check_weights(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[Pat
         left.remove(name)
     if "lm_head.weight" in left:
         left.remove("lm_head.weight")
-        _check_tied(held)
+        check_tied(held["wte.weight"], held["lm_head.weight"])
     if left:
         name = sorted(left)[0]
         raise UserError(f"extract.model: {held[name][0]} holds {held[name][1]}, which no GPT-2 language model has")
     return held
-
-
-def _check_tied(held: dict[str, tuple[Path, str]]) -> None:
-    """Raises UserError: the head is saved, config.json says that it is the embedding, and it is not."""
-    both = []
-    for path, key in (held["wte.weight"], held["lm_head.weight"]):
-        with safe_open(path, "pt") as file:
-            both.append(file.get_tensor(key))
-    if not torch.equal(*both):
-        raise UserError(
-            f"extract.model: lm_head.weight in {held['lm_head.weight'][0]} is not the embedding, config.json says that "
-            "it is: set tie_word_embeddings to false there"
-        )

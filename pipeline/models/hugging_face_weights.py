@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from pipeline.config import UserError
 from pipeline.models.hook_points import Sizes
 from pipeline.models.reading import damaged
-from pipeline.models.weight_files import weight_files
+from pipeline.models.weight_files import check_tied, weight_files
 
 _CHANGE_NOTHING = {
     "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "cache_implementation", "classifier_dropout",
@@ -78,9 +78,14 @@ def transformers_config(settings: dict[str, Any], n_layers: int | None = None) -
 
 
 def check_weights(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises UserError: a file cannot be read; a weight is missing, left over, of another shape or no floating-point one."""
-    _held(folder, settings)
-    load(folder, settings, "meta")
+    """Raises UserError: a file cannot be read; a weight is missing, left over, of another shape or no floating-point one;
+    a head that config.json ties to the embedding is another matrix."""
+    held = _held(folder, settings)
+    model = load(folder, settings, "meta")
+    heads = [key for key in held if re.fullmatch(r"(lm_head|embed_out)\.weight", key)]
+    embeddings = [key for key in held if re.search(r"(embed_tokens|embed_in)\.weight$", key)]
+    if model.config.tie_word_embeddings and heads and embeddings:
+        check_tied((held[embeddings[0]][0], embeddings[0]), (held[heads[0]][0], heads[0]))
 
 
 def load(folder: Path, settings: dict[str, Any], device: str, n_layers: int | None = None) -> Any:
@@ -90,7 +95,7 @@ def load(folder: Path, settings: dict[str, Any], device: str, n_layers: int | No
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    dtypes = _held(folder, settings)
+    dtypes = {dtype for _, dtype in _held(folder, settings).values()}
     config = transformers_config(settings, n_layers)
     config.bos_token_id = config.eos_token_id = config.pad_token_id = None
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -100,7 +105,7 @@ def load(folder: Path, settings: dict[str, Any], device: str, n_layers: int | No
                 folder, config=config, device_map={"": device}, ignore_mismatched_sizes=True, output_loading_info=True,
                 dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32, local_files_only=True, use_safetensors=True,
             )  # fmt: skip
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
             raise UserError(
                 f"extract.model: {folder} cannot be loaded: {(str(error).splitlines() or ['?'])[0]}"
             ) from None
@@ -118,9 +123,9 @@ def load(folder: Path, settings: dict[str, Any], device: str, n_layers: int | No
     return model.eval().requires_grad_(False)
 
 
-def _held(folder: Path, settings: dict[str, Any]) -> set[torch.dtype]:
-    """The dtypes of the weights. Raises UserError: a file cannot be read, or holds no layers as config.json has them."""
-    layers, dtypes = set(), set()
+def _held(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[Path, torch.dtype]]:
+    """Weight → its file and its dtype. Raises UserError: a file cannot be read, or has other layers than config.json says."""
+    held: dict[str, tuple[Path, torch.dtype]] = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, "pt") as file:
@@ -132,15 +137,13 @@ def _held(folder: Path, settings: dict[str, Any]) -> set[torch.dtype]:
                         raise UserError(
                             f"extract.model: {path} holds {key} as {kind}, expected one of {tuple(_DTYPES)}"
                         )
-                    dtypes.add(_DTYPES[kind])
-                    if layer := _LAYER.search(key):
-                        layers.add(int(layer[1]))
+                    held[key] = (path, _DTYPES[kind])
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from None
-    n = sizes(settings).n_layers
-    if len(layers) != n:  # before as many modules are made as config.json claims
-        raise UserError(f"extract.model: config.json says {n} layers, {folder} holds {len(layers)}")
-    return dtypes
+    n, found = sizes(settings).n_layers, len({layer[1] for key in held if (layer := _LAYER.search(key))})
+    if found != n:  # before as many modules are made as config.json claims
+        raise UserError(f"extract.model: config.json says {n} layers, {folder} holds {found}")
+    return held
 
 
 @contextlib.contextmanager

@@ -6,6 +6,15 @@ from pipeline.models.gpt2 import GPT2
 from pipeline.models.protocol import LanguageModel, Precision
 
 
+def check_processing(files: ModelFiles, weight_processing: str) -> None:
+    """Raises UserError: the architecture's weights are not folded."""
+    if weight_processing != "none" and files.model_type != "gpt2":
+        raise UserError(
+            f'extract.weight_processing = "{weight_processing}" is for gpt2 alone, {files.name} is a {files.model_type} '
+            'model: set it to "none"'
+        )
+
+
 def load_model(
     files: ModelFiles,
     weight_processing: str = "none",
@@ -18,15 +27,11 @@ def load_model(
     n_layers: only the first so many are kept, which is enough for what lies in them; logits need all. Raises UserError: the
     weights are not whole, or the architecture's are not folded.
     """
+    check_processing(files, weight_processing)
     if files.model_type == "gpt2":
         model = GPT2(files, weight_processing, device, precision)
         model.keep(files.n_layers if n_layers is None else n_layers)
         return model
-    if weight_processing != "none":
-        raise UserError(
-            f'extract.weight_processing = "{weight_processing}" is for gpt2 alone, {files.name} is a {files.model_type} '
-            'model: set it to "none"'
-        )
     from pipeline.models.hugging_face import HuggingFace
 
     return HuggingFace(files, device, precision, n_layers)

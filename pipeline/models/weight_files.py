@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
+
 from pipeline.config import UserError
 from pipeline.models.reading import read_json_object
 
@@ -30,3 +33,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value
+
+
+def check_tied(embedding: tuple[Path, str], head: tuple[Path, str]) -> None:
+    """Each a file and the name in it. Raises UserError: config.json says that they are one matrix, and they are not."""
+    both = []
+    for path, key in (embedding, head):
+        with safe_open(path, "pt") as file:
+            both.append(file.get_tensor(key))
+    if not torch.equal(*both):
+        raise UserError(
+            f"extract.model: {head[1]} in {head[0]} is not the embedding, config.json says that it is: set "
+            "tie_word_embeddings to false there"
+        )
