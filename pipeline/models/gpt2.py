@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config import UserError
 from pipeline.models.attention import attend_our_way
 from pipeline.models.files import ModelFiles
 from pipeline.models.gpt2_weights import read_weights
 from pipeline.models.hook_points import EMBED, HEADS
 from pipeline.models.hooks import Edit, Hooks
-from pipeline.models.mlp import MLP
+from pipeline.models.mlp import MLP, check_activation
 from pipeline.models.modules import Linear
 from pipeline.models.protocol import Precision
 
@@ -62,14 +61,14 @@ class GPT2:
         return module.weight.float()
 
     def mlp(self, layer: int) -> MLP:
-        """See LanguageModel. Raises UserError: its activation function is not GPT-2's."""
+        """See LanguageModel. Raises UserError: its activation function has no closed form here."""
         activation = self.files.config["activation_function"]
-        if activation not in ("gelu_new", "gelu_pytorch_tanh"):
-            raise UserError(f"{self.files.name}'s MLPs have the activation {activation!r}, expected gelu_new: GPT-2's")
+        check_activation(self.files.name, activation)
         block = cast(Any, self.model.transformer).h[layer]
         read, write, norm = block.mlp.c_fc, block.mlp.c_proj, block.ln_2
         W_in, W_out = read.weight.T.float(), write.weight.T.float()
-        return MLP(W_in, read.bias.float(), W_out, write.bias.float(), norm.weight, norm.bias, norm.eps)
+        weights = W_in, read.bias.float(), W_out, write.bias.float(), norm.weight, norm.bias
+        return MLP(*weights, norm.eps, activation=activation)
 
     def forward(
         self,

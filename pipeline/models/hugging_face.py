@@ -15,7 +15,7 @@ from pipeline.models.hook_points import EMBED, HEADS
 from pipeline.models.hooks import Edit, Hooks
 from pipeline.models.hugging_face_weights import load
 from pipeline.models.lens import places
-from pipeline.models.mlp import MLP
+from pipeline.models.mlp import MLP, check_activation
 from pipeline.models.modules import Linear
 from pipeline.models.protocol import Precision
 
@@ -67,8 +67,28 @@ class HuggingFace:
         return self._part(layer, part).weight.float()
 
     def mlp(self, layer: int) -> MLP:
-        """See LanguageModel."""
-        raise UserError(f"{self.files.name} is a {self.files.model_type} model, expected gpt2: whose MLPs have no gate")
+        """See LanguageModel. Raises UserError: a norm follows it, or its activation function has no closed form here."""
+        name = self.files.name
+        if "ln2_post" in self.places.parts:
+            raise UserError(
+                f"{name}'s MLPs are followed by a norm, expected one that writes to the residual stream itself"
+            )
+        activation = self.model.config.hidden_act
+        check_activation(name, activation)
+        (W_in, b_in), (W_out, b_out) = self._product(layer, "mlp.in"), self._product(layer, "mlp.out")
+        norm = self._part(layer, "ln2")
+        gain = norm.weight.float()
+        plain = isinstance(norm, nn.LayerNorm)
+        return MLP(
+            W_in, b_in, W_out, b_out, gain, norm.bias.float() if plain else torch.zeros_like(gain), _eps(norm),
+            self._product(layer, "mlp.gate") if self.files.sizes.gated else None, activation, "layer" if plain else "rms",
+        )  # fmt: skip
+
+    def _product(self, layer: int, name: str) -> tuple[Tensor, Tensor]:
+        """(d_in, d_out) and (d_out), float32."""
+        module = self._part(layer, name)
+        W = module.weight.T.float()
+        return W, W.new_zeros(W.shape[1]) if module.bias is None else module.bias.float()
 
     def forward(
         self,
@@ -88,7 +108,7 @@ class HuggingFace:
             first = 0
             if resume is not None:
                 first = resume[0]
-                self._start_at(stack, *resume)
+                self._start_at(stack, *resume, gradients)
             for hook_point in hooks.at:
                 if resume is None or self.files.locate(hook_point)[0] >= first:
                     self._listen(stack, hooks, hook_point)
@@ -98,9 +118,9 @@ class HuggingFace:
     def _part(self, layer: int, name: str) -> Any:
         return self.layers[layer].get_submodule(self.places.parts[name])
 
-    def _start_at(self, stack: ExitStack, layer: int, residual: Tensor) -> None:
+    def _start_at(self, stack: ExitStack, layer: int, residual: Tensor, gradients: bool) -> None:
         """Let the layers before one do nothing, and that one read the residual stream that is given."""
-        if residual.is_inference() and torch.is_grad_enabled():
+        if residual.is_inference() and gradients:
             residual = residual.clone()  # PyTorch keeps no inference tensor for a backward pass
         for skipped in self.layers[:layer]:
             skipped.forward = lambda x, *_, **__: x
@@ -133,14 +153,17 @@ class HuggingFace:
         if isinstance(norm, nn.LayerNorm):
             normalized = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
         else:
-            eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
-            normalized = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+            normalized = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _eps(norm))
         edited = hooks(hook_point, normalized)
         if not hooks.edits(hook_point):
             return output
         gain = 1 + norm.weight if self.places.norm_offset else norm.weight
         offset = norm.bias if isinstance(norm, nn.LayerNorm) else 0
         return (edited * gain + offset).to(output.dtype)
+
+
+def _eps(norm: Any) -> float:
+    return norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
 
 
 def _changed(hooks: Hooks, hook_point: str, found: Any) -> Any:

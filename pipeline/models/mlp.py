@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.config import UserError
 from pipeline.models.activation_functions import ACTIVATIONS
+
+
+def check_activation(model: str, name: str) -> None:
+    """Raises UserError: the activation function of a model's MLPs has no closed form here."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"{model}'s MLPs have the activation {name!r}, expected one of {', '.join(ACTIVATIONS)}")
 
 
 @dataclass(frozen=True)

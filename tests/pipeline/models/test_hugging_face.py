@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
@@ -200,3 +201,19 @@ def test_a_matrix_writes_where_it_says(models: dict[str, LanguageModel], tokens:
             model.writer(hook_point)
     with pytest.raises(ValueError, match="through a norm"):
         models["gemma2"].writer("blocks.1.hook_mlp_out")
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "gpt_neox, sequential", "llama", "llama, biases", "qwen3"])
+def test_the_mlp_as_tensors_is_the_models(models: dict[str, LanguageModel], tokens: torch.Tensor, name: str) -> None:
+    model = models[name]
+    read = f"blocks.1.{'hook_resid_pre' if model.files.sizes.parallel else 'hook_resid_mid'}"
+    captured, _ = model.forward(tokens, capture=[read, "blocks.1.hook_mlp_out"])
+    torch.testing.assert_close(model.mlp(1)(captured[read]), captured["blocks.1.hook_mlp_out"], atol=1e-5, rtol=1e-5)
+
+
+def test_mlps_that_no_closed_form_has_are_refused(models: dict[str, LanguageModel], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="MLPs are followed by a norm"):
+        models["gemma2"].mlp(0)
+    tanh = load_model(ModelFiles.find(str(save_small(tmp_path, "llama", hidden_act="tanh"))))
+    with pytest.raises(UserError, match="have the activation 'tanh', expected one of gelu_new, "):
+        tanh.mlp(0)
