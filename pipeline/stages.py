@@ -12,7 +12,7 @@ from pydantic import Field
 from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import ExtractConfig, with_every_layer
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
@@ -42,8 +42,16 @@ class Recipe(Config):
 
 
 def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | None = None) -> Recipe:
-    """A recipe by its name or path, with KEY=VALUE overrides: see read_recipe. Raises UserError."""
-    return validated(Recipe, read_recipe(name_or_path, sets, name), "")
+    """A recipe by its name or path, with KEY=VALUE overrides: see read_recipe. Raises UserError.
+
+    All layers that extract.hook_points means by `*` are named, which takes the model's config.json.
+    """
+    recipe = validated(Recipe, read_recipe(name_or_path, sets, name), "")
+    config = recipe.extract
+    if recipe.store is None and any("*" in hook_point for hook_point in config.hook_points):
+        n_layers = ModelFiles.find(config.model, config.revision).n_layers
+        recipe = recipe.model_copy(update={"extract": with_every_layer(config, n_layers)})
+    return recipe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config
+from pipeline.config import Config, validated
 from stores.names import check_name
 
 
@@ -60,10 +60,10 @@ class PositionsConfig(Config):
 
 
 class ExtractConfig(Config):
-    """model: "demo", a Hugging Face hub name, or a folder in Hugging Face layout. n_rows: per hook point; rounded up
-    to whole sequences. precision: of the forward pass; dtype: of the store. store: where it is written, a folder or
-    s3:// or any fsspec URL; by default in the run folder. allow_nonfinite: keep rows that are not finite. shard_chunks:
-    chunks in a shard, fewer where they are more than 1 GiB."""
+    """model: "demo", a Hugging Face hub name, or a folder in Hugging Face layout. hook_points: "blocks.*.NAME" is that
+    of every layer. n_rows: per hook point; rounded up to whole sequences. precision: of the forward pass; dtype: of the
+    store. store: where it is written, a folder or s3:// or any fsspec URL; by default in the run folder. allow_nonfinite:
+    keep rows that are not finite. shard_chunks: chunks in a shard, fewer where they are more than 1 GiB."""
 
     model: str = "demo"
     revision: str | None = None
@@ -85,7 +85,7 @@ class ExtractConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "ExtractConfig":
         for hook_point in self.hook_points:
-            check_name(hook_point, "a hook point")
+            check_name(hook_point.replace("*", "0"), "a hook point")
         if len(set(self.hook_points)) < len(self.hook_points):
             raise ValueError("hook_points names one twice")
         self.positions.places(self.context)
@@ -94,3 +94,16 @@ class ExtractConfig(Config):
 
 def n_sequences(config: ExtractConfig) -> int:
     return math.ceil(config.n_rows / len(config.positions.places(config.context)))
+
+
+def with_every_layer(config: ExtractConfig, n_layers: int) -> ExtractConfig:
+    """The same, with the names of all layers where a hook point has `*` for the layer.
+
+    Raises UserError: a hook point is then named twice.
+    """
+    names = [
+        name.replace("*", str(layer), 1)
+        for name in config.hook_points
+        for layer in range(n_layers if "*" in name else 1)
+    ]
+    return validated(ExtractConfig, {**dict(config), "hook_points": tuple(names)}, "extract")
