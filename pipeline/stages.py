@@ -19,7 +19,7 @@ from pipeline.models.protocol import LanguageModel
 from pipeline.recipe import read_recipe
 from pipeline.score import stage as score
 from pipeline.score.config import ScoreConfig
-from pipeline.score.subjects import Subject, foreign_subjects
+from pipeline.score.subjects import Subject, foreign_subjects, subjects_of
 from pipeline.train import stage as train
 from pipeline.train.config import TrainConfig
 from pipeline.train.ranks import Ranks
@@ -184,26 +184,23 @@ def run_score(run: Run) -> bool:
         if found := next(damage(unit.folder), None):
             raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
         own += _subjects(task, unit, store)
-    foreign = foreign_subjects(run.recipe.score, store)
-    names = [(s.hook_point, s.name) for s in own + foreign]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"score.dictionaries: two dictionaries are called {sorted(twice)[0][1]}: rename a folder")
-    subjects = sorted(own + foreign, key=lambda s: store.hook_points.index(s.hook_point))
+    subjects = own + foreign_subjects(run.recipe.score, store)
+    names = [(s.site, s.name) for s in subjects]
+    if twice := {name for site, name in names if names.count((site, name)) > 1}:
+        raise UserError(f"score.dictionaries: two dictionaries are called {min(twice)}: rename a folder")
     work = score.units(run.recipe.score, run.folder, store, subjects)
     did = False
     with Claims(run.folder) as claims:
-        for units in claims.rounds(_together([(subject.hook_point, unit) for subject, unit in work]), run.replace):
+        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
             did = did or bool(units)
             score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
     return score.summarize(run.folder, work) or did
 
 
 def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
-    """A trained dictionary, and that of what its layer writes, where there is one and the store has its hook point."""
-    if task.site.reads != task.site.writes:
-        return []
-    own = Subject(task.site.name, task.name, task.method, task.config.model_dump(), unit.folder)
-    return [s for s in (own, own.output()) if s and s.hook_point in store.hook_points]
+    """A trained dictionary, or those of its two bases whose hook points the store has."""
+    found = subjects_of(unit.folder, task.name, task.method, task.config.model_dump())
+    return [subject for subject in found if subject.fits(store)]
 
 
 STAGES: dict[str, Callable[[Run], bool]] = {"extract": run_extract, "train": run_train, "score": run_score}
@@ -222,13 +219,11 @@ def status(run: Run) -> list[Progress]:
     store = run.open_store()
     work = train.units(run.recipe.train, run.folder, store)
     rows += [_progress(unit, *train.how_far(task, unit, run.recipe.train)) for task, unit in work]
-    for task, unit in work:
-        if unit.state() == "done":
-            scored = score.units(run.recipe.score, run.folder, store, _subjects(task, unit, store))
-            rows += [_progress(u, 0, 1, "dictionary", u.folder) for _, u in scored]
-        else:
-            rows.append(_ahead(run, "score", task))
-    return rows
+    trained = [(task, unit) for task, unit in work if unit.state() == "done"]
+    subjects = [subject for task, unit in trained for subject in _subjects(task, unit, store)]
+    scored = score.units(run.recipe.score, run.folder, store, subjects)
+    rows += [_progress(unit, 0, 1, "dictionary", unit.folder) for _, unit in scored]
+    return rows + [_ahead(run, "score", task) for task, unit in work if (task, unit) not in trained]
 
 
 def _ahead(run: Run, stage: str, task: Task) -> Progress:

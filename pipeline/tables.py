@@ -29,61 +29,80 @@ def show_status(rows: Sequence[Progress]) -> None:
 
 
 def show_scores(path: Path) -> None:
-    """path: of scores.json. A table per hook point, and one of the pairs that say how stable features are."""
+    """path: of scores.json. A table per site, and one of the pairs that say how stable features are."""
     scores = read_json(path)
-
-    def number(row: dict, key: str, digits: int = 3) -> str:
-        value = row.get(key)
-        return "" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-    for hook_point in dict.fromkeys(row["hook_point"] for row in scores["dictionaries"]):
-        rows = [row for row in scores["dictionaries"] if row["hook_point"] == hook_point]
-        sparsities = sorted(
-            int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
-        )
-        first = rows[0]
-        title = f"{hook_point}, {first['n_rows']:,} held-out rows"
-        if "ce" in first:
-            title += (
-                f"; CE on {first['n_predictions']:,} predictions: clean {first['ce_clean']:.3f}, zero ablation "
-                f"{first['ce_zero']:.3f}, mean ablation {first['ce_mean']:.3f} nats"
-            )
-        columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "dead", "rare",
-                   *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
-        table = [
-            [row["name"], str(row["d_sae"]), number(row, "l0", 1), number(row, "fvu"), number(row, "ce_score_zero"),
-             number(row, "ce_score_mean"), number(row, "kl"), str(row["dead"]), str(row["ultra_low_density"]),
-             *(number(row, f"fvu_at_l0_{k}") for k in sparsities)]
-            for row in rows
-        ]  # fmt: skip
-        _table(title, columns, table)
-        shown = ("seed", "larger", "foreign")
-        pairs = [p for p in scores["pairs"] if p["hook_point"] == hook_point and p["relation"] in shown]
-        if pairs:
-            table = [
-                [
-                    p["a"],
-                    p["b"],
-                    p["relation"],
-                    number(p, "mmcs"),
-                    number(p, "random_floor"),
-                    f"{p['fraction_above_0.9']:.0%}",
-                ]
-                for p in pairs
-            ]
-            _table(
-                "MMCS of a's features in b's",
-                ["a", "b", "relation", "MMCS", "random floor", "above .9"],
-                table,
-                n_left=3,
-            )
+    for site in dict.fromkeys(row["site"] for row in scores["dictionaries"]):
+        rows = [row for row in scores["dictionaries"] if row["site"] == site]
+        _show_dictionaries(site, rows)
+        _show_by_hook_point(rows)
+        _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site])
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
+
+
+def _show_dictionaries(site: str, rows: list[dict]) -> None:
+    sparsities = sorted(
+        int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
+    )
+    columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
+               *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
+    table = [
+        [row["name"], str(row["d_sae"]), _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
+         _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), str(row["dead"]),
+         _number(row, "ultra_low_density"), *(_number(row, f"fvu_at_l0_{k}") for k in sparsities)]
+        for row in rows
+    ]  # fmt: skip
+    _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{_ablations(rows[0])}", columns, table)
+
+
+def _ablations(row: dict) -> str:
+    """What the model loses without the activations, for a title; empty where no language model made them."""
+    if "ce" not in row:
+        return ""
+    return (
+        f"; CE on {row['n_predictions']:,} predictions: clean {row['ce_clean']:.3f}, zero ablation {row['ce_zero']:.3f}, "
+        f"mean ablation {row['ce_mean']:.3f} nats"
+    )
+
+
+def _show_by_hook_point(rows: list[dict]) -> None:
+    """Of a site where several hook points are written: what each one gets."""
+    writes = rows[0]["writes"]
+    if len(writes) > 1:
+        table = [[row["name"], h, _number(row, f"fvu[{h}]")] for row in rows for h in writes]
+        _table("By hook point", ["dictionary", "hook point", "FVU"], table, n_left=2)
+
+
+def _show_pairs(pairs: list[dict]) -> None:
+    table = [
+        [
+            p["a"],
+            p["b"],
+            p["relation"],
+            _number(p, "mmcs"),
+            _number(p, "random_floor"),
+            f"{p['fraction_above_0.9']:.0%}",
+        ]
+        for p in pairs
+        if p["relation"] in ("seed", "larger", "foreign")
+    ]
+    if table:
+        columns = ["a", "b", "relation", "MMCS", "random floor", "above .9"]
+        _table("MMCS of a's features in b's", columns, table, n_left=3)
+
+
+def _number(row: dict, key: str, digits: int = 3) -> str:
+    value = row.get(key)
+    if isinstance(value, float):
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.000
+    return "" if value is None else str(value)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]], n_left: int = 1) -> None:
     """The first n_left columns are text, the others numbers."""
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title:
+        console.print(title, style="italic", soft_wrap=True, highlight=False)  # a table's own title wraps at its width
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < n_left else "right", no_wrap=True)
     for row in rows:

@@ -10,7 +10,7 @@ from pipeline.config import UserError, nearest
 
 EMBED = "hook_embed"
 HEADS = "attn.hook_z"
-_SITES = (  # of a layer, in the order of the pass
+SITES = (  # of a layer, in the order of the pass
     "hook_resid_pre",
     "ln1.hook_normalized",
     HEADS,
@@ -48,7 +48,7 @@ class Sizes:
     def sites(self) -> tuple[str, ...]:
         """What follows "blocks.L." in the hook points of a layer, in the order of the pass."""
         absent = {"mlp.hook_pre_linear": not self.gated, "hook_resid_mid": self.parallel}
-        return tuple(site for site in _SITES if not absent.get(site))
+        return tuple(site for site in SITES if not absent.get(site))
 
     @property
     def hook_points(self) -> list[str]:
@@ -98,4 +98,4 @@ class Sizes:
         layer, site = self.locate(hook_point)
         if layer < 0:
             return 0
-        return 1 + layer * len(_SITES) + _SITES.index(HEADS if site.startswith(HEADS) else site)
+        return 1 + layer * len(SITES) + SITES.index(HEADS if site.startswith(HEADS) else site)

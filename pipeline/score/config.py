@@ -8,7 +8,7 @@ from pipeline.config import Config
 class ScoreConfig(Config):
     """n_rows: held-out rows that the codes are measured on. n_sequences: held-out sequences for the CE scores.
     at_l0: how many coordinates of a linear dictionary's code are kept, to compare it with sparse ones.
-    dictionaries: folders of others to score beside the recipe's own."""
+    dictionaries: folders of others to score beside the recipe's own, autoencoders and transcoders."""
 
     n_rows: int = Field(default=1_000_000, ge=1)
     n_sequences: int = Field(default=64, ge=1)

@@ -1,4 +1,4 @@
-"""Which dictionaries of one hook point are compared, and what is said of each pair."""
+"""Which dictionaries of one site are compared, and what is said of each pair."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FOREIGN = "foreign"  # how the methods of dictionaries begin that others made
 
 @dataclass(frozen=True)
 class Entry:
-    """A scored dictionary as pairs see it. directions: of its features that are not dead, (n_alive, d_in)."""
+    """A scored dictionary as pairs see it. directions: of its features that are not dead, (n_alive, d_out)."""
 
     name: str
     method: str

@@ -1,6 +1,7 @@
-"""The pictures of the score stage, one folder per hook point. The only importer of matplotlib here."""
+"""The pictures of the score stage, one folder per site. The only importer of matplotlib here."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -30,20 +31,25 @@ _COLOURS = {
     "random": "#aaaaaa",
 }  # fmt: skip  (Okabe-Ito and Tol: readable without colour vision)
 _STYLES = ["-", "--", ":", "-."]
+_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
 
 
 def draw(
     folder: Path,
-    hook_point: str,
+    site: str,
     rows: list[dict[str, Any]],
     histograms: dict[str, ActivationHistogram],
     compared: list[tuple[dict[str, Any], Tensor]],
 ) -> None:
-    """frontier.png, histograms.png, mmcs.png."""
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}):
-        _frontier(folder / "frontier.png", hook_point, rows)
-        _histograms(folder / "histograms.png", hook_point, rows, histograms)
-        _mmcs(folder / "mmcs.png", hook_point, compared)
+    """frontier.png, histograms.png, mmcs.png. site: its name."""
+    with rc_context(_STYLE):
+        _frontier(folder / "frontier.png", site, rows)
+        _histograms(folder / "histograms.png", site, rows, histograms)
+        _mmcs(folder / "mmcs.png", site, compared)
+
+
+def _title(site: str, text: str) -> str:
+    return fill(f"{site}: {text}", 100)
 
 
 def _colour(method: str) -> str:
@@ -54,7 +60,7 @@ def _is_sparse(row: dict[str, Any]) -> bool:
     return not row["signed"]
 
 
-def _frontier(path: Path, hook_point: str, rows: list[dict[str, Any]]) -> None:
+def _frontier(path: Path, site: str, rows: list[dict[str, Any]]) -> None:
     """FVU and CE score against L0: sparse dictionaries as points, linear ones as what their largest coordinates keep."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -84,13 +90,11 @@ def _frontier(path: Path, hook_point: str, rows: list[dict[str, Any]]) -> None:
     right.set_visible(any("ce_score_zero" in row for row in rows))  # no language model made the rows
     left.set_ylim(bottom=0)
     left.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{hook_point}: held-out reconstruction against sparsity (larger points: larger dictionaries)")
+    figure.suptitle(_title(site, "held-out reconstruction against sparsity (larger points: larger dictionaries)"))
     save_figure(figure, path)
 
 
-def _histograms(
-    path: Path, hook_point: str, rows: list[dict[str, Any]], histograms: dict[str, ActivationHistogram]
-) -> None:
+def _histograms(path: Path, site: str, rows: list[dict[str, Any]], histograms: dict[str, ActivationHistogram]) -> None:
     """Firing densities over features, dead ones in a bin of their own, and the values of active features over tokens;
     sparse dictionaries only."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -121,11 +125,11 @@ def _histograms(
         seen = centres[used > 2e-4 * used.sum()]
         right.set_xlim(seen[0] / 1.5, seen[-1] * 1.5)
         figure.legend(frameon=False, fontsize=7, loc="outside lower center", ncols=3)
-    figure.suptitle(f"{hook_point}: how often and how strongly features are active")
+    figure.suptitle(_title(site, "how often and how strongly features are active"))
     save_figure(figure, path)
 
 
-def _mmcs(path: Path, hook_point: str, compared: list[tuple[dict[str, Any], Tensor]]) -> None:
+def _mmcs(path: Path, site: str, compared: list[tuple[dict[str, Any], Tensor]]) -> None:
     """The table of MMCS as a picture, and the histograms behind the pairs of seeds."""
     if not compared:
         return
@@ -159,7 +163,7 @@ def _mmcs(path: Path, hook_point: str, compared: list[tuple[dict[str, Any], Tens
         )
         figure.legend(frameon=False, fontsize=7, loc="outside lower right", ncols=2)
     right.set(xlabel="maximal cosine with the other seed", ylabel="fraction of features", xlim=(0, 1))
-    figure.suptitle(f"{hook_point}: do dictionaries find the same features?")
+    figure.suptitle(_title(site, "do dictionaries find the same features?"))
     save_figure(figure, path)
 
 

@@ -1,5 +1,6 @@
 """How much of the activations a dictionary keeps: sums in float64 over all rows, never means of batches' means."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Reconstruction:
-    """Streaming sums. mean: (d_in), of the store's rows, float64: what FVU compares with."""
+    """Streaming sums. mean: (d,), of the store's rows, float64: what FVU compares with."""
 
     mean: Tensor
     error: float = 0.0
@@ -17,7 +18,7 @@ class Reconstruction:
     n_rows: int = 0
 
     def add(self, x: Tensor, x_hat: Tensor) -> None:
-        """x, x_hat: (n, d_in)."""
+        """x, x_hat: (n, d)."""
         x = x.double()
         self.error += float((x - x_hat.double()).square().sum())
         self.variance += float((x - self.mean.to(x.device)).square().sum())
@@ -40,6 +41,28 @@ class Reconstruction:
     def normalized_mse(self) -> float:
         """Σ |x - x_hat|² / Σ |x|², as OpenAI's normalised MSE: smaller than FVU where the mean is large."""
         return self.error / self.power
+
+
+class ByHookPoint:
+    """A Reconstruction of each hook point that is written, by its name. means: (d,) each, as Reconstruction has them."""
+
+    def __init__(self, means: Mapping[str, Tensor]) -> None:
+        self.of = {hook_point: Reconstruction(mean) for hook_point, mean in means.items()}
+
+    def add(self, y: Mapping[str, Tensor], y_hat: Tensor) -> None:
+        """y: (n, d) each. y_hat: (n, d_out), concatenated in the order of means."""
+        parts = y_hat.split([len(one.mean) for one in self.of.values()], dim=-1)
+        for (hook_point, one), part in zip(self.of.items(), parts, strict=True):
+            one.add(y[hook_point], part)
+
+    @property
+    def fvu(self) -> float:
+        """The mean over hook points, each of which counts the same whatever its scale."""
+        return sum(one.fvu for one in self.of.values()) / len(self.of)
+
+    @property
+    def normalized_mse(self) -> float:
+        return sum(one.normalized_mse for one in self.of.values()) / len(self.of)
 
 
 @torch.no_grad()

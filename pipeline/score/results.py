@@ -16,7 +16,7 @@ from pipeline.unit_files import json_object
 from stores.manifest import commit_bytes, commit_json
 
 ROW, HISTOGRAMS = "scores.json", "histograms.npz"
-_COLUMNS = {"hook_point", "name", "method", "d_in", "d_sae", "signed", "l0", "fvu", "dead", "n_rows"}
+_COLUMNS = {"site", "name", "method", "d_in", "d_out", "d_sae", "signed", "l0", "fvu", "dead", "n_rows"}
 
 
 def write_results(folder: Path, row: dict[str, Any], histogram: ActivationHistogram) -> None:
@@ -25,11 +25,16 @@ def write_results(folder: Path, row: dict[str, Any], histogram: ActivationHistog
         buffer, counts=histogram.counts.numpy(), l0=histogram.l0.numpy(), n_rows=np.int64(histogram.n_rows)
     )
     commit_bytes(folder / HISTOGRAMS, buffer.getvalue())
-    commit_json(folder / ROW, row)
+    write_row(folder, row)
+
+
+def write_row(folder: Path, row: dict[str, Any]) -> None:
+    """Numbers are rounded to six digits after the point; none is -0."""
+    commit_json(folder / ROW, {k: round(v, 6) + 0.0 if isinstance(v, float) else v for k, v in row.items()})
 
 
 def read_row(folder: Path, name: str) -> dict[str, Any]:
-    """The scores of the dictionary of this name. Raises UserError: they are missing or damaged."""
+    """The scores of this name. Raises UserError: they are missing or damaged."""
     row = json_object(folder / ROW)
     if row is None or row.get("name") != name or not row.keys() >= _COLUMNS:
         raise _damaged(folder / ROW)

@@ -10,32 +10,50 @@ from pipeline.score.config import ScoreConfig
 from pipeline.score.pairs import FOREIGN
 from stores.activations import ActivationStore
 from stores.description import Description
-from stores.dictionary import OUTPUT, FeatureDictionary
-from stores.dictionary_files import CONFIG, Provenance
+from stores.dictionary import FeatureDictionary
+from stores.dictionary_files import CONFIG, Provenance, read_config, read_provenance
+from stores.interchange import architecture_name, spec_of
 from stores.names import check_name
+from stores.site import Site
+from stores.spec import Spec
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A dictionary to be scored, where it lies, and what it is called."""
+    """A dictionary to be scored, where it lies, and what it is called. basis: of a dictionary that is two bases, 0: of what
+    it reads, 1: of what it writes."""
 
-    hook_point: str
+    site: Site
     name: str
     method: str
     settings: dict[str, Any]
     folder: Path
     origin: str = ""  # the method that provenance.json names
+    basis: int | None = None
 
     def load(self, device: str = "cpu") -> FeatureDictionary:
-        return FeatureDictionary.load(self.folder, device)
+        found = FeatureDictionary.load(self.folder, device)
+        return found if self.basis is None else found.bases()[self.basis]
 
-    def output(self) -> "Subject | None":
-        """The dictionary of what the layer writes that was learned with this one, if there is such."""
-        folder = self.folder / OUTPUT
-        if not (folder / CONFIG).exists():
-            return None
-        hook_point = FeatureDictionary.load(folder).hook_point
-        return Subject(hook_point, f"{self.name}-output", self.method, self.settings, folder, self.origin)
+    def fits(self, store: ActivationStore) -> bool:
+        """Whether the store has all that is read and written."""
+        return {*self.site.reads, *self.site.writes} <= set(store.hook_points)
+
+
+def subjects_of(folder: Path, name: str, method: str, settings: dict[str, Any], origin: str = "") -> list[Subject]:
+    """The dictionary in a folder; of one that is two bases both, each an autoencoder of its own hook point.
+
+    Raises ValueError as FeatureDictionary.load does, whose weights are not read here.
+    """
+    spec = _spec(folder)
+    if spec.architecture != "bases":
+        return [Subject(spec.site, name, method, settings, folder, origin)]
+    both = ((name, spec.site.reads), (f"{name}-output", spec.site.writes))
+    return [Subject(Site(at, at), n, method, settings, folder, origin, i) for i, (n, at) in enumerate(both)]
+
+
+def _spec(folder: Path) -> Spec:
+    return spec_of(folder / CONFIG, read_config(folder), read_provenance(folder))
 
 
 def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subject]:
@@ -48,25 +66,40 @@ def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subjec
             dictionary = FeatureDictionary.load(folder)
         except (ValueError, OSError) as error:
             raise UserError(f"score.dictionaries: {error}") from None
-        hook_point = dictionary.hook_point
-        if dictionary.spec.d_out is not None:
-            raise UserError(
-                f"score.dictionaries: {path} is a transcoder ({hook_point}), only autoencoders can be scored"
-            )
-        if hook_point not in store.hook_points:
-            raise UserError(
-                f"score.dictionaries: {path} is of {hook_point!r}, the store has {', '.join(store.hook_points)}"
-            )
-        if dictionary.d_in != store.d(hook_point):
-            raise UserError(
-                f"score.dictionaries: the store has d = {store.d(hook_point)} at {hook_point}, {path} takes d_in = "
-                f"{dictionary.d_in}: was it trained on another model?"
-            )
+        _check_site(path, dictionary.spec, store)
         _check_model(path, dictionary.provenance, store.description)
         origin = dictionary.provenance.get("method", "")
-        method = "truth" if origin == "truth" else f"{FOREIGN} {dictionary.spec.architecture}"
-        subjects.append(Subject(hook_point, name, method, {"name": name}, folder, origin))
+        method = "truth" if origin == "truth" else f"{FOREIGN} {architecture_name(dictionary.spec)}"
+        found = subjects_of(folder, name, method, {"name": name}, origin)
+        subjects += [subject for subject in found if subject.fits(store)]
     return subjects
+
+
+def _check_site(path: str, spec: Spec, store: ActivationStore) -> None:
+    """Raises UserError: the store lacks a hook point, or has another size there; or it is not known what is read or
+    written. Of two bases one hook point is enough."""
+    site, has = spec.site, f"the store has {', '.join(store.hook_points)}"
+    for what, names in (("read", site.reads), ("written", site.writes)):
+        if not names:
+            raise UserError(f"score.dictionaries: {path} is of '', no hook point is known that is {what}; {has}")
+    missing = [h for h in dict.fromkeys(site.reads + site.writes) if h not in store.hook_points]
+    if spec.architecture == "bases" and len(missing) < len({*site.reads, *site.writes}):
+        site = Site(*(tuple(h for h in names if h not in missing) for names in (site.reads, site.writes)))
+    elif missing:
+        raise UserError(f"score.dictionaries: {path} is of {site.name!r}, {has}: {', '.join(missing)} is missing")
+    checks = [("takes d_in", site.reads, spec.d_in)]
+    checks += [("writes d_out", (h,), d) for h, d in zip(site.writes, _d_writes(spec), strict=False)]
+    for what, names, d in checks:
+        if names and d != (found := sum(map(store.d, names))):
+            raise UserError(
+                f"score.dictionaries: the store has d = {found} at {' + '.join(names)}, {path} {what} = {d}: was it trained "
+                f"on another model?"
+            )
+
+
+def _d_writes(spec: Spec) -> tuple[int, ...]:
+    """Coordinates of each hook point that is written."""
+    return spec.d_writes or (spec.d_out or spec.d_in,)
 
 
 def _check_model(path: str, provenance: Provenance, description: Description) -> None:

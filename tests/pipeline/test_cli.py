@@ -83,10 +83,10 @@ def test_extract_train_score_and_again(recipe: Path) -> None:
     assert dictionary.provenance["store_digest"] == store.digest
 
     scores = json.loads((run / "score" / "scores.json").read_text())
-    rows = {(r["hook_point"], r["name"]): r for r in scores["dictionaries"]}
+    rows = {(r["site"], r["name"]): r for r in scores["dictionaries"]}
     assert len(rows) == 2 * 10
     for (hook_point, name), row in rows.items():
-        assert row["hook_point"] == hook_point
+        assert row["site"] == hook_point
         if name in ("neuron_basis", "pca", "random-s0", "rotation-s0"):
             assert row["fvu"] < 1e-6, name
             assert row["ce_score_zero"] == pytest.approx(1, abs=1e-3)
@@ -189,11 +189,11 @@ def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(re
     unmix("score", "tiny.toml", "--name", "killed", cwd=recipe)
     scores = json.loads((recipe / "runs" / "killed" / "score" / "scores.json").read_text())
     name = "jacobian_rotation-s0"
-    rows = [(row["hook_point"], row["name"]) for row in scores["dictionaries"]]
+    rows = [(row["site"], row["name"]) for row in scores["dictionaries"]]
     assert rows == [(hooks[0], name), (hooks[1], f"{name}-output"), (hooks[2], name)]
     assert all(row["fvu"] < 1e-6 for row in scores["dictionaries"])
     (pair,) = (pair for pair in scores["pairs"] if pair["relation"] == "next layer")
-    assert (pair["hook_point"], pair["a"], pair["b"]) == (f"{hooks[1]} → {hooks[2]}", f"{name}-output", name)
+    assert (pair["site"], pair["a"], pair["b"]) == (f"{hooks[1]} → {hooks[2]}", f"{name}-output", name)
     first, second = (
         FeatureDictionary.load(folders[1] / f"blocks.{layer}.hook_resid_mid--blocks.{layer}.hook_mlp_out" / name)
         for layer in (0, 1)

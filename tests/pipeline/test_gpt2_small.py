@@ -72,5 +72,5 @@ def test_the_rotations_of_an_untrained_model_find_that_its_mlps_are_linear(folde
         assert held["mean_svd"]["mass_in_1%"] > 0.5
         assert held["after"]["log"] < held["before"]["log"] - 0.5
     rows = json.loads((run / "score" / "scores.json").read_text())["dictionaries"]
-    assert [row["hook_point"].rsplit(".", 1)[1] for row in rows] == ["hook_resid_mid", "hook_mlp_out"] * 2
+    assert [row["site"].rsplit(".", 1)[1] for row in rows] == ["hook_resid_mid", "hook_mlp_out"] * 2
     assert all(row["fvu"] < 1e-6 for row in rows)

@@ -188,7 +188,7 @@ def test_scores_that_were_taken_over_are_not_written_again(folder: Path, monkeyp
         run_score(run)
         kept.append(file.stat().st_mtime_ns)
 
-    first_time(monkeypatch, pipeline.score.stage, "_measure", taken_over)
+    first_time(monkeypatch, pipeline.score.stage, "measure", taken_over)
     run_score(run)
     assert file.stat().st_mtime_ns == kept[0]
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline.extract.config import ExtractConfig, PositionsConfig, TextConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
-from pipeline.score.downstream import evaluate
+from pipeline.score.downstream import Replacement, evaluate
 from pipeline.toy.extracted import extracted
 from pipeline.toy.polytopes.clusters import ClusterSettings, clustered, distances, excess
 from pipeline.toy.polytopes.nets import FACTORS, Factor
@@ -124,13 +124,14 @@ def validity(settings: LanguageSettings, store: ActivationStore) -> dict[str, An
     model = load_model(ModelFiles.of_store(description), description.weight_processing)
     tokens = store.tokens(0, min(settings.validity_sequences, description.n_sequences))
     positions = tuple(range(1, description.context))
-    edits = {f"{factor:g}": partial(torch.mul, other=factor) for factor in settings.factors}
+    scaled = [partial(torch.mul, other=factor) for factor in settings.factors]
     rows: dict[str, list[list[float]]] = {}
     for layer in range(model.files.n_layers):
         for site in ("hook_resid_post", "mlp.hook_post"):
             name = f"blocks.{layer}.{site}"
-            found = [evaluate(model, sequence[None], name, positions, edits) for sequence in tokens]
-            rows[name] = [[one[edit].kl for one in found] for edit in edits]
+            replacements = [Replacement.at(name, scale) for scale in scaled]
+            found = [evaluate(model, sequence[None], positions, replacements) for sequence in tokens]
+            rows[name] = [[one[i].kl for one in found] for i in range(len(scaled))]
     return {
         "model": description.model,
         "factors": list(settings.factors),

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from transformers import GPT2LMHeadModel
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
-from pipeline.score.downstream import ce_score, evaluate
+from pipeline.score.downstream import Downstream, Replacement, ce_score, evaluate
 from pipeline.train.rotations.msp import random_rotation
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
@@ -32,6 +33,14 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4096, (6, 24), dtype=np.int32)
 
 
+def found_at(
+    model: LanguageModel, tokens: np.ndarray, hook_point: str, positions: tuple[int, ...], maps: dict[str, Any]
+) -> dict[str, Downstream]:
+    """Of autoencoders at one hook point."""
+    replacements = [Replacement.at(hook_point, map) for map in maps.values()]
+    return dict(zip(maps, evaluate(model, tokens, positions, replacements), strict=True))
+
+
 def linear(W: torch.Tensor) -> FeatureDictionary:
     return FeatureDictionary(Spec("linear", D, D, Site.at(HOOK)), W.T, torch.zeros(D), W, torch.zeros(D))
 
@@ -39,7 +48,7 @@ def linear(W: torch.Tensor) -> FeatureDictionary:
 def test_identity_scores_one_zero_scores_nought_and_a_rotation_changes_nothing(
     model: LanguageModel, tokens: np.ndarray
 ) -> None:
-    found = evaluate(
+    found = found_at(
         model, tokens, HOOK, POSITIONS,
         {
             "zero": torch.zeros_like,
@@ -55,16 +64,18 @@ def test_identity_scores_one_zero_scores_nought_and_a_rotation_changes_nothing(
 
     assert score("identity") == 1
     assert found["identity"].kl == 0
+    assert found["identity"].top1 == 1
     assert score("zero dictionary") == 0
     assert score("rotation") == pytest.approx(1, abs=1e-5)
     assert found["rotation"].kl == pytest.approx(0, abs=1e-5)
     assert found["zero"].kl > 0.01
+    assert found["zero"].top1 < 0.9
 
 
 def test_cross_entropy_is_the_models_own_at_the_kept_positions(
     model: LanguageModel, tiny_model: Path, tokens: np.ndarray
 ) -> None:
-    found = evaluate(model, tokens, HOOK, (3, 7, 23), {"identity": linear(torch.eye(D))})
+    found = found_at(model, tokens, HOOK, (3, 7, 23), {"identity": linear(torch.eye(D))})
     x = torch.from_numpy(tokens).long()
     with torch.no_grad():
         logits = GPT2LMHeadModel.from_pretrained(tiny_model)(x).logits
@@ -79,7 +90,7 @@ def test_other_positions_keep_their_activations(model: LanguageModel, tokens: np
         seen.append(x.shape[1])
         return x
 
-    evaluate(model, tokens, HOOK, (5, 6), {"edit": edit})
+    found_at(model, tokens, HOOK, (5, 6), {"edit": edit})
     assert set(seen) == {2}
 
 
@@ -100,11 +111,11 @@ def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
         Spec("linear", d, d, Site.at(hook_point)), torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d)
     )
     edits = {"identity": identity, "zero": torch.zeros_like}
-    found = evaluate(load_model(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
+    found = found_at(load_model(files, precision="bfloat16"), tokens, hook_point, POSITIONS, edits)
     assert found["identity"].ce == found["identity"].ce_clean
     assert found["identity"].kl == 0
     assert found["zero"].ce != found["zero"].ce_clean
-    exact = evaluate(load_model(files), tokens, hook_point, POSITIONS, edits)
+    exact = found_at(load_model(files), tokens, hook_point, POSITIONS, edits)
     assert 0 < abs(found["zero"].ce_clean - exact["zero"].ce_clean) < 0.05  # rounding alone
 
 
@@ -120,7 +131,7 @@ def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  
     tokens = store.heldout_tokens(8)
     model = load_model(ModelFiles.of_store(description), precision="bfloat16")
     for row in scores:
-        expected = evaluate(model, tokens, row["hook_point"], description.positions, {"zero": torch.zeros_like})["zero"]
+        expected = found_at(model, tokens, row["site"], description.positions, {"zero": torch.zeros_like})["zero"]
         assert row["ce_clean"] == pytest.approx(expected.ce_clean, abs=1e-6)
         assert row["ce"] == row["ce_clean"]  # the neurons are an identity
         assert row["ce_zero"] == pytest.approx(expected.ce, abs=1e-6)

@@ -1,13 +1,18 @@
 """Dictionaries that others made, beside a run's own."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.config import UserError
+from pipeline.score.config import ScoreConfig
 from pipeline.score.similarity import mmcs
+from pipeline.score.subjects import foreign_subjects
+from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
@@ -74,12 +79,66 @@ def test_a_dot_is_called_as_its_folder_and_removes_nothing(folder: Path) -> None
     assert [row["name"] for row in scores(folder)["dictionaries"]] == ["pca", "theirs"]
 
 
-def test_a_transcoder_is_not_scored_as_an_autoencoder(folder: Path) -> None:
-    spec = Spec("standard", D, 3, Site((HOOK,), ("blocks.0.hook_mlp_out",)), d_out=D)
-    FeatureDictionary(spec, torch.zeros(D, 3), torch.zeros(3), torch.zeros(3, D), torch.zeros(D)).save(folder / "map")
-    refused(
-        score(folder, "./map", check=False), "./map is a transcoder (blocks.0.hook_resid_post--blocks.0.hook_mlp_out)"
-    )
+def transcoder(
+    folder: Path, reads: tuple[str, ...], d_in: int, writes: tuple[str, ...], d_writes: tuple[int, ...]
+) -> Path:
+    """Of 3 features, which are always active and write nothing."""
+    d_out = sum(d_writes)
+    spec = Spec("standard", d_in, 3, Site(reads, writes), d_out=d_out, d_writes=d_writes)
+    weights = torch.zeros(d_in, 3), torch.ones(3), torch.zeros(3, d_out), torch.zeros(d_out)
+    FeatureDictionary(spec, *weights).save(folder)
+    return folder
+
+
+OUT, PAST = "blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"
+CONTRARY = [
+    ((HOOK,), D, (OUT,), (D,), f"map is of '{HOOK}--{OUT}', the store has {HOOK}, {PAST}: {OUT} is missing"),
+    ((OUT,), D, (HOOK,), (D,), f"map is of '{OUT}--{HOOK}', the store has {HOOK}, {PAST}: {OUT} is missing"),
+    ((HOOK,), 7, (PAST,), (8,), f"the store has d = {D} at {HOOK}, ./map takes d_in = 7: was it trained"),
+    ((HOOK, PAST), D, (PAST,), (8,), f"the store has d = 20 at {HOOK} + {PAST}, ./map takes d_in = {D}: was it"),
+    ((HOOK,), D, (PAST,), (D,), f"the store has d = 8 at {PAST}, ./map writes d_out = {D}: was it trained"),
+    ((HOOK,), D, (HOOK, PAST), (8, D), f"the store has d = {D} at {HOOK}, ./map writes d_out = 8: was it trained"),
+    ((HOOK,), D, (), (), f"map is of '', no hook point is known that is written; the store has {HOOK}, {PAST}"),
+]
+
+
+@pytest.mark.parametrize(("reads", "d_in", "writes", "d_writes", "message"), CONTRARY)
+def test_a_transcoder_that_does_not_fit_the_store_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reads: tuple[str, ...],
+    d_in: int,
+    writes: tuple[str, ...],
+    d_writes: tuple[int, ...],
+    message: str,
+) -> None:
+    store = make_store(tmp_path / "s.zarr", d={HOOK: D, PAST: 8})
+    assert isinstance(store, ActivationStore)
+    if writes:
+        transcoder(tmp_path / "map", reads, d_in, writes, d_writes)
+    else:  # as another library might leave it
+        transcoder(tmp_path / "map", reads, d_in, (PAST,), (8,))
+        alter(tmp_path / "map", "cfg.json", lambda c: c["metadata"].pop("hook_name_out"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        foreign_subjects(ScoreConfig(dictionaries=("./map",)), store)
+
+
+def test_a_transcoder_is_scored_at_its_site(folder: Path) -> None:
+    make_store(folder / "two.zarr", d={HOOK: D, PAST: 8}, rows=lambda _, n, d: planted_rows(n, d))
+    recipe = (folder / "r.toml").read_text().replace("s.zarr", "two.zarr")
+    (folder / "two.toml").write_text(recipe.replace("[train.pca]", f'[train.pca]\nhook_points = ["{HOOK}"]'))
+    unmix("train", "two.toml", cwd=folder)
+    transcoder(folder / "map", (HOOK,), D, (PAST,), (8,))
+    done = unmix("score", "two.toml", "--set", 'score.dictionaries=["map"]', cwd=folder)
+    assert "is written before" not in done.stderr
+    row = json.loads((folder / "runs/two/score/scores.json").read_text())["dictionaries"][1]
+    assert row["site"] == f"{HOOK}--{PAST}"
+    assert (row["name"], row["method"]) == ("map", "foreign transcoder")
+    assert (row["reads"], row["writes"], row["d_in"], row["d_out"]) == ([HOOK], [PAST], D, 8)
+    assert row["normalized_mse"] == 1  # it writes zeros
+    assert row["l0"] == 3
+    assert f"{HOOK}--{PAST}, " in done.stdout
 
 
 @pytest.mark.parametrize("name", [".hidden", "tab\there"])

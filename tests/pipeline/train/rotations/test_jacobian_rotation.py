@@ -14,7 +14,7 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.mlp import MLP
 from pipeline.models.protocol import LanguageModel
-from pipeline.score.downstream import evaluate
+from pipeline.score.downstream import Replacement, evaluate
 from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.findings import draw_by_n_fit
 from pipeline.train.rotations.ica import ICAConfig, ica
@@ -128,7 +128,7 @@ def test_the_dictionaries_spliced_in_leave_the_cross_entropy(tiny_model: Path) -
     model, _, _, tokens = captured(tiny_model)
     bases = learned(tiny_model).to_dictionary({}).bases()
     for hook_point, dictionary in zip((AT, THERE), bases, strict=True):
-        found = evaluate(model, tokens, hook_point, tuple(range(1, 61)), {"rotation": dictionary})["rotation"]
+        (found,) = evaluate(model, tokens, tuple(range(1, 61)), [Replacement.at(hook_point, dictionary)])
         assert abs(found.ce - found.ce_clean) < 1e-4
 
 

@@ -1,0 +1,32 @@
+"""What every column of scores.json means."""
+
+DOCUMENTATION = {
+    "site": "what is read and what is written, -- between them where they differ; reads and writes list the hook points",
+    "d_in, d_out": "coordinates of what is read and of what is written",
+    "l0": "mean number of active features a token",
+    "l0_p10, l0_p90": "its 10% and 90% quantiles over tokens",
+    "fvu": "fraction of variance unexplained of what is written, sums over all scored rows; 0 perfect, 1 the mean; of "
+    "several hook points the mean of fvu[HOOK_POINT]",
+    "normalized_mse": "sum |y - y_hat|^2 / sum |y|^2 of what is written, mean over hook points",
+    "fvu_at_l0_K": "linear dictionaries: fvu with each row's K largest coordinates kept",
+    "fvu_first_K": "pca: fvu with the K components of largest variance kept",
+    "dead": "features active on none of the n_rows scored rows",
+    "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
+    "where that is less than one row",
+    "signed": "whether codes may be negative, as those of rotations and PCA",
+    "ce_*, kl, top1, n_predictions": "absent where the store's rows were made by no language model",
+    "ce_clean, ce, kl": "nats a token: model as it is, with what is written replaced by what the dictionary makes of what "
+    "it reads in the clean pass, and the divergence between",
+    "top1": "share of predictions whose most probable token is the clean model's",
+    "ce_zero, ce_mean": "nats a token with what is written replaced by zero, by the mean of the store's rows",
+    "ce_score_zero, ce_score_mean": "(ce_ablated - ce) / (ce_ablated - ce_clean)",
+    "n_rows, n_predictions": "held-out rows and predictions scored; positions as in the store: by default all but the "
+    "first, BOS (the separators of documents within a context stay)",
+    "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed",
+    "pairs: random_floor": "the same with b replaced by as many random directions",
+    "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
+    "pairs: matched_floor": "the same with a random basis in b's place",
+    "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
+    "foreign: either is of score.dictionaries; truth: either is the ground truth of a toy; next layer: a is what one "
+    "layer writes, b what the next one reads",
+}

@@ -1,0 +1,60 @@
+"""Dictionaries that are made by hand, scored in a run folder without the stages before."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.claims import Claims
+from pipeline.score.config import ScoreConfig
+from pipeline.score.stage import execute, summarize, units
+from pipeline.score.subjects import Subject
+from stores.activations import ActivationStore
+from stores.dictionary import FeatureDictionary
+from stores.site import Site
+from stores.spec import Spec
+
+
+def dictionary(
+    reads: dict[str, int],
+    writes: dict[str, int],
+    d_sae: int = 16,
+    seed: int = 0,
+    architecture: str = "standard",
+    **weights: Any,
+) -> FeatureDictionary:
+    """With random weights, but for those that are given. reads, writes: hook points and their sizes."""
+    d_in, d_out = sum(reads.values()), sum(writes.values())
+    skip = "W_skip" in weights
+    spec = Spec(
+        architecture,
+        d_in,
+        d_sae,
+        Site(tuple(reads), tuple(writes)),
+        d_out=d_out,
+        d_writes=tuple(writes.values()),
+        skip=skip,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.randn(shape, generator=generator) / shape[-1] for name, shape in spec.shapes.items()}
+    return FeatureDictionary(spec, **{**drawn, **weights})
+
+
+def subject(folder: Path, made: FeatureDictionary, name: str = "map", **settings: Any) -> Subject:
+    """Saved as the train stage would."""
+    path = folder / "train" / made.site.name / name
+    made.save(path)
+    return Subject(made.site, name, "topk", settings, path)
+
+
+def scored(run: Path, store: ActivationStore, subjects: list[Subject], **config: Any) -> dict[str, Any]:
+    """scores.json of them."""
+    settings = ScoreConfig(**{"n_sequences": 4, **config})
+    work = units(settings, run, store, subjects)
+    with Claims(run) as claims:
+        for mine in claims.rounds([[unit for _, unit in work]]):
+            execute(settings, store, [(what, unit) for what, unit in work if unit in mine], "cpu", claims)
+    assert summarize(run, work)
+    assert not summarize(run, work)
+    return json.loads((run / "score" / "scores.json").read_text())
