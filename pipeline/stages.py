@@ -222,6 +222,8 @@ def status(run: Run) -> list[Progress]:
     trained = [(task, unit) for task, unit in work if unit.state() == "done"]
     subjects = [subject for task, unit in trained for subject in _subjects(task, unit, store)]
     scored = score.units(run.recipe.score, run.folder, store, subjects)
+    if len(trained) < len(work):  # a set is not known before its last member is there
+        scored = [(what, unit) for what, unit in scored if isinstance(what, Subject)]
     rows += [_progress(unit, 0, 1, "dictionary", unit.folder) for _, unit in scored]
     return rows + [_ahead(run, "score", task) for task, unit in work if (task, unit) not in trained]
 

@@ -29,13 +29,16 @@ def show_status(rows: Sequence[Progress]) -> None:
 
 
 def show_scores(path: Path) -> None:
-    """path: of scores.json. A table per site, and one of the pairs that say how stable features are."""
+    """path: of scores.json. A table per site, one of the pairs that say how stable features are, and one of what was
+    spliced in all at once."""
     scores = read_json(path)
     for site in dict.fromkeys(row["site"] for row in scores["dictionaries"]):
         rows = [row for row in scores["dictionaries"] if row["site"] == site]
         _show_dictionaries(site, rows)
         _show_by_hook_point(rows)
         _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site])
+    for site in dict.fromkeys(row["site"] for row in scores["sets"]):
+        _show_sets([row for row in scores["sets"] if row["site"] == site])
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
 
 
@@ -88,6 +91,18 @@ def _show_pairs(pairs: list[dict]) -> None:
     if table:
         columns = ["a", "b", "relation", "MMCS", "random floor", "above .9"]
         _table("MMCS of a's features in b's", columns, table, n_left=3)
+
+
+def _show_sets(rows: list[dict]) -> None:
+    """Of one site, all that several transcoders write."""
+    columns = ["dictionaries", "mean FVU", "CE", "CE score (zero)", "(mean)", "KL", "top-1", "KL with errors"]
+    table = [
+        [row["name"], _number(row, "fvu"), _number(row, "ce"), _number(row, "ce_score_zero"),
+         _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), _number(row, "kl_with_errors", 6)]
+        for row in rows
+    ]  # fmt: skip
+    title = f"{rows[0]['site']}, all {len(rows[0]['sites'])} spliced in at once{_ablations(rows[0])}"
+    _table(title, columns, table)
 
 
 def _number(row: dict, key: str, digits: int = 3) -> str:

@@ -29,4 +29,8 @@ DOCUMENTATION = {
     "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
     "foreign: either is of score.dictionaries; truth: either is the ground truth of a toy; next layer: a is what one "
     "layer writes, b what the next one reads",
+    "sets": "transcoders of the same method and settings, each of a hook point of its own, spliced in all at once, each "
+    "reading the stream that those before it changed; sites: theirs, fvu: the mean of theirs",
+    "sets: ce, kl, top1, ce_zero, ce_mean": "as above, with all that they write replaced",
+    "sets: *_with_errors": "with each one's error in the clean pass added: what is left of a difference is rounding",
 }

@@ -1,9 +1,11 @@
-"""What a scored dictionary leaves in its folder: scores.json, its row of the table, and histograms.npz."""
+"""What a scored dictionary leaves in its folder: scores.json, its row of the table, and histograms.npz. Of several that are
+spliced in together there is a row alone."""
 
 import io
 import shlex
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from stores.manifest import commit_bytes, commit_json
 
 ROW, HISTOGRAMS = "scores.json", "histograms.npz"
 _COLUMNS = {"site", "name", "method", "d_in", "d_out", "d_sae", "signed", "l0", "fvu", "dead", "n_rows"}
+SET_COLUMNS = {"site", "name", "method", "sites", "ce", "kl", "top1", "ce_with_errors"}
 
 
 def write_results(folder: Path, row: dict[str, Any], histogram: ActivationHistogram) -> None:
@@ -33,10 +36,10 @@ def write_row(folder: Path, row: dict[str, Any]) -> None:
     commit_json(folder / ROW, {k: round(v, 6) + 0.0 if isinstance(v, float) else v for k, v in row.items()})
 
 
-def read_row(folder: Path, name: str) -> dict[str, Any]:
-    """The scores of this name. Raises UserError: they are missing or damaged."""
+def read_row(folder: Path, name: str, columns: Collection[str] = _COLUMNS) -> dict[str, Any]:
+    """The scores of this name. columns: some that have to be there. Raises UserError: they are missing or damaged."""
     row = json_object(folder / ROW)
-    if row is None or row.get("name") != name or not row.keys() >= _COLUMNS:
+    if row is None or row.get("name") != name or not row.keys() >= set(columns):
         raise _damaged(folder / ROW)
     return row
 

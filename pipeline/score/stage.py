@@ -1,6 +1,6 @@
 """score: feature dictionaries and their store → scores, a table, pictures.
 
-scores.json is flat: {"dictionaries": [row, …], "pairs": [row, …], "documentation": what every column means}.
+scores.json is flat: {"dictionaries": [row, …], "sets": [row, …], "pairs": [row, …], "documentation": what columns mean}.
 """
 
 import sys
@@ -22,6 +22,7 @@ from pipeline.score.measures import measure, truncations
 from pipeline.score.pairs import Entry, all_pairs
 from pipeline.score.places import written_too_early
 from pipeline.score.results import read_histogram, read_row, write_results
+from pipeline.score.sets import TranscoderSet, execute_sets, read_sets, set_units
 from pipeline.score.subjects import Subject
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
@@ -31,11 +32,11 @@ from stores.manifest import commit_json, digest
 from stores.site import Site
 
 VERSION = 4
-Work = list[tuple[Subject, Unit]]
+Work = list[tuple[Subject | TranscoderSet, Unit]]
 
 
 def units(config: ScoreConfig, run: Path, store: ActivationStore, subjects: Sequence[Subject]) -> Work:
-    """One unit per dictionary, those of a site together."""
+    """One unit per dictionary, those of a site together, and one per set of transcoders."""
     settings = {k: v for k, v in settings_json(config).items() if k not in ("dictionaries", "batch_size")}
     work: Work = []
     for subject in sorted(subjects, key=lambda s: _in_store(s.site, store)):
@@ -48,7 +49,7 @@ def units(config: ScoreConfig, run: Path, store: ActivationStore, subjects: Sequ
         }
         folder = run / "score" / subject.site.name / subject.name
         work.append((subject, Unit("score", subject.name, folder, VERSION, settings, inputs)))
-    return work
+    return [*work, *set_units(config, run, store, subjects, VERSION)]
 
 
 def _in_store(site: Site, store: ActivationStore) -> list[list[int]]:
@@ -62,8 +63,13 @@ def _ordered(subject: Subject) -> bool:
 
 
 def _dictionaries(work: Work) -> list[tuple[Site, list[tuple[Subject, Unit]]]]:
-    """By site."""
-    return [(site, list(same)) for site, same in groupby(work, key=lambda item: item[0].site)]
+    """Those that are scored alone, by site."""
+    alone = [(what, unit) for what, unit in work if isinstance(what, Subject)]
+    return [(site, list(same)) for site, same in groupby(alone, key=lambda item: item[0].site)]
+
+
+def _sets(work: Work) -> list[tuple[TranscoderSet, Unit]]:
+    return [(what, unit) for what, unit in work if isinstance(what, TranscoderSet)]
 
 
 def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str, claims: Claims) -> None:
@@ -99,6 +105,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
             write_results(unit.folder, row, histogram)
             headline = {k: round(row[k], 6) for k in ("l0", "fvu", "ce_score_zero") if k in row}
             unit.finish(device, time.time() - started, headline)
+    execute_sets(config, store, _sets(work), device, claims)
 
 
 def _say_early(site: Site) -> None:
@@ -131,13 +138,14 @@ def summarize(run: Path, work: Work) -> bool:
         rows += own_rows
         pair_rows += [{"site": site.name, **scores} for scores, _ in compared]
         pictures.draw(folder / site.name, site.name, own_rows, histograms, compared)
-    pair_rows += next_layers([subject for subject, _ in work])
+    pair_rows += next_layers([what for what, _ in work if isinstance(what, Subject)])
     commit_json(
         summary,
         {
             "inputs": inputs,
             "documentation": DOCUMENTATION,
             "dictionaries": rows,
+            "sets": read_sets(_sets(work), rows),
             "pairs": pair_rows,
         },
     )

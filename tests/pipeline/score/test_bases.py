@@ -46,6 +46,7 @@ def test_both_are_scored_where_the_store_has_their_hook_points(store: Activation
     assert rows == [(MID[0], NAME), (OUT[0], f"{NAME}-output"), (MID[1], NAME)]
     assert all(row["fvu"] < 1e-6 < row["fvu_at_l0_2"] for row in scores["dictionaries"])
     assert all(row["signed"] for row in scores["dictionaries"])
+    assert scores["sets"] == []
 
 
 def test_what_a_layer_writes_is_compared_with_what_the_next_one_reads(store: ActivationStore, tmp_path: Path) -> None:
