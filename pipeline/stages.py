@@ -194,7 +194,7 @@ def run_score(run: Run) -> bool:
         for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
             did = did or bool(units)
             score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
-    return score.summarize(run.folder, work) or did
+    return score.summarize(run.folder, store, work) or did
 
 
 def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:

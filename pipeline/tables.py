@@ -71,8 +71,10 @@ def _show_by_hook_point(rows: list[dict]) -> None:
     """Of a site where several hook points are written: what each one gets."""
     writes = rows[0]["writes"]
     if len(writes) > 1:
-        table = [[row["name"], h, _number(row, f"fvu[{h}]")] for row in rows for h in writes]
-        _table("By hook point", ["dictionary", "hook point", "FVU"], table, n_left=2)
+        table = [
+            [row["name"], h, _number(row, f"fvu[{h}]"), _number(row, f"share[{h}]")] for row in rows for h in writes
+        ]
+        _table("By hook point", ["dictionary", "hook point", "FVU", "share of decoder norm"], table, n_left=2)
 
 
 def _show_pairs(pairs: list[dict]) -> None:

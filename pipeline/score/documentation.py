@@ -10,6 +10,8 @@ DOCUMENTATION = {
     "normalized_mse": "sum |y - y_hat|^2 / sum |y|^2 of what is written, mean over hook points",
     "fvu_at_l0_K": "linear dictionaries: fvu with each row's K largest coordinates kept",
     "fvu_first_K": "pca: fvu with the K components of largest variance kept",
+    "share[HOOK_POINT]": "where several are written: a feature's share of its decoder's norm there, in units of each hook "
+    "point's scale; mean over features that are not dead",
     "dead": "features active on none of the n_rows scored rows",
     "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
     "where that is less than one row",
@@ -22,7 +24,8 @@ DOCUMENTATION = {
     "ce_score_zero, ce_score_mean": "(ce_ablated - ce) / (ce_ablated - ce_clean)",
     "n_rows, n_predictions": "held-out rows and predictions scored; positions as in the store: by default all but the "
     "first, BOS (the separators of documents within a context stay)",
-    "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed",
+    "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed; of what is "
+    "written, in units of each hook point's scale",
     "pairs: random_floor": "the same with b replaced by as many random directions",
     "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
     "pairs: matched_floor": "the same with a random basis in b's place",

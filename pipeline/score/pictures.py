@@ -1,5 +1,6 @@
 """The pictures of the score stage, one folder per site. The only importer of matplotlib here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from pipeline.pictures import save_figure
 from pipeline.score.histograms import ActivationHistogram, bin_edges
 from pipeline.score.pairs import MCS_BINS
+from pipeline.score.places import labels
+from pipeline.score.shares import centres
 
 _COLOURS = {
     "topk": "#0072b2",
@@ -46,6 +49,30 @@ def draw(
         _frontier(folder / "frontier.png", site, rows)
         _histograms(folder / "histograms.png", site, rows, histograms)
         _mmcs(folder / "mmcs.png", site, compared)
+
+
+def draw_shares(path: Path, writes: Sequence[str], live: dict[str, Tensor]) -> None:
+    """layers.png: where features write. live: per dictionary (n_alive, n_writes) shares of the features that are not dead."""
+    shown = {name: share for name, share in live.items() if len(share)}
+    if not shown:
+        return
+    ticks, names = range(len(writes)), labels(writes)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9, 0.8 + 2.7 * len(shown)), layout="constrained")
+        rows = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(3, 2))
+        for (left, right), (name, share) in zip(rows, shown.items(), strict=True):
+            centre = centres(share)
+            sorted_share = share[centre.argsort(stable=True)].T.numpy()
+            image = left.imshow(sorted_share, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
+            left.set_yticks(ticks, names, fontsize=7)
+            left.set_xlabel(f"{len(share):,} live features, by centre of mass")
+            left.set_title(name, fontsize=9)
+            figure.colorbar(image, ax=left, label="share of decoder norm")
+            right.hist(centre.numpy(), np.linspace(0, share.shape[1] - 1, 41), color="#0072b2")
+            right.set_xticks(ticks, names, fontsize=7)
+            right.set(xlabel="centre of mass of a feature's decoder norm", ylabel="features")
+        figure.suptitle("Which hook points features write to, in units of each one's scale")
+        save_figure(figure, path)
 
 
 def _title(site: str, text: str) -> str:

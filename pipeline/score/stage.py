@@ -8,6 +8,10 @@ import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from pipeline.claims import Claims
 from pipeline.config import settings_json
@@ -23,6 +27,7 @@ from pipeline.score.pairs import Entry, all_pairs
 from pipeline.score.places import written_too_early
 from pipeline.score.results import read_histogram, read_row, write_results
 from pipeline.score.sets import TranscoderSet, execute_sets, read_sets, set_units
+from pipeline.score.shares import scaled_decoder, shares
 from pipeline.score.subjects import Subject
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
@@ -98,6 +103,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
                 "d_sae": dictionary.d_sae,
                 "signed": dictionary.signed,
                 **measured[subject.name],
+                **_mean_shares(site, scaled_decoder(dictionary, store), histogram),
                 **loss,
             }
             if not claims.still_holds(unit):
@@ -117,7 +123,16 @@ def _say_early(site: Site) -> None:
         )
 
 
-def summarize(run: Path, work: Work) -> bool:
+def _mean_shares(site: Site, blocks: list[Tensor], histogram: ActivationHistogram) -> dict[str, float | None]:
+    """Of the features that are not dead; none where one hook point is written."""
+    if len(site.writes) < 2:
+        return {}
+    alive = histogram.density > 0
+    means = shares([block.cpu() for block in blocks])[alive].mean(0).tolist() if alive.any() else [None] * len(blocks)
+    return {f"share[{h}]": mean for h, mean in zip(site.writes, means, strict=True)}
+
+
+def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
     """Bring scores.json and the pictures up to date with what was scored. Returns whether they changed.
 
     They follow from the units, so they are made anew whenever the set of dictionaries is another one.
@@ -133,11 +148,17 @@ def summarize(run: Path, work: Work) -> bool:
     for site, items in _dictionaries(work):
         histograms = {s.name: read_histogram(u.folder) for s, u in items}
         own_rows = [read_row(u.folder, s.name) for s, u in items]
-        entries = [_entry(s, histograms[s.name]) for s, _ in items]
+        blocks = {s.name: scaled_decoder(s.load(), store) for s, _ in items}
+        entries = [
+            _entry(s, row, blocks[s.name], histograms[s.name]) for (s, _), row in zip(items, own_rows, strict=True)
+        ]
         compared = list(progress(all_pairs(entries), desc=f"pairs at {site.name}", unit="pair"))
         rows += own_rows
         pair_rows += [{"site": site.name, **scores} for scores, _ in compared]
         pictures.draw(folder / site.name, site.name, own_rows, histograms, compared)
+        if len(site.writes) > 1:
+            live = {name: shares(own)[histograms[name].density > 0] for name, own in blocks.items()}
+            pictures.draw_shares(folder / site.name / "layers.png", site.writes, live)
     pair_rows += next_layers([what for what, _ in work if isinstance(what, Subject)])
     commit_json(
         summary,
@@ -152,7 +173,6 @@ def summarize(run: Path, work: Work) -> bool:
     return True
 
 
-def _entry(subject: Subject, histogram: ActivationHistogram) -> Entry:
-    dictionary = subject.load()
-    directions = dictionary.directions[histogram.density > 0]
-    return Entry(subject.name, subject.method, subject.settings, dictionary.d_sae, dictionary.signed, directions)
+def _entry(subject: Subject, row: dict[str, Any], blocks: list[Tensor], histogram: ActivationHistogram) -> Entry:
+    directions = torch.nn.functional.normalize(torch.cat(blocks, dim=-1), dim=-1)[histogram.density > 0]
+    return Entry(subject.name, subject.method, subject.settings, row["d_sae"], row["signed"], directions)

@@ -55,6 +55,6 @@ def scored(run: Path, store: ActivationStore, subjects: list[Subject], **config:
     with Claims(run) as claims:
         for mine in claims.rounds([[unit for _, unit in work]]):
             execute(settings, store, [(what, unit) for what, unit in work if unit in mine], "cpu", claims)
-    assert summarize(run, work)
-    assert not summarize(run, work)
+    assert summarize(run, store, work)
+    assert not summarize(run, store, work)
     return json.loads((run / "score" / "scores.json").read_text())

@@ -1,4 +1,4 @@
-from pipeline.score.places import place, written_too_early
+from pipeline.score.places import labels, place, written_too_early
 from stores.site import Site
 
 
@@ -20,3 +20,8 @@ def test_a_write_before_a_read_is_found() -> None:
     assert written_too_early(Site((mid,), (out,))) is None
     assert written_too_early(Site.at(mid)) is None
     assert written_too_early(Site((past, mid), (out, past))) == (out, past)
+
+
+def test_labels_are_short() -> None:
+    assert labels(["blocks.0.hook_resid_post", "blocks.10.hook_resid_post"]) == ["layer 0", "layer 10"]
+    assert labels(["hook_embed", "blocks.0.hook_mlp_out"]) == ["hook_embed", "0.hook_mlp_out"]
