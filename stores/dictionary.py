@@ -42,10 +42,6 @@ from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, fil
 from stores.site import Site
 from stores.spec import Spec
 
-OUTPUT = (
-    "output"  # a folder within one's folder: the dictionary of what a layer writes, learned with that of what it reads
-)
-
 
 class SparseCode(NamedTuple):
     """The entries of a code that are not zero: values and indices (…, k), padded with value 0."""
