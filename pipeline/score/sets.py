@@ -107,8 +107,8 @@ def execute_sets(
             }
             if claims.still_holds(unit):
                 write_row(unit.folder, row)
-                unit.headline.update({k: row[k] for k in ("ce_score_zero", "kl", "top1")})
-                unit.finish(device, time.time() - started)
+                headline = {k: row[k] for k in ("ce_score_zero", "kl", "top1")}
+                unit.finish(device, time.time() - started, headline)
 
 
 def read_sets(work: Sequence[tuple[TranscoderSet, Unit]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
