@@ -22,6 +22,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 from crc32c import crc32c
+from jaxtyping import Float, Int32, Shaped
 
 from stores.commits import TOKENS, Commit, file_key, read_commit
 from stores.description import DTYPES, Part, StoreError, from_stored
@@ -76,11 +77,11 @@ class ActivationStore:
         values = self._moments[hook_point]
         return Moments(**cast(Any, {k: np.array(v) if isinstance(v, list) else v for k, v in values.items()}))
 
-    def tokens(self, start: int, stop: int, part: Part | None = None) -> np.ndarray:
+    def tokens(self, start: int, stop: int, part: Part | None = None) -> Int32[np.ndarray, "n context"]:
         """(stop - start, context) int32: the tokens of sequences [start, stop), counted and raising as in rows."""
         return self._slice(TOKENS, start, stop, part)
 
-    def rows(self, hook_point: str, start: int, stop: int, part: Part | None = None) -> np.ndarray:
+    def rows(self, hook_point: str, start: int, stop: int, part: Part | None = None) -> Float[np.ndarray, "n d"]:
         """(stop - start, d) rows in the store's dtype (bfloat16 as float32). part: which rows are counted, those of
         training or those held out, in the order of the text; None: all, as they lie.
 
@@ -89,7 +90,7 @@ class ActivationStore:
         self._known(hook_point)
         return from_stored(self._slice(hook_point, start, stop, part), self.description.dtype)
 
-    def heldout(self, hook_point: str, n_rows: int) -> Iterator[np.ndarray]:
+    def heldout(self, hook_point: str, n_rows: int) -> Iterator[Float[np.ndarray, "n d"]]:
         """n_rows held-out rows, or all there are, in pieces of at most a chunk: of chunks that are spread evenly over
         the text, so that every source has its share."""
         n_rows, size = min(n_rows, self.n_heldout_rows), self.chunk_rows
@@ -98,7 +99,7 @@ class ActivationStore:
             start = i * n_chunks // n_read * size  # the last chunk, which may be short, is read if all are
             yield self.rows(hook_point, start, start + min(size, n_rows - i * size), "heldout")
 
-    def heldout_tokens(self, n_sequences: int) -> np.ndarray:
+    def heldout_tokens(self, n_sequences: int) -> Int32[np.ndarray, "n context"]:
         """(n_sequences, context) int32, or all there are: held-out sequences that are spread evenly over the text."""
         n_heldout = self.description.part_sequences("heldout")
         n = min(n_sequences, n_heldout)
@@ -108,7 +109,7 @@ class ActivationStore:
         """What lies in an array: bfloat16 as uint16."""
         return np.dtype("int32" if array == TOKENS else DTYPES[self.description.dtype])
 
-    def read_chunk(self, array: str, chunk: int, out: np.ndarray) -> None:
+    def read_chunk(self, array: str, chunk: int, out: Shaped[np.ndarray, "n d"]) -> None:
         """Read one chunk, as it is stored, into out (chunk_rows, d); what lies beyond the last row is filled up.
 
         Raises StoreError naming the file: it is missing, of another size, or fails its checksum.
@@ -129,7 +130,7 @@ class ActivationStore:
                 f"{self.place / key} was altered: chunk {place_in_shard} is not the committed one; {self.place.repair}"
             )
 
-    def _slice(self, array: str, start: int, stop: int, part: Part | None) -> np.ndarray:
+    def _slice(self, array: str, start: int, stop: int, part: Part | None) -> Shaped[np.ndarray, "n d"]:
         description = self.description
         n = description.part_sequences(part) if part else description.n_sequences
         chunks = description.chunks(part).tolist() if part else range(description.n_chunks)

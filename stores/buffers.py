@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -14,7 +15,7 @@ class Recycled:
     def __init__(self) -> None:
         self._free: dict[tuple[tuple[int, ...], np.dtype], list[np.ndarray]] = defaultdict(list)
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> Shaped[np.ndarray, "..."]:
         free = self._free[shape, dtype]
         memory = free.pop() if free else np.empty(shape, dtype)
         lent = memory.view()
@@ -22,11 +23,11 @@ class Recycled:
         return lent
 
 
-def stored(x: Tensor) -> np.ndarray:
+def stored(x: Float[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
     """The tensor's memory as it lies in a store: bfloat16 as uint16."""
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
 
 
-def tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
+def tensor(x: Shaped[np.ndarray, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """stored's inverse."""
     return torch.from_numpy(x.view(np.int16)).view(dtype) if dtype == torch.bfloat16 else torch.from_numpy(x)

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from stores.manifest import digest
 
@@ -72,10 +73,10 @@ class Description:
         return self.n_rows_asked is not None and self.n_rows < self.n_rows_asked
 
     @cached_property
-    def _is_heldout(self) -> np.ndarray:
+    def _is_heldout(self) -> Bool[np.ndarray, " n_chunks"]:
         return is_heldout(self.n_chunks, self.heldout_fraction)
 
-    def chunks(self, part: Part) -> np.ndarray:
+    def chunks(self, part: Part) -> Int64[np.ndarray, " n"]:
         """The numbers of the chunks that hold a part's rows, in their order. All are full but the store's last one."""
         return np.flatnonzero(self._is_heldout == (part == "heldout"))
 
@@ -114,8 +115,8 @@ class Description:
         return self.d[self.hook_points.index(hook_point)]
 
 
-def is_heldout(n: int, fraction: float) -> np.ndarray:
-    """(n,) bool: which of the first n chunks hold held-out rows. A function of the chunk's number and the fraction alone.
+def is_heldout(n: int, fraction: float) -> Bool[np.ndarray, " {n}"]:
+    """Which of the first n chunks hold held-out rows. A function of the chunk's number and the fraction alone.
 
     The rarer of the two parts has chunk 1, and of those that follow its share, evenly: any two chunks or more hold both.
     """
@@ -124,7 +125,7 @@ def is_heldout(n: int, fraction: float) -> np.ndarray:
     return (np.diff(n_before) > 0) == (fraction <= 0.5)
 
 
-def to_stored(x: np.ndarray, dtype: str) -> np.ndarray:
+def to_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Shaped[np.ndarray, "n d"]:
     """float32 (n, d), or what is as stored already → what lies in the array; bfloat16 rounds to nearest even."""
     if x.dtype == DTYPES[dtype]:
         return x
@@ -136,7 +137,7 @@ def to_stored(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)  # the sum above carries a NaN's bits over into a number
 
 
-def from_stored(x: np.ndarray, dtype: str) -> np.ndarray:
+def from_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Float[np.ndarray, "n d"]:
     """What lies in the array → floating-point numbers: float16 and float32 as they are, bfloat16 as float32."""
     return (x.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else x
 

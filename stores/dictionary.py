@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
+from jaxtyping import Float, Int64
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -44,10 +45,10 @@ from stores.spec import Spec
 
 
 class SparseCode(NamedTuple):
-    """The entries of a code that are not zero: values and indices (…, k), padded with value 0."""
+    """The entries of a code that are not zero, padded with value 0."""
 
-    values: Tensor
-    indices: Tensor
+    values: Float[Tensor, "*batch k"]
+    indices: Int64[Tensor, "*batch k"]
 
 
 def folder_digest(path: Path) -> str:
@@ -58,13 +59,18 @@ def folder_digest(path: Path) -> str:
 class FeatureDictionary(nn.Module):
     """An affine encoder, an activation, an affine decoder.
 
-    W_enc (d_in, d_sae), b_enc (d_sae), W_dec (d_sae, d_out), b_dec (d_out), W_skip (d_in, d_out) where there is one, and
-    what the architecture has besides, float32. d_out is d_in where the dictionary writes what it reads. Raises ValueError:
-    a weight of another shape, one too many or too few.
+    others: W_skip where there is one, and what the architecture has besides. All are kept as float32. d_out is d_in where
+    the dictionary writes what it reads. Raises ValueError: a weight of another shape, one too many or too few.
     """
 
     def __init__(
-        self, spec: Spec, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, **others: Tensor
+        self,
+        spec: Spec,
+        W_enc: Float[Tensor, "d_in d_sae"],
+        b_enc: Float[Tensor, " d_sae"],
+        W_dec: Float[Tensor, "d_sae d_out"],
+        b_dec: Float[Tensor, " d_out"],
+        **others: Float[Tensor, "..."],
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -76,14 +82,14 @@ class FeatureDictionary(nn.Module):
             if tuple(weights[name].shape) != shape:
                 raise ValueError(f"{name} is {tuple(weights[name].shape)}, expected {shape}")
             self.register_buffer(name, weights[name].detach().clone().float().contiguous())
-        self.W_enc: Tensor
-        self.b_enc: Tensor
-        self.W_dec: Tensor
-        self.b_dec: Tensor
-        self.threshold: Tensor
-        self.r_mag: Tensor
-        self.b_mag: Tensor
-        self.W_skip: Tensor
+        self.W_enc: Float[Tensor, "d_in d_sae"]
+        self.b_enc: Float[Tensor, " d_sae"]
+        self.W_dec: Float[Tensor, "d_sae d_out"]
+        self.b_dec: Float[Tensor, " d_out"]
+        self.threshold: Float[Tensor, " d_sae"]
+        self.r_mag: Float[Tensor, " d_sae"]
+        self.b_mag: Float[Tensor, " d_sae"]
+        self.W_skip: Float[Tensor, "d_in d_out"]
 
     @property
     def d_in(self) -> int:
@@ -116,12 +122,12 @@ class FeatureDictionary(nn.Module):
         return self.spec.provenance
 
     @property
-    def directions(self) -> Tensor:
-        """(d_sae, d_out) decoder rows of unit length; a row of zeros stays zero."""
+    def directions(self) -> Float[Tensor, "d_sae d_out"]:
+        """Decoder rows of unit length; a row of zeros stays zero."""
         return nn.functional.normalize(self.W_dec, dim=-1)
 
-    def written(self) -> dict[str, Tensor]:
-        """{hook point: (d_sae, d)}: the decoder's rows by the hook points that they are written to, {} where those have
+    def written(self) -> dict[str, Float[Tensor, "d_sae _"]]:
+        """The decoder's rows by the hook points that they are written to, {} where those have
         no names."""
         parts = self.W_dec.split(self.spec.d_writes or self.d_out, dim=-1)
         return dict(zip(self.site.writes, parts, strict=True)) if self.site.writes else {}
@@ -140,14 +146,14 @@ class FeatureDictionary(nn.Module):
             found.append(FeatureDictionary(spec, R.T, R.new_zeros(len(R)), R, mean))
         return found[0], found[1]
 
-    def _pre(self, x: Tensor) -> Tensor:
+    def _pre(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         if x.shape[-1] != self.d_in:
             raise ValueError(f"x has {x.shape[-1]} coordinates, the dictionary takes d_in = {self.d_in}")
         x = x.float() if self.spec.d_out else x.float() - self.b_dec
         return x @ self.W_enc + self.b_enc
 
-    def encode(self, x: Tensor) -> Tensor:
-        """(…, d_in) raw activations → (…, d_sae) code."""
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Raw activations → code."""
         pre = self._pre(x)
         if self.signed:
             return pre
@@ -160,8 +166,8 @@ class FeatureDictionary(nn.Module):
             return ((pre - self.b_enc) * self.r_mag.exp() + self.b_mag).relu() * (pre > 0)
         return pre.relu()
 
-    def encode_sparse(self, x: Tensor, k: int | None = None) -> SparseCode:
-        """(…, d_in) → the k entries of largest magnitude, in falling order.
+    def encode_sparse(self, x: Float[Tensor, "*batch d_in"], k: int | None = None) -> SparseCode:
+        """The k entries of largest magnitude, in falling order.
 
         k: by default TopK's own k; otherwise as many as the fullest row of x has.
         """
@@ -171,13 +177,13 @@ class FeatureDictionary(nn.Module):
         indices = z.abs().topk(k, dim=-1).indices
         return SparseCode(z.gather(-1, indices), indices)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """(…, d_sae) code → (…, d_out) reconstruction; what W_skip adds is not in it."""
+    def decode(self, z: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """Code → reconstruction; what W_skip adds is not in it."""
         return z @ self.W_dec + self.b_dec
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, d_in) → (…, d_out), the reconstruction of x, or of what is written where x is read. Raises ValueError: bases
-        reconstruct nothing from one another."""
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """The reconstruction of x, or of what is written where x is read. Raises ValueError: bases reconstruct nothing from
+        one another."""
         if self.spec.architecture == "bases":
             raise ValueError("the axes of what is read and of what is written are two dictionaries: take bases()")
         y_hat = self.decode(self.encode(x))

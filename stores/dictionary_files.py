@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from stores.names import check_name
 
 WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
 Provenance = dict[str, Any]
+Weights = dict[str, Float32[Tensor, "..."]]  # by name
 _JSON_BYTES = 1 << 24  # cfg.json and provenance.json have some kilobytes
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _TEXTS = ("method", "model", "model_digest", "weight_processing", "weights_digest")
@@ -33,6 +35,9 @@ def read_config(path: Path) -> dict[str, Any]:
     needed += ["d_out"] if transcoder else []
     if missing := [name for name in needed if name not in config]:
         raise ValueError(f"{file} lacks {', '.join(missing)}: SAELens 6 writes them")
+    for name in needed[1:]:
+        if type(config[name]) is not int:
+            raise ValueError(f"{file}: {name} = {_shown(config[name])} is not a whole number")
     metadata = config["metadata"] = config.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise ValueError(f"{file}: metadata is {_shown(metadata)}, expected an object")
@@ -71,7 +76,7 @@ def read_provenance(path: Path) -> Provenance:
     return provenance
 
 
-def read_weights(file: Path, shapes: dict[str, tuple[int, ...]], digest: str | None) -> dict[str, Tensor]:
+def read_weights(file: Path, shapes: dict[str, tuple[int, ...]], digest: str | None) -> Weights:
     """The tensors of these names and shapes, as float32, all of them finite. digest: what the file's sha256 has to be.
 
     Nothing is read or allocated before the header agrees with the file's size and with the shapes.
@@ -98,7 +103,7 @@ def read_weights(file: Path, shapes: dict[str, tuple[int, ...]], digest: str | N
     return weights
 
 
-def fold_options(file: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+def fold_options(file: Path, weights: Weights, config: dict[str, Any]) -> None:
     """Bring weights to what they are where cfg.json's options have the values that FeatureDictionary knows, in place."""
     if not config.get("apply_b_dec_to_input", True):
         # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc

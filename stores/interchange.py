@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from stores.dictionary_files import Provenance
@@ -18,9 +19,9 @@ def architecture_name(spec: Spec) -> str:
     return f"{activation}{'skip_' if spec.skip else ''}transcoder"
 
 
-def _read_architecture(name: Any) -> tuple[Any, bool, bool]:
+def _read_architecture(name: str) -> tuple[str, bool, bool]:
     """(architecture, whether it is a transcoder, whether it has a skip matrix) of cfg.json's name."""
-    if not isinstance(name, str) or not name.endswith("transcoder"):
+    if not name.endswith("transcoder"):
         return name, False, False
     activation, skip, _ = name.removesuffix("transcoder").rpartition("skip_")
     return (activation if skip else name.removesuffix("transcoder")).removesuffix("_") or "standard", True, bool(skip)
@@ -32,13 +33,15 @@ def spec_of(file: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
     if metadata["model_name"] and not provenance:
         provenance = {"model": metadata["model_name"]}
     try:
-        architecture, transcoder, skip = _read_architecture(config["architecture"])
+        architecture, transcoder, skip = _read_architecture(str(config["architecture"]))
         one = Site.at(metadata["hook_name"]).reads
         out = Site.at(metadata["hook_name_out"]).writes if transcoder else one
         site = Site(metadata["reads"] or one, metadata["writes"] or out)
         sizes = architecture, config["d_in"], config["d_sae"]
         d_out = config["d_out"] if transcoder else None
-        return Spec(*sizes, site, config.get("k", 0), provenance, d_out, metadata["d_writes"], skip)
+        return Spec(
+            *sizes, site, config["k"] if architecture == "topk" else 0, provenance, d_out, metadata["d_writes"], skip
+        )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -48,7 +51,7 @@ def saved_name(spec: Spec, name: str) -> str:
     return "b_gate" if spec.architecture == "gated" and name == "b_enc" else name
 
 
-def as_saved(name: str, weight: Tensor) -> Tensor:
+def as_saved(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """SAELens keeps W_skip as (d_out, d_in). Its own inverse."""
     return weight.T.contiguous() if name == "W_skip" else weight
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from stores.activations import ActivationStore
@@ -24,11 +25,11 @@ _REMOTE_READS = 8  # chunks ahead: one connection alone does not fill a network
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: where it stands, and per hook point (batch_size, d) raw activations of the same rows, in the store's
-    dtype, on the loader's device."""
+    """One batch: where it stands, and per hook point raw activations of the same rows, in the store's dtype, on the loader's
+    device."""
 
     step: int  # over all epochs
-    x: dict[str, Tensor]
+    x: dict[str, Float[Tensor, "batch_size _"]]
 
 
 class BatchLoader:
@@ -101,7 +102,7 @@ class BatchLoader:
     def _cursor(self, step: int) -> Cursor:
         return self.layout.cursor(self.seed, step)
 
-    def _rows(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _rows(self) -> Iterator[tuple[int, Int64[np.ndarray, " batch_size"]]]:
         for step in range(self.first_step, self.n_steps):
             yield step, batch_rows(self._cursor(step), self.layout)[self.rank :: self.world_size]
 
@@ -120,8 +121,8 @@ class BatchLoader:
             index = (index.pin_memory() if self.device.type == "cuda" else index).to(self.device, non_blocking=True)
             yield Batch(step, {h: x.index_select(0, index) for h, x in whole.items()})
 
-    def _whole(self, hook_point: str) -> np.ndarray:
-        """(n_train_rows, d) as stored."""
+    def _whole(self, hook_point: str) -> Shaped[np.ndarray, "n_train_rows d"]:
+        """As stored."""
         size, n = self.layout.chunk_rows, self.layout.n_rows
         n_read = len(self._chunks) * size  # the last chunk may be short, and is read as it lies
         whole = np.empty((n_read, self.store.d(hook_point)), self.store.stored_dtype(hook_point))
@@ -133,7 +134,7 @@ class BatchLoader:
     def _dtype(self, hook_point: str) -> torch.dtype:
         return getattr(torch, self.store.description.dtype)
 
-    def _empty(self, hook_point: str, n_rows: int) -> Tensor:
+    def _empty(self, hook_point: str, n_rows: int) -> Float[Tensor, "{n_rows} d"]:
         shape, dtype = (n_rows, self.store.d(hook_point)), self._dtype(hook_point)
         if self.device.type == "cuda":
             return torch.empty(shape, dtype=dtype, pin_memory=True)  # PyTorch keeps pinned memory for the next one

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64, Int64, Shaped
 
 from stores.description import from_stored
 
+Sums = dict[str, Float64[np.ndarray, "..."]]  # over rows, by quantity: of each coordinate (d,), or one number ()
 _BLOCK_ROWS = 64  # of 3,072 float64 coordinates: 1.5 MB
 
 
@@ -16,9 +18,9 @@ class Moments:
     """Of the finite training rows at one hook point, as stored, summed in float64 in the order of the shards."""
 
     n_rows: int
-    mean: np.ndarray  # (d,)
-    second_moment: np.ndarray  # (d,) E[x_i^2]
-    max_abs: np.ndarray  # (d,)
+    mean: Float64[np.ndarray, " d"]
+    second_moment: Float64[np.ndarray, " d"]  # E[x_i^2]
+    max_abs: Float64[np.ndarray, " d"]
     mean_norm: float  # E|x|
     kurtosis: float  # mean over rows of the kurtosis over coordinates; 3 for a normal row
 
@@ -33,13 +35,13 @@ class Moments:
         return math.sqrt(len(self.mean) / self.total_variance) if self.total_variance > 0 else 1.0
 
 
-def no_sums(d: int) -> dict[str, np.ndarray]:
+def no_sums(d: int) -> Sums:
     """row_sums of no row."""
     vectors = {name: np.zeros(d) for name in ("sum", "sum_sq", "max_abs")}
     return {"n": np.zeros(()), **vectors, "norm": np.zeros(()), "kurtosis": np.zeros(())}
 
 
-def row_sums(x: np.ndarray, dtype: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def row_sums(x: Shaped[np.ndarray, "n d"], dtype: str) -> tuple[Sums, Int64[np.ndarray, " n_bad"]]:
     """float64 sums from which Moments follow, over those rows of x (n, d) that are finite; and which rows are not.
 
     x: as stored in dtype. The kurtosis comes from the raw moments, E(x-m)^4 = E x^4 - 4m E x^3 + 6m^2 E x^2 - 3m^4:
@@ -71,23 +73,23 @@ def row_sums(x: np.ndarray, dtype: str) -> tuple[dict[str, np.ndarray], np.ndarr
     return totals, np.concatenate(bad) if bad else np.empty(0, np.int64)
 
 
-def _float32(x: np.ndarray, dtype: str) -> np.ndarray:
+def _float32(x: Shaped[np.ndarray, "n d"], dtype: str) -> Float32[np.ndarray, "n d"]:
     """A copy. NumPy converts float16 a number at a time, PyTorch with the processor's own instruction."""
     if dtype == "float16":
         return torch.from_numpy(x).float().numpy()
     return from_stored(x, dtype).astype(np.float32)
 
 
-def merge_sums(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def merge_sums(parts: list[Sums]) -> Sums:
     """The sums over all rows from those over parts of them. The order of the parts matters to the last bit."""
     merged = dict(parts[0])
     for part in parts[1:]:
         for key, value in part.items():
-            merged[key] = np.maximum(merged[key], value) if key == "max_abs" else merged[key] + value
+            merged[key] = np.asarray(np.maximum(merged[key], value) if key == "max_abs" else merged[key] + value)
     return merged
 
 
-def moments_from(sums: dict[str, np.ndarray]) -> Moments:
+def moments_from(sums: Sums) -> Moments:
     """What the sums over all rows say. Raises ValueError: there is no row."""
     n = float(sums["n"])
     if not n:

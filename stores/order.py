@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Int64
 
 MIN_BATCHES_PER_WINDOW = 64
 
@@ -65,7 +66,7 @@ def default_window_chunks(batch_size: int, chunk_rows: int) -> int:
     return max(1, -(-MIN_BATCHES_PER_WINDOW * batch_size // chunk_rows))
 
 
-def permutation(n: int, *key: int) -> np.ndarray:
+def permutation(n: int, *key: int) -> Int64[np.ndarray, " {n}"]:
     """A permutation of range(n), int64, drawn from the integers in key: the same on every machine.
 
     Random words with their places in the lowest bits, sorted: no two are equal, so every way of sorting gives the same.
@@ -84,18 +85,18 @@ class EpochOrder:
     layout: Layout
     seed: int
     epoch: int
-    chunk_order: np.ndarray  # (n_chunks,) chunk at each place
-    turn_ends: np.ndarray  # (n_chunks,) rows of turns 0..s, cumulated
+    chunk_order: Int64[np.ndarray, " n_chunks"]  # chunk at each place
+    turn_ends: Int64[np.ndarray, " n_chunks"]  # rows of turns 0..s, cumulated
 
     def turn_size(self, turn: int) -> int:
         return int(self.turn_ends[turn] - (self.turn_ends[turn - 1] if turn else 0))
 
-    def window(self, turn: int) -> np.ndarray:
-        """(window_chunks,) the chunks that a turn takes its rows from."""
+    def window(self, turn: int) -> Int64[np.ndarray, " window_chunks"]:
+        """The chunks that a turn takes its rows from."""
         places = np.arange(turn, turn + self.layout.window_chunks) % self.layout.n_chunks
         return self.chunk_order[places]
 
-    def turn_rows(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
+    def turn_rows(self, turn: int) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Of each row of the turn, in order: which chunk of the turn's window it lies in, and where in that chunk."""
         return _turn_rows(self.layout, self.seed, self.epoch, turn)
 
@@ -117,12 +118,14 @@ def _chunk_size(layout: Layout, chunk: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def _chunk_shuffle(n: int, seed: int, epoch: int, chunk: int) -> np.ndarray:
+def _chunk_shuffle(n: int, seed: int, epoch: int, chunk: int) -> Int64[np.ndarray, " {n}"]:
     return permutation(n, seed, epoch, 1, chunk)
 
 
 @lru_cache(maxsize=4)
-def _turn_rows(layout: Layout, seed: int, epoch: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+def _turn_rows(
+    layout: Layout, seed: int, epoch: int, turn: int
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     w, parts = layout.window_chunks, []
     for j, chunk in enumerate(epoch_order(layout, seed, epoch).window(turn).tolist()):
         n = _chunk_size(layout, chunk)
@@ -145,8 +148,8 @@ def epoch_order(layout: Layout, seed: int, epoch: int) -> EpochOrder:
     return EpochOrder(layout, seed, epoch, order, np.cumsum(turn_sizes))
 
 
-def batch_rows(cursor: Cursor, layout: Layout) -> np.ndarray:
-    """(batch_size,) int64: the rows of the store that make the cursor's batch, in the batch's order.
+def batch_rows(cursor: Cursor, layout: Layout) -> Int64[np.ndarray, " batch_size"]:
+    """The rows of the store that make the cursor's batch, in the batch's order.
 
     Raises IndexError: the step is not one of the epoch's.
     """

@@ -37,14 +37,12 @@ class Spec:
     skip: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
+        if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture {self.architecture!r} is not one of {', '.join(ARCHITECTURES)}")
         sizes = {"d_in": self.d_in, "d_sae": self.d_sae, "d_out": self.d_in if self.d_out is None else self.d_out}
         for name, size in [*sizes.items(), *(("d_writes", d) for d in self.d_writes)]:
-            if type(size) is not int or size < 1:
-                raise ValueError(f"{name} = {size!r} is not a whole number from 1 on")
-        if self.architecture == "topk" and type(self.k) is not int:
-            raise ValueError(f"k = {self.k!r} is not a whole number")
+            if size < 1:
+                raise ValueError(f"{name} = {size} is less than 1")
         if self.architecture == "topk" and not 1 <= self.k <= self.d_sae:
             raise ValueError(f"k = {self.k} is not between 1 and d_sae = {self.d_sae}")
         if self.d_writes and (sum(self.d_writes) != sizes["d_out"] or len(self.d_writes) != len(self.site.writes)):

@@ -3,6 +3,7 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Int64
 
 from stores.activations import ActivationStore
 from stores.order import EpochOrder, Layout, epoch_order
@@ -26,7 +27,7 @@ class Window:
         self._turn: tuple[int, int] | None = None
         self._turn_rows = np.empty(0, np.int64)
 
-    def rows(self, order: EpochOrder, turn: int) -> np.ndarray:
+    def rows(self, order: EpochOrder, turn: int) -> Int64[np.ndarray, " n"]:
         """Where in memory each row of the turn lies, in the turn's order."""
         if self._turn != (order.epoch, turn):
             self._hold(order, turn)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from stores import attempts
 from stores.activations import ActivationStore
@@ -28,7 +29,7 @@ from stores.commits import (
 from stores.description import DTYPES, Description, StoreError, TextPositions, describe_nonfinite, to_stored
 from stores.manifest import bytes_digest, digest, json_bytes
 from stores.metadata import COPY, MANIFEST, ROOT, read_description, read_json_object
-from stores.moments import merge_sums, moments_from, no_sums, row_sums
+from stores.moments import Sums, merge_sums, moments_from, no_sums, row_sums
 from stores.place import Place, place_at
 from stores.zarr_files import encode_shard, metadata
 
@@ -120,8 +121,8 @@ class StoreWriter:
     def write_shard(
         self,
         shard: int,
-        tokens: np.ndarray,
-        activations: Mapping[str, np.ndarray],
+        tokens: Int[np.ndarray, "n_sequences context"],
+        activations: Mapping[str, Shaped[np.ndarray, "n _"]],
         *,
         text_end: TextPositions | None = None,
         allow_nonfinite: bool = False,
@@ -137,7 +138,7 @@ class StoreWriter:
         first, last = description.sequences(shard)
         start, stop = first * description.n_positions, last * description.n_positions
         rows: dict[str, np.ndarray] = {}
-        sums: dict[str, np.ndarray] = {}
+        sums: Sums = {}
         nonfinite, parts = {}, description.shard_parts(shard)
         _check_shape(shard, TOKENS, tokens, (last - first, description.context))
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # the rest is the forward pass's
@@ -172,7 +173,7 @@ class StoreWriter:
         files = dict(zip(arrays, own, strict=True))
         self._commit(Commit(shard, attempt, description.identity, (first, last), files, record, nonfinite, text_end))
 
-    def _put_array(self, attempt: str, name: str, x: np.ndarray) -> FileRecord:
+    def _put_array(self, attempt: str, name: str, x: Shaped[np.ndarray, "n d"]) -> FileRecord:
         """x: the shard's part of an array."""
         rows = self.description.chunk_sequences if name == TOKENS else self.description.chunk_rows
         data, chunks = encode_shard(x, rows, self.description.shard_chunks)
@@ -239,7 +240,7 @@ class StoreWriter:
         attempts.roll_forward(place)
         self._check_whole()
         found, nonfinite = StoreDigest(description), {}
-        sums: dict[str, dict[str, np.ndarray]] = {}
+        sums: dict[str, Sums] = {}
         for shard in range(description.n_shards):
             commit = read_commit(place, shard, description)
             found.add(commit)
@@ -269,7 +270,7 @@ class StoreWriter:
                 f"{self.place.root} lacks {len(missing)} of {self.description.n_shards} shards: run `unmix extract` again"
             )
 
-    def _sums(self, commit: Commit) -> dict[str, dict[str, np.ndarray]]:
+    def _sums(self, commit: Commit) -> dict[str, Sums]:
         """Per hook point: the sums of one shard."""
         key = sums_key(commit.shard)
         try:
@@ -278,7 +279,7 @@ class StoreWriter:
             raise StoreError(f"{self.place / key} is missing: {self.place.repair}") from None
         if bytes_digest(data) != commit.sums.sha256:
             raise StoreError(f"{self.place / key} was altered: {self.place.repair}")
-        found: dict[str, dict[str, np.ndarray]] = {}
+        found: dict[str, Sums] = {}
         with np.load(io.BytesIO(data)) as sums:
             for name in sums.files:
                 hook_point, _, quantity = name.rpartition("/")

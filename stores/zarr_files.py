@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 from crc32c import crc32c
+from jaxtyping import Shaped, UInt8
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
@@ -14,7 +15,9 @@ from stores.description import DTYPES, Description
 from stores.manifest import digest
 
 
-def encode_shard(x: np.ndarray, chunk_rows: int, n_chunks: int) -> tuple[memoryview, tuple[tuple[int, int], ...]]:
+def encode_shard(
+    x: Shaped[np.ndarray, "n d"], chunk_rows: int, n_chunks: int
+) -> tuple[memoryview, tuple[tuple[int, int], ...]]:
     """A shard as Zarr's sharding codec lays it out, and (offset, crc32c) of each chunk that it has.
 
     Chunks, each followed by its crc32c, the last one filled up with zeros; then (offset, size) of all n_chunks, 2^64 - 1
@@ -37,7 +40,7 @@ def encode_shard(x: np.ndarray, chunk_rows: int, n_chunks: int) -> tuple[memoryv
     return data.data, tuple(chunks)
 
 
-def _uint32(value: int) -> np.ndarray:
+def _uint32(value: int) -> UInt8[np.ndarray, "4"]:
     return np.frombuffer(value.to_bytes(4, "little"), np.uint8)
 
 

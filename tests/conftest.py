@@ -1,5 +1,8 @@
 """Small real things that the tests share: a GPT-2 of two layers, text, stores."""
 
+import tests.checked  # noqa: F401, before anything that it checks
+
+# isort: split
 import contextlib
 import multiprocessing
 import os

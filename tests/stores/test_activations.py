@@ -121,9 +121,9 @@ def test_what_is_scored_is_spread_over_all_heldout_chunks(tmp_path: Path) -> Non
     chunks = np.flatnonzero(is_heldout(100, 0.1))
     assert len(chunks) == 10
     for n, read in ((80, [0, 5]), (400, range(10)), (10**9, range(10)), (100, [0, 3, 6])):
-        expected = np.concatenate([store.rows(HOOK, 40 * c, 40 * c + 40) for c in chunks[list(read)]])[:n]
+        expected = np.concatenate([store.rows(HOOK, 40 * c, 40 * c + 40) for c in chunks[list(read)].tolist()])[:n]
         assert np.array_equal(np.concatenate(list(store.heldout(HOOK, n))), expected)
-    expected = np.concatenate([store.tokens(4 * c, 4 * c + 1) for c in chunks])
+    expected = np.concatenate([store.tokens(4 * c, 4 * c + 1) for c in chunks.tolist()])
     assert np.array_equal(store.heldout_tokens(10), expected)
     assert len(store.heldout_tokens(10**9)) == 40
 

@@ -84,7 +84,7 @@ def test_other_sizes_and_folders_are_refused(tmp_path: Path) -> None:
         Spec("topk", 8, 20, k=21)
     with pytest.raises(ValueError, match=r"W_enc is \(8, 20\), expected \(8, 21\)"):
         FeatureDictionary(
-            Spec("standard", 8, 21), torch.zeros(8, 20), torch.zeros(21), torch.zeros(21, 8), torch.zeros(8)
+            Spec("standard", 8, 21), torch.zeros(8, 20), torch.zeros(20), torch.zeros(20, 8), torch.zeros(8)
         )
 
 

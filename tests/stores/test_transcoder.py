@@ -107,7 +107,7 @@ def test_sizes_that_do_not_fit_are_named() -> None:
             torch.zeros(8, 20),
             torch.zeros(20),
             torch.zeros(20, 8),
-            torch.zeros(6),
+            torch.zeros(8),
         )
 
 

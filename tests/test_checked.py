@@ -1,0 +1,27 @@
+"""What is called with other types or shapes than it says fails in the tests."""
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from stores.buffers import stored
+from stores.dictionary import FeatureDictionary
+from stores.moments import Moments
+from stores.spec import Spec
+
+
+def test_an_argument_of_another_rank_or_type_is_refused() -> None:
+    with pytest.raises(TypeCheckError, match="Float"):
+        stored(torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(TypeCheckError, match="int"):
+        Spec("standard", "8", 20)  # pyright: ignore[reportArgumentType]
+
+
+def test_sizes_that_are_named_alike_have_to_be_alike() -> None:
+    with pytest.raises(TypeCheckError, match="d_sae"):
+        FeatureDictionary(
+            Spec("standard", 8, 20), torch.zeros(8, 20), torch.zeros(21), torch.zeros(20, 8), torch.zeros(8)
+        )
+    with pytest.raises(TypeCheckError, match="max_abs"):
+        Moments(5, np.zeros(4), np.zeros(4), np.zeros(3), 1.0, 3.0)
