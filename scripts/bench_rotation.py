@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.mlp import MLP
-from pipeline.train.rotations.jacobians import Dense, OfMLP
+from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.measures import agreement
+from pipeline.train.rotations.mlp_jacobians import OfMLP
 from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import polar, random_rotation
 from pipeline.train.rotations.solvers import Solver, SolverConfig, solve

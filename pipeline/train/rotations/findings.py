@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pipeline.models.mlp import MLP
 from pipeline.pictures import save_figure
 from pipeline.train.logs import METRICS, records
-from pipeline.train.rotations.jacobians import OfMLP, Weights
 from pipeline.train.rotations.measures import compare, mean_magnitude, mean_svd, measure
+from pipeline.train.rotations.mlp_jacobians import OfMLP, Weights
 from pipeline.train.rotations.objectives import kurtosis
 from stores.manifest import commit_json, read_json
 
@@ -32,8 +33,10 @@ DOCUMENTATION = {
 }
 
 
-def jacobians_at(mlp: MLP, x: Tensor, layer_norm: bool, weights: Weights | None = None) -> OfMLP:
-    """x: (n_inputs, d_model) rows of hook_resid_mid. See OfMLP for layer_norm and weights."""
+def jacobians_at(
+    mlp: MLP, x: Float[Tensor, "n_inputs d_model"], layer_norm: bool, weights: Weights | None = None
+) -> OfMLP:
+    """x: rows of hook_resid_mid. See OfMLP for layer_norm and weights."""
     return OfMLP(mlp, x if layer_norm else mlp.read(x), layer_norm, weights)
 
 
@@ -41,13 +44,13 @@ def write_findings(
     folder: Path,
     site: str,
     mlp: MLP,
-    rows: dict[str, Tensor],
+    rows: dict[str, Float[Tensor, "_ d_model"]],
     n_fit: int,
-    R: dict[str, Tensor],
+    R: dict[str, Float64[Tensor, "d_model d_model"]],
     layer_norm: bool,
     objective: str,
 ) -> None:
-    """rows: {"train", "heldout"} (n, d_model) of hook_resid_mid, the second where the store has some: Jacobians at
+    """rows: {"train", "heldout"} of hook_resid_mid, the second where the store has some: Jacobians at
     N_INPUTS of them, kurtosis of all. n_fit: rows that R was learned from. R: {"in", "out"}. The objective's course is
     taken from the folder's metrics.jsonl."""
     from pipeline.train.rotations.pictures import rotation_figure  # imported late: who only trains does not wait for it

@@ -1,6 +1,7 @@
 """Any invertible map in the place of a rotation, so that what a rotation cannot do can be measured."""
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pipeline.train.rotations.jacobians import Jacobians
@@ -9,8 +10,8 @@ from pipeline.train.rotations.objectives import OBJECTIVES
 
 def solve_invertible(
     J: Jacobians,
-    start_in: Tensor,
-    start_out: Tensor,
+    start_in: Float[Tensor, "d_in d_in"],
+    start_out: Float[Tensor, "d_out d_out"],
     *,
     objective: str = "log",
     epsilon: float = 0.1,
@@ -18,8 +19,8 @@ def solve_invertible(
     barrier: float = 1.0,
     n_steps: int = 300,
     lr: float = 0.01,
-) -> tuple[Tensor, Tensor]:
-    """D_in (d_in, d_in), D_out (d_out, d_out), float64: G = D_out J D_inᵀ is sparse. All of J at once, by Adam.
+) -> tuple[Float64[Tensor, "d_in d_in"], Float64[Tensor, "d_out d_out"]]:
+    """D_in, D_out: G = D_out J D_inᵀ is sparse. All of J at once, by Adam.
 
     So that scale cannot cheat, rows of both keep unit length (derivatives along unit directions of the input, projections
     on unit directions of the output), and each input's G is measured in units of its own root mean square. So that

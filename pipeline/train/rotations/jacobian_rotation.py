@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Float64
 from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.kernels import product_dtype
 from pipeline.train.rotations.findings import jacobians_at, write_findings
-from pipeline.train.rotations.jacobians import Weights
+from pipeline.train.rotations.mlp_jacobians import Weights
 from pipeline.train.rotations.orthogonal import INITS, initial
 from pipeline.train.rotations.solvers import Solver, SolverConfig, equal_inputs
 from pipeline.train.source import Source
@@ -90,7 +91,7 @@ class JacobianRotationLearner:
             "output_n": torch.zeros((), dtype=torch.float64, device=device),
         }
 
-    def _start(self, device: str) -> tuple[Tensor, Tensor]:
+    def _start(self, device: str) -> tuple[Float64[Tensor, "d d"], Float64[Tensor, "d d"]]:
         config, mlp, d = self.config, self.mlp, self.mlp.d_model
         moments: tuple[Tensor, Tensor] | None = None
         if config.init == "eigen":
@@ -107,8 +108,14 @@ class JacobianRotationLearner:
             starts[side] = (torch.eye(d, dtype=torch.float64) if fixed else R).to(device)
         return starts["in"], starts["out"]
 
-    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]:
-        """x: (batch, d_model) raw activations; what the MLP makes of them follows from its weights. Returns what was
+    def step(
+        self,
+        x: Float[Tensor, "batch d_model"],
+        step: int,
+        n_steps: int,
+        y: Float[Tensor, "batch d_out"] | None = None,
+    ) -> dict[str, Float64[Tensor, ""]]:
+        """x: raw activations; what the MLP makes of them follows from its weights. Returns what was
         minimised in this step, before it."""
         x = self._inputs(x, step).to(torch.float32)
         self.solver.state["output_sum"] += self.mlp(x).double().sum(0)
@@ -116,18 +123,18 @@ class JacobianRotationLearner:
         J = jacobians_at(self.mlp, x, self.config.layer_norm, self.weights)
         return self.solver.step(J, step, n_steps)
 
-    def _inputs(self, x: Tensor, step: int) -> Tensor:
-        """(at most n_inputs, d_model): of this batch, or drawn from the rows fitted to."""
+    def _inputs(self, x: Float[Tensor, "batch d_model"], step: int) -> Float[Tensor, "n_inputs d_model"]:
+        """At most n_inputs: of this batch, or drawn from the rows fitted to."""
         if not self.config.n_fit:
             return self.ranks.whole_batch(x)[: self.config.n_inputs]
         generator = torch.Generator().manual_seed(seed_of("inputs", self.config.seed, step))
         drawn = torch.randperm(len(self.fitted), generator=generator)[: self.config.n_inputs]
         return self.fitted[drawn].to(x.device)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Float64[Tensor, "..."]]:
         return self.solver.state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.solver.load_state(state)
 
     def to_dictionary(self, provenance: dict) -> WithFindings:

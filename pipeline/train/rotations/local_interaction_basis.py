@@ -6,6 +6,7 @@ standard deviation; in that frame the eigenvectors of E[JᵀJ]; coordinates that
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from pydantic import Field
 from torch import Tensor
 
@@ -33,8 +34,10 @@ class LocalInteractionBasisConfig(MethodConfig):
         layer_of(site)
 
 
-def interaction_basis(covariance: Tensor, JtJ: Tensor) -> tuple[Tensor, Tensor]:
-    """C (k, d) and its inverse (d, k), float64, k = the rank of the covariance.
+def interaction_basis(
+    covariance: Float[Tensor, "d d"], JtJ: Float[Tensor, "d d"]
+) -> tuple[Float64[Tensor, "k d"], Float64[Tensor, "d k"]]:
+    """C and its inverse, k = the rank of the covariance.
 
     covariance = U D Uᵀ, D^½ Uᵀ JtJ U D^½ = V Λ Vᵀ; C = Λ^½ Vᵀ D^-½ Uᵀ. In these coordinates both the covariance and
     E[JᵀJ] are diagonal, Λ and I. Directions that J does not depend on keep a Λ of 1e-10 of the largest.

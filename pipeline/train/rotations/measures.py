@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pipeline.train.rotations.jacobians import Jacobians, split
@@ -15,7 +16,9 @@ _BUDGET = 2**29
 
 
 @torch.no_grad()
-def measure(J: Jacobians, R_in: Tensor, R_out: Tensor, *, epsilon: float = 0.1) -> dict[str, float]:
+def measure(
+    J: Jacobians, R_in: Float[Tensor, "a d_in"], R_out: Float[Tensor, "b d_out"], *, epsilon: float = 0.1
+) -> dict[str, float]:
     """Of G = R_out J R_inᵀ, each input's in units of its own root mean square, means over inputs: every objective that is a
     mean over entries or inputs, and mass_in_1%, the share of Σ G² in the largest 1% of an input's entries.
 
@@ -34,8 +37,10 @@ def measure(J: Jacobians, R_in: Tensor, R_out: Tensor, *, epsilon: float = 0.1) 
 
 
 @torch.no_grad()
-def mean_magnitude(J: Jacobians, R_in: Tensor, R_out: Tensor) -> Tensor:
-    """(d_out, d_in) mean over inputs of |R_out J R_inᵀ|, each input in units of its root mean square."""
+def mean_magnitude(
+    J: Jacobians, R_in: Float[Tensor, "a d_in"], R_out: Float[Tensor, "b d_out"]
+) -> Float64[Tensor, "b a"]:
+    """Mean over inputs of |R_out J R_inᵀ|, each input in units of its root mean square."""
     n = J.shape[0]
     total = torch.zeros(R_out.shape[0], R_in.shape[0], dtype=torch.float64)
     for _, part in split(J, R_in.shape[0], _BUDGET):
@@ -56,7 +61,7 @@ def random_null(J: Jacobians, n_draws: int, *, sides: tuple[bool, bool] = (True,
     return found
 
 
-def mean_svd(J: Jacobians) -> tuple[Tensor, Tensor, float]:
+def mean_svd(J: Jacobians) -> tuple[Float64[Tensor, "d_in d_in"], Float64[Tensor, "d_out d_out"], float]:
     """R_in, R_out of the singular vectors of the mean Jacobian, all that a linear layer would need to be diagonal; and how
     linear it is, |E J|² / E|J|². Each input's Jacobian in units of its root mean square."""
     J = equal_inputs(J)
@@ -65,7 +70,9 @@ def mean_svd(J: Jacobians) -> tuple[Tensor, Tensor, float]:
     return Vh, U.T, float(mean.square().sum() / J.squared_norms().double().mean())
 
 
-def compare(J: Jacobians, R_in: Tensor, R_out: Tensor, n_random: int = 3) -> dict[str, Any]:
+def compare(
+    J: Jacobians, R_in: Float[Tensor, "d_in d_in"], R_out: Float[Tensor, "d_out d_out"], n_random: int = 3
+) -> dict[str, Any]:
     """measure() "before" and "after", and "random": as often for random rotations on those sides that are not the identity."""
     eye = [torch.eye(d, dtype=torch.float64) for d in (J.shape[2], J.shape[1])]
     sides = (not torch.equal(R_in.cpu(), eye[0]), not torch.equal(R_out.cpu(), eye[1]))
@@ -76,7 +83,7 @@ def compare(J: Jacobians, R_in: Tensor, R_out: Tensor, n_random: int = 3) -> dic
     }
 
 
-def agreement(a: Tensor, b: Tensor) -> float:
+def agreement(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> float:
     """Mean |cosine| of two bases' axes (rows), matched one to one: 1 for the same up to order and signs (Hungarian)."""
     from scipy.optimize import linear_sum_assignment
 

@@ -6,6 +6,7 @@ objectives are polished from there.
 """
 
 import torch
+from jaxtyping import Float, Float64
 from pydantic import Field
 from torch import Tensor
 
@@ -46,15 +47,21 @@ class RotationLearner:
         one = torch.ones(1, 1, dtype=torch.float64, device=device)
         self.solver = Solver(SolverConfig(side="out", **config.model_dump(exclude={"init"})), one, R)
 
-    def step(self, x: Tensor, step: int, n_steps: int, y: Tensor | None = None) -> dict[str, Tensor]:
-        """x: (batch, d_in) raw activations. Returns the mean of the objective over coordinates, in units of their rms."""
+    def step(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        step: int,
+        n_steps: int,
+        y: Float[Tensor, "batch d_out"] | None = None,
+    ) -> dict[str, Float64[Tensor, ""]]:
+        """x: raw activations. Returns the mean of the objective over coordinates, in units of their rms."""
         x = self.ranks.whole_batch(x)
         return self.solver.step(Dense((x - self.mean.to(x))[..., None]), step, n_steps)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Float64[Tensor, "..."]]:
         return self.solver.state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.solver.load_state(state)
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:

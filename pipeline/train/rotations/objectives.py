@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -23,7 +24,7 @@ class Objective:
     separable: bool = True
 
 
-def _hoyer(x: Tensor, epsilon: float) -> Tensor:
+def _hoyer(x: Float[Tensor, "n_inputs d_out n_columns"], epsilon: float) -> Float[Tensor, ""]:
     """Minus the mean over inputs of (√N - |x|_1 / |x|_2) / (√N - 1), N entries: -1 has one entry, 0 all the same.
 
     Source: Hoyer 2004, "Non-negative matrix factorization with sparseness constraints", eq. for sparseness.
@@ -33,17 +34,21 @@ def _hoyer(x: Tensor, epsilon: float) -> Tensor:
     return -((root - flat.abs().sum(1) / flat.norm(dim=1).clamp_min(1e-30)) / (root - 1)).mean()
 
 
-def _hoyer_slope(x: Tensor, epsilon: float) -> Tensor:
+def _hoyer_slope(
+    x: Float[Tensor, "n_inputs d_out n_columns"], epsilon: float
+) -> Float[Tensor, "n_inputs d_out n_columns"]:
     l1, l2 = x.abs().sum((1, 2), keepdim=True), x.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
     return (x.sign() - x * (l1 / l2.square())) / (l2 * len(x) * (x[0].numel() ** 0.5 - 1))
 
 
-def _varimax(x: Tensor, epsilon: float) -> Tensor:
+def _varimax(x: Float[Tensor, "n_inputs d_out n_columns"], epsilon: float) -> Float[Tensor, ""]:
     """Minus the mean over coordinates of the variance, over inputs, of their squares (Kaiser 1958, raw varimax)."""
     return -x.square().var(0, correction=0).mean()
 
 
-def _varimax_slope(x: Tensor, epsilon: float) -> Tensor:
+def _varimax_slope(
+    x: Float[Tensor, "n_inputs d_out n_columns"], epsilon: float
+) -> Float[Tensor, "n_inputs d_out n_columns"]:
     squares = x.square()
     return (squares.mean(0) - squares).mul_(x).mul_(4 / x.numel())
 
@@ -70,7 +75,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 @torch.no_grad()
-def mass_in_largest(x: Tensor, fraction: float = 0.01) -> float:
+def mass_in_largest(x: Float[Tensor, "n_inputs d_out n_columns"], fraction: float = 0.01) -> float:
     """Share of the sum of squares in the largest `fraction` of the entries of each input, mean over inputs."""
     squares = x.flatten(1).square()
     k = max(1, round(fraction * squares.shape[1]))
@@ -78,8 +83,8 @@ def mass_in_largest(x: Tensor, fraction: float = 0.01) -> float:
 
 
 @torch.no_grad()
-def kurtosis(x: Tensor) -> float:
-    """x (n, d). Mean over coordinates of their kurtosis over rows; 3 for normal ones. Constant coordinates are left out."""
+def kurtosis(x: Float[Tensor, "n d"]) -> float:
+    """Mean over coordinates of their kurtosis over rows; 3 for normal ones. Constant coordinates are left out."""
     centred = x.double() - x.double().mean(0)
     variance = centred.square().mean(0)
     varies = variance > 1e-12 * variance.max()

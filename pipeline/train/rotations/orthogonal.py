@@ -3,19 +3,20 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from stores.manifest import seed_of
 
 
-def random_rotation(d: int, seed: int) -> Tensor:
-    """(d, d) float64, uniform over the orthogonal group (QR of a Gaussian matrix, signs of R's diagonal removed)."""
+def random_rotation(d: int, seed: int) -> Float64[Tensor, "{d} {d}"]:
+    """Uniform over the orthogonal group (QR of a Gaussian matrix, signs of R's diagonal removed)."""
     generator = torch.Generator().manual_seed(seed_of("rotation", seed, d))
     return _qr(torch.randn(d, d, dtype=torch.float64, generator=generator))
 
 
-def polar(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to a square one, float64: U Vᵀ of its singular value decomposition M = U S Vᵀ.
+def polar(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The orthogonal matrix nearest to a square one: U Vᵀ of its singular value decomposition M = U S Vᵀ.
 
     Where M is far from singular it is made as M (MᵀM)^{-1/2} by an eigendecomposition, in two thirds of the time, and a
     step of Newton and Schulz's iteration, R (3 - RᵀR)/2: R is as orthogonal, and at a condition of 9,000 within 3e-11.
@@ -28,18 +29,18 @@ def polar(matrix: Tensor) -> Tensor:
     return u @ vh
 
 
-def _qr(matrix: Tensor) -> Tensor:
+def _qr(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """The orthogonal factor of the QR decomposition in which R's diagonal is positive: a continuous choice."""
     q, r = torch.linalg.qr(matrix)
     return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
 
 
-def _cayley(A: Tensor) -> Tensor:
+def _cayley(A: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     eye = torch.eye(len(A), dtype=A.dtype, device=A.device)
     return torch.linalg.solve(eye - A / 2, eye + A / 2)
 
 
-def _plus_identity(A: Tensor) -> Tensor:
+def _plus_identity(A: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return A + torch.eye(len(A), dtype=A.dtype, device=A.device)
 
 
@@ -55,8 +56,8 @@ RETRACTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def antisymmetric(gradient: Tensor, R: Tensor) -> Tensor:
-    """Of a function f with the Euclidean gradient given at R: the gradient at A = 0 of f(exp(A) R), (d, d).
+def antisymmetric(gradient: Float[Tensor, "d d"], R: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Of a function f with the Euclidean gradient given at R: the gradient at A = 0 of f(exp(A) R).
 
     <∇f, A R> = <∇f Rᵀ, A>, of which only the antisymmetric part counts.
     """
@@ -75,8 +76,8 @@ def initial(
     weights: Callable[[], Tensor] | None = None,
     moment: Callable[[], Tensor] | None = None,
     reflected: bool = False,
-) -> Tensor:
-    """(d, d) orthogonal, float64; its rows are the axes.
+) -> Float64[Tensor, "{d} {d}"]:
+    """Orthogonal; its rows are the axes.
 
     "qr" and "svd": of weights(), (d, k), the matrix by which the layer reads (or the transpose of the one by which it
     writes): its columns made orthogonal one after another, or its left singular vectors. "eigen": the eigenvectors of

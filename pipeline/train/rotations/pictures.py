@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
 _BEFORE, _AFTER, _RANDOM, _MEAN = "#d55e00", "#0072b2", "#aaaaaa", "#56b4e9"
@@ -11,7 +12,7 @@ _BEFORE, _AFTER, _RANDOM, _MEAN = "#d55e00", "#0072b2", "#aaaaaa", "#56b4e9"
 
 def rotation_figure(
     title: str,
-    magnitude: Mapping[str, np.ndarray],
+    magnitude: Mapping[str, Float[np.ndarray, "b a"]],
     measures: Mapping[str, Mapping[str, Any]],
     *,
     history: tuple[str, Sequence[tuple[int, float]]] = ("", ()),
@@ -21,7 +22,7 @@ def rotation_figure(
 ) -> Any:
     """A matplotlib figure of one layer's Jacobian before and after.
 
-    magnitude: {"before", "after"} (d_out, d_in) mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
+    magnitude: {"before", "after"}, mean |Jacobian|. measures: {"train", "heldout"} × {"before", "after",
     "random": one or several, and maybe "mean_svd"} of measure(). history: what was minimised, its steps and values.
     by_n_fit: rows {"n", "train", "heldout"} of measure(); or in their place kurtoses, {name of activations: [before,
     after]}. Rows and columns of the two images are sorted by their largest entries.
@@ -54,7 +55,7 @@ def rotation_figure(
         return figure
 
 
-def _sorted(magnitude: np.ndarray) -> np.ndarray:
+def _sorted(magnitude: Float[np.ndarray, "b a"]) -> Float[np.ndarray, "b a"]:
     rows, columns = magnitude.max(1).argsort()[::-1], magnitude.max(0).argsort()[::-1]
     return magnitude[rows][:, columns]
 

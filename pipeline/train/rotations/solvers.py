@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -61,19 +62,19 @@ class SolverConfig(MethodConfig):
 
 def gradient(
     J: Jacobians,
-    R: dict[str, Tensor],
+    R: dict[str, Float[Tensor, "_ _"]],
     objective: str,
     epsilon: float,
-    scale: Tensor,
+    scale: Float[Tensor, ""],
     wrt: Sequence[str],
-    columns: Tensor | None = None,
+    columns: Int64[Tensor, "n_inputs c"] | None = None,
     *,
     watch: Sequence[tuple[str, float]] = (),
-) -> tuple[dict[str, Tensor], list[Tensor]]:
+) -> tuple[dict[str, Float64[Tensor, "_ _"]], list[Float64[Tensor, ""]]]:
     """Euclidean gradients, by the sides in wrt, of the objective of R_out J R_inᵀ / scale, mean over inputs, float64. The
     products are in J's dtype, the objective at least in float32.
 
-    R: {"in": (d_in, d_in), "out": (d_out, d_out)}. scale: one number. columns: (n_inputs, c), or None for all. watch:
+    R: {"in": (d_in, d_in), "out": (d_out, d_out)}. columns: of each input, or None for all. watch:
     (objective, epsilon) pairs whose values are wanted besides. Memory: _BUDGET.
     """
     n, _, d_in = J.shape
@@ -96,19 +97,21 @@ def gradient(
     return sums, values
 
 
-def _held(R: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _held(R: Float[Tensor, "d d"], dtype: torch.dtype) -> Float[Tensor, "d d"] | None:
     """None for the identity, by which nothing needs to be multiplied."""
     eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
     return None if torch.equal(R, eye) else R.to(dtype)
 
 
-def rotate(J: Jacobians, R_in: Tensor, R_out: Tensor) -> Tensor:
-    """G (n_inputs, d_out, d_in): for as many inputs as there is memory for."""
+def rotate(
+    J: Jacobians, R_in: Float[Tensor, "a d_in"], R_out: Float[Tensor, "b d_out"]
+) -> Float[Tensor, "n_inputs b a"]:
+    """G: for as many inputs as there is memory for."""
     return J.product(R_out.to(J.dtype), R_in.T.to(J.dtype))
 
 
-def rms(J: Jacobians, each: bool = False) -> Tensor:
-    """Root mean square over entries and inputs, or of each input (n_inputs,): no rotation changes it. 1 for zeros."""
+def rms(J: Jacobians, each: bool = False) -> Float64[Tensor, "*n_inputs"]:
+    """Root mean square over entries and inputs, or of each input: no rotation changes it. 1 for zeros."""
     _, d_out, d_in = J.shape
     squares = J.squared_norms().double() / (d_out * d_in)
     found = (squares if each else squares.mean()).sqrt()
@@ -124,7 +127,13 @@ class Solver:
     """One step a batch. State: a dict of tensors, float64, from which it goes on with the same bits. dtype: of the polish's
     products, J's own by default; MSP has no later steps that would average its rounding away."""
 
-    def __init__(self, config: SolverConfig, R_in: Tensor, R_out: Tensor, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        config: SolverConfig,
+        R_in: Float[Tensor, "d_in d_in"],
+        R_out: Float[Tensor, "d_out d_out"],
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.config, self.dtype = config, dtype
         self.sides: tuple[str, ...] = ("out", "in") if config.side == "both" else (config.side,)
         self.state = {"R_in": R_in.double().clone(), "R_out": R_out.double().clone()}
@@ -134,13 +143,13 @@ class Solver:
                 self.state[f"{name}_{side}"] = torch.zeros_like(self.state[f"R_{side}"])
 
     @property
-    def R(self) -> dict[str, Tensor]:
+    def R(self) -> dict[str, Float64[Tensor, "_ _"]]:
         return {"in": self.state["R_in"], "out": self.state["R_out"]}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.state = {k: state[k].to(v.device) for k, v in self.state.items()}
 
-    def step(self, J: Jacobians, step: int, n_steps: int) -> dict[str, Tensor]:
+    def step(self, J: Jacobians, step: int, n_steps: int) -> dict[str, Float64[Tensor, ""]]:
         """Learn from one batch; n_steps in all. Returns the objective before the step, and during MSP "l4", ΣG⁴'s mean."""
         if self.config.equal_inputs:
             J = equal_inputs(J)
@@ -156,7 +165,9 @@ class Solver:
             return self._match(J, columns, step, n_msp)
         return self._polish(J, columns, step - n_msp, n_steps - n_msp)
 
-    def _match(self, J: Jacobians, columns: Tensor | None, step: int, n_steps: int) -> dict[str, Tensor]:
+    def _match(
+        self, J: Jacobians, columns: Int64[Tensor, "n_inputs c"] | None, step: int, n_steps: int
+    ) -> dict[str, Float64[Tensor, ""]]:
         config = self.config
         n = min(config.n_iterations, n_steps)
         iteration = step * n // n_steps
@@ -170,7 +181,9 @@ class Solver:
         found = {name: value for (name, _), value in zip(watch, values)}
         return {**found, "l4": -found["l4"]}
 
-    def _polish(self, J: Jacobians, columns: Tensor | None, step: int, n_steps: int) -> dict[str, Tensor]:
+    def _polish(
+        self, J: Jacobians, columns: Int64[Tensor, "n_inputs c"] | None, step: int, n_steps: int
+    ) -> dict[str, Float64[Tensor, ""]]:
         config = self.config
         epsilon = config.epsilon_start * (config.epsilon / config.epsilon_start) ** (step / n_steps)
         watch = [(config.objective, config.epsilon)]
@@ -191,8 +204,12 @@ class Solver:
 
 
 def solve(
-    J: Jacobians, config: SolverConfig, R_in: Tensor, R_out: Tensor, n_polish: int = 200
-) -> tuple[Tensor, Tensor, list[float]]:
+    J: Jacobians,
+    config: SolverConfig,
+    R_in: Float[Tensor, "d_in d_in"],
+    R_out: Float[Tensor, "d_out d_out"],
+    n_polish: int = 200,
+) -> tuple[Float64[Tensor, "d_in d_in"], Float64[Tensor, "d_out d_out"], list[float]]:
     """R_in, R_out, and the objective before each step (for "l4" what grows, the mean of G⁴).
 
     config.n_iterations of MSP, for both sides together, then n_polish steps; each on all of J.
@@ -205,7 +222,7 @@ def solve(
 
 def chain(
     layers: Sequence[Jacobians], config: SolverConfig, *, backward: bool = False, n_polish: int = 200
-) -> list[Tensor]:
+) -> list[Float64[Tensor, "_ _"]]:
     """R_0 … R_L for the layers' Jacobians J_1 … J_L at the same inputs: R_l J_l R_{l-1}ᵀ is sparse.
 
     Forward: R_0 = I, for the inputs' coordinates are what they are, then one layer after another; backward: R_L = I, and

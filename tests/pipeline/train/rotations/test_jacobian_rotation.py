@@ -19,13 +19,13 @@ from pipeline.score.similarity import matched_cosine
 from pipeline.train.rotations.findings import draw_by_n_fit
 from pipeline.train.rotations.ica import ICAConfig, ica
 from pipeline.train.rotations.jacobian_rotation import JacobianRotationConfig, JacobianRotationLearner
-from pipeline.train.rotations.jacobians import OfMLP
 from pipeline.train.rotations.local_interaction_basis import (
     LocalInteractionBasisConfig,
     interaction_basis,
     local_interaction_basis,
 )
 from pipeline.train.rotations.measures import mean_svd, measure
+from pipeline.train.rotations.mlp_jacobians import OfMLP
 from pipeline.train.rotations.orthogonal import random_rotation
 from pipeline.train.rotations.solvers import equal_inputs, rotate
 from pipeline.train.source import Source

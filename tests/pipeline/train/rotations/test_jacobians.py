@@ -11,7 +11,8 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.mlp import MLP
 from pipeline.models.protocol import LanguageModel
-from pipeline.train.rotations.jacobians import Dense, OfMLP, Weights, of_module, sampled_columns, split
+from pipeline.train.rotations.jacobians import Dense, of_module, sampled_columns, split
+from pipeline.train.rotations.mlp_jacobians import OfMLP, Weights
 from pipeline.train.rotations.orthogonal import random_rotation
 from stores.manifest import read_json
 
