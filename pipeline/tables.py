@@ -25,7 +25,7 @@ def show_status(rows: Sequence[Progress]) -> None:
         ]
         for row in rows
     ]
-    _table("", ["stage", "unit", "state", "done / of", "rate", "ETA", "where"], shown, n_left=7)
+    _table("", ["stage", "unit", "state", "done / of", "rate", "ETA", "where"], shown, n_left=7, fold=True)
 
 
 def show_scores(path: Path) -> None:
@@ -114,14 +114,17 @@ def _number(row: dict, key: str, digits: int = 3) -> str:
     return "" if value is None else str(value)
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]], n_left: int = 1) -> None:
-    """The first n_left columns are text, the others numbers."""
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+def _table(title: str, columns: list[str], rows: list[list[str]], n_left: int = 1, fold: bool = False) -> None:
+    """The first n_left columns are text, the others numbers. fold: the last one takes several lines where the terminal is
+    narrow, so that the others stay whole."""
+    console = Console() if sys.stdout.isatty() else Console(width=400)
     if title:
         console.print(title, style="italic", soft_wrap=True, highlight=False)  # a table's own title wraps at its width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < n_left else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if i < n_left else "right", no_wrap=not (fold and i == len(columns) - 1)
+        )
     for row in rows:
         table.add_row(*row)
     console.print(table)
