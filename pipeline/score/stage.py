@@ -57,9 +57,10 @@ def units(config: ScoreConfig, run: Path, store: ActivationStore, subjects: Sequ
     return [*work, *set_units(config, run, store, subjects, VERSION)]
 
 
-def _in_store(site: Site, store: ActivationStore) -> list[list[int]]:
-    """By what is written, in the order of the store's hook points, and then by what is read."""
-    return [[store.hook_points.index(h) for h in names] for names in (site.writes, site.reads)]
+def _in_store(site: Site, store: ActivationStore) -> tuple[bool, list[int], list[int]]:
+    """Those of several hook points last; by what is written, in the order of the store's hook points, and then read."""
+    writes, reads = ([store.hook_points.index(h) for h in names] for names in (site.writes, site.reads))
+    return max(len(writes), len(reads)) > 1, writes, reads
 
 
 def _ordered(subject: Subject) -> bool:

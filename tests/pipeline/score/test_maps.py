@@ -137,3 +137,12 @@ def test_hook_points_are_read_in_step(tmp_path: Path) -> None:
     both = [np.concatenate([batch[h] for batch in batches]) for h in RESID]
     np.testing.assert_array_equal(both[0], np.concatenate(list(store.heldout(RESID[0], 100))))
     np.testing.assert_allclose(both[0] @ A, both[1], rtol=1e-4, atol=1e-4)
+
+
+def test_sites_of_several_hook_points_come_last(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", d=dict.fromkeys(RESID, 6))
+    assert isinstance(store, ActivationStore)
+    sites = [dict.fromkeys(RESID, 6), {RESID[1]: 6}, {RESID[0]: 6}]
+    subjects = [subject(tmp_path, dictionary(d, d)) for d in sites]
+    rows = scored(tmp_path, store, subjects)["dictionaries"]
+    assert [row["site"] for row in rows] == [RESID[0], RESID[1], "blocks.0-1.hook_resid_post"]
