@@ -110,12 +110,14 @@ def _frontier(path: Path, site: str, rows: list[dict[str, Any]]) -> None:
     for axis in (left, right):
         axis.set(xscale="log", xlabel="L0, active features a token")
         low, high = axis.get_xlim()
+        low, high = (low / 2, 2 * high) if high < 4 * low else (low, high)  # else no tick lies in it
+        axis.set_xlim(low, high)
         ticks = [t for decade in (1, 10, 100, 1000) for t in (decade, 2 * decade, 5 * decade) if low <= t <= high]
         axis.set_xticks(ticks, [f"{t}" for t in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     right.set_visible(any("ce_score_zero" in row for row in rows))  # no language model made the rows
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.1 * left.get_ylim()[1])
     left.legend(frameon=False, fontsize=8)
     figure.suptitle(_title(site, "held-out reconstruction against sparsity (larger points: larger dictionaries)"))
     save_figure(figure, path)
