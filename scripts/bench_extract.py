@@ -5,8 +5,10 @@
 Random weights, 512 tokens of context, hook points blocks.8.hook_resid_pre and blocks.8.mlp.hook_post; the rounds go
 through all contestants in turn, medians count. Both of TransformerLens's models stop after layer 8 and cache these hook
 points alone; the peer is the faster one. Each contestant takes 1, 4 or 16 sequences at a time, what is fastest for it.
+Then the same of Pythia-70m's shape and of a Llama's (512 coordinates, 8 layers, half as many key heads), layer 3, against
+TransformerLens and against transformers' own forward, cut off after the same layer and with no hook.
 memory_GB is the peak of a process that extracts three shards at two hook points, and at all 24 of MLPs and residual stream.
-Writes runs/bench/extract.json. Needs transformer-lens (pip install -e '.[dev]').
+Writes runs/bench/extract.json.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from pipeline.models.files import DEMO, ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
 from pipeline.units import Unit
+from scripts import bench_architectures
 from scripts.bench import medians, report
 from stores.lease import Leases
 from stores.writer import StoreWriter
@@ -62,6 +65,7 @@ def main() -> None:
             precision: _write_overhead(files, model, Path(folder), args.sequences, args.rounds)
             for precision, model in own.items()
         }
+        others = bench_architectures.figures(Path(folder), args.sequences, args.rounds)
     report(
         "extract",
         {
@@ -73,6 +77,7 @@ def main() -> None:
             **{f"memory_GB {n} hook points": peak / 1e9 for n, peak in memory.items()},
             "peer": peer,
             **{f"tokens_per_s {name}": r for name, r in rate.items()},
+            **others,
         },
     )
 
