@@ -2,12 +2,14 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.extract import stage
 from pipeline.extract.config import TextConfig
 from pipeline.extract.packing import Packer
 from pipeline.extract.sanity import FirstBatch, first_batch_loss
@@ -86,3 +88,23 @@ def test_a_damaged_first_batch_holds_nothing_up(recipe: Path) -> None:  # noqa: 
     assert "extract: done" in unmix("extract", "tiny.toml", cwd=recipe).stdout
     assert "first_batch" not in json.loads((folder / "manifest.json").read_text())["headline"]
     assert not (folder / "first_batch.json").exists()
+
+
+def test_layers_after_the_last_hook_point_serve_the_first_batch_alone(
+    recipe: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker that comes second does not load them."""
+    asked, models = [], []
+
+    def recording(*arguments: Any) -> LanguageModel:
+        asked.append(arguments[-1])
+        models.append(load_model(*arguments))
+        return models[-1]
+
+    monkeypatch.setattr(stage, "load_model", recording)
+    sets = ["--set", 'extract.hook_points=["blocks.0.mlp.hook_post"]', "--set", "extract.n_rows=3000"]
+    for worker in ("0/2", "1/2"):
+        unmix("extract", "tiny.toml", *sets, "--worker", worker, cwd=recipe)
+    assert asked == [None, 1]
+    assert [model.n_layers for model in models] == [1, 1]
