@@ -1,7 +1,7 @@
 """What a loaded language model can do, whatever its architecture."""
 
 from collections.abc import Collection, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ Precision = Literal["float32", "bfloat16"]
 WeightProcessing = Literal["none", "folded"]
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """A loaded model.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 # Half-octave bins of |z| from 2^-20 to 2^20; what lies beyond counts in the first or the last.
@@ -11,8 +12,8 @@ LOG2_MIN, LOG2_MAX, PER_OCTAVE = -20, 20, 2
 N_BINS = (LOG2_MAX - LOG2_MIN) * PER_OCTAVE
 
 
-def bin_edges() -> np.ndarray:
-    """(N_BINS + 1,) edges of the bins of |z|."""
+def bin_edges() -> Float64[np.ndarray, " n_edges"]:
+    """N_BINS + 1 edges of the bins of |z|."""
     return 2.0 ** (LOG2_MIN + np.arange(N_BINS + 1) / PER_OCTAVE)
 
 
@@ -20,16 +21,16 @@ def bin_edges() -> np.ndarray:
 class ActivationHistogram:
     """Counts of |z| given z ≠ 0, per feature, and of how many features a row has."""
 
-    counts: Tensor  # (d_sae, N_BINS) int64
-    l0: Tensor  # (d_sae + 1,) int64: rows with 0, 1, … active features
+    counts: Int64[Tensor, "d_sae n_bins"]
+    l0: Int64[Tensor, " d_sae+1"]  # rows with 0, 1, … active features
     n_rows: int = 0
 
     @classmethod
     def empty(cls, d_sae: int) -> "ActivationHistogram":
         return cls(torch.zeros(d_sae, N_BINS, dtype=torch.long), torch.zeros(d_sae + 1, dtype=torch.long))
 
-    def add(self, z: Tensor) -> None:
-        """z: (n, d_sae) codes."""
+    def add(self, z: Float[Tensor, "n d_sae"]) -> None:
+        """z: codes."""
         row, feature = z.nonzero(as_tuple=True)
         octave = torch.frexp(z[row, feature].double().abs())
         # |z| = m 2^e with m in [1/2, 1): log2|z| = e - 1 + (m ≥ √½ ? ½ : 0) to half an octave, exactly
@@ -40,8 +41,8 @@ class ActivationHistogram:
         self.n_rows += len(z)
 
     @property
-    def density(self) -> Tensor:
-        """(d_sae,) float64: the fraction of rows on which a feature is active."""
+    def density(self) -> Float64[Tensor, " d_sae"]:
+        """The fraction of rows on which a feature is active."""
         return self.counts.sum(1).double() / max(1, self.n_rows)
 
     @property
