@@ -83,7 +83,7 @@ def compare(
     }
 
 
-def agreement(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> float:
+def agreement(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b d"]) -> float:
     """Mean |cosine| of two bases' axes (rows), matched one to one: 1 for the same up to order and signs (Hungarian)."""
     from scipy.optimize import linear_sum_assignment
 
