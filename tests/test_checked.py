@@ -16,8 +16,8 @@ from stores.spec import Spec
 def test_an_argument_of_another_rank_or_type_is_refused() -> None:
     with pytest.raises(TypeCheckError, match="Float"):
         stored(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(TypeCheckError, match="int"):
-        Spec("standard", "8", 20)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeCheckError, match="path"):
+        FeatureDictionary.load(8)  # pyright: ignore[reportArgumentType]
 
 
 def test_sizes_that_are_named_alike_have_to_be_alike() -> None:

@@ -61,7 +61,7 @@ def test_the_best_rotation_is_the_truth_where_there_is_one_and_beats_random_ones
 def test_sources_have_the_moments_of_their_rows() -> None:
     layer = superposed(1, 20, 8, 0.03)[0]
     x = strengths((100_000,), 20, 0.03, torch.Generator().manual_seed(0)).double() @ layer.F
-    known = source(layer.F, layer.p).moments
+    (known,) = source(layer.F, layer.p).reads.moments
     assert torch.allclose(torch.from_numpy(known.mean), x.mean(0), atol=2e-3)
     assert known.total_variance == pytest.approx(float(x.var(0).sum()), rel=0.02)
 

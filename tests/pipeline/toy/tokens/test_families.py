@@ -12,9 +12,9 @@ from pipeline.train.families.topk import TopK, TopKConfig
 
 def test_the_source_is_the_tokens() -> None:
     found, x = source(), data().double().numpy()
-    assert found.moments.mean == pytest.approx(x.mean(0))
-    assert found.moments.total_variance == pytest.approx(x.var(0).sum(), rel=1e-6)
-    assert np.array_equal(found.rows(8), data().numpy())
+    assert found.reads.mean == pytest.approx(x.mean(0))
+    assert found.reads.moments[0].total_variance == pytest.approx(x.var(0).sum(), rel=1e-6)
+    assert np.array_equal(found.reads.rows(8), data().numpy())
     with pytest.raises(ValueError, match="no model"):
         found.weights()
 
