@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ class Reconstruction:
     power: float = 0.0
     n_rows: int = 0
 
-    def add(self, x: Tensor, x_hat: Tensor) -> None:
+    def add(self, x: Num[Tensor, "n d"], x_hat: Num[Tensor, "n d"]) -> None:
         """x, x_hat: (n, d)."""
         x = x.double()
         self.error += float((x - x_hat.double()).square().sum())
@@ -49,7 +50,7 @@ class ByHookPoint:
     def __init__(self, means: Mapping[str, Tensor]) -> None:
         self.of = {hook_point: Reconstruction(mean) for hook_point, mean in means.items()}
 
-    def add(self, y: Mapping[str, Tensor], y_hat: Tensor) -> None:
+    def add(self, y: Mapping[str, Float[Tensor, "n _"]], y_hat: Float[Tensor, "n d_out"]) -> None:
         """y: (n, d) each. y_hat: (n, d_out), concatenated in the order of means."""
         parts = y_hat.split([len(one.mean) for one in self.of.values()], dim=-1)
         for (hook_point, one), part in zip(self.of.items(), parts, strict=True):
@@ -66,7 +67,7 @@ class ByHookPoint:
 
 
 @torch.no_grad()
-def keep_largest(z: Tensor, k: int) -> Tensor:
+def keep_largest(z: Float[Tensor, "n d_sae"], k: int) -> Float[Tensor, "n d_sae"]:
     """z (n, d_sae) with all but the k entries of largest magnitude of each row set to zero."""
     if k >= z.shape[-1]:
         return z
@@ -74,6 +75,6 @@ def keep_largest(z: Tensor, k: int) -> Tensor:
     return torch.zeros_like(z).scatter(-1, indices, z.gather(-1, indices))
 
 
-def keep_first(z: Tensor, k: int) -> Tensor:
+def keep_first(z: Float[Tensor, "n d_sae"], k: int) -> Float[Tensor, "n d_sae"]:
     """z with all but its first k coordinates set to zero: for PCA, the k components of largest variance."""
     return torch.cat([z[..., :k], torch.zeros_like(z[..., k:])], dim=-1)
