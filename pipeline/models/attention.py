@@ -7,14 +7,20 @@ score of 30 by 0.06.
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 _BLOCK = 128
 _NAME = "unmix"
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """(batch, position, head, d_head) from three (batch, head, position, d_head), on a CPU; k and v may have fewer heads.
+def causal_attention(
+    q: Float[Tensor, "batch head position d_head"],
+    k: Float[Tensor, "batch key_head position d_head"],
+    v: Float[Tensor, "batch key_head position d_head"],
+    scale: float,
+) -> Float[Tensor, "batch position head d_head"]:
+    """On a CPU; several heads may share one key head.
 
     softmax(scale q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), a block of queries at a time: it sees only the keys up to
     its own end, and its scores stay in the processor's cache. Half the time of PyTorch's kernel.
@@ -37,10 +43,17 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return out
 
 
-def capped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:
-    """(batch, position, head, d_head): attention whose scores s become cap · tanh(s / cap), as in Gemma 2.
+def capped_attention(
+    q: Float[Tensor, "batch head position d_head"],
+    k: Float[Tensor, "batch key_head position d_head"],
+    v: Float[Tensor, "batch key_head position d_head"],
+    mask: Bool[Tensor, "#batch 1 position position"] | None,
+    scale: float,
+    cap: float,
+) -> Float[Tensor, "batch position head d_head"]:
+    """Attention whose scores s become cap · tanh(s / cap), as in Gemma 2.
 
-    mask: (batch, 1, query, key), true where a query may look; None: at itself and what came before.
+    mask: true where a query (first) may look at a key; None: at itself and what came before.
     """
     shared = q.shape[1] // k.shape[1]
     k, values = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.models.attention import attend_our_way
@@ -44,7 +45,7 @@ class GPT2:
         """See LanguageModel."""
         del cast(Any, self.model.transformer).h[n_layers:]
 
-    def writer(self, hook_point: str) -> Tensor:
+    def writer(self, hook_point: str) -> Float[Tensor, "d d_read"]:
         """See LanguageModel."""
         layer, site = self.files.locate(hook_point)
         if site == "hook_resid_pre":
@@ -72,11 +73,11 @@ class GPT2:
 
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Int[Tensor, "batch position"],
         capture: Collection[str] = (),
         edit: Mapping[str, Edit] | None = None,
         logits: bool = False,
-        resume: tuple[int, Tensor] | None = None,
+        resume: tuple[int, Float[Tensor, "batch position d_model"]] | None = None,
         gradients: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """See LanguageModel."""

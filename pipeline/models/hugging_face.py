@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.config import UserError
@@ -50,7 +51,7 @@ class HuggingFace:
         """See LanguageModel."""
         del self.layers[n_layers:]
 
-    def writer(self, hook_point: str) -> Tensor:
+    def writer(self, hook_point: str) -> Float[Tensor, "d d_read"]:
         """See LanguageModel."""
         layer, site = self.files.locate(hook_point)
         if site == "hook_resid_pre":
@@ -92,11 +93,11 @@ class HuggingFace:
 
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Int[Tensor, "batch position"],
         capture: Collection[str] = (),
         edit: Mapping[str, Edit] | None = None,
         logits: bool = False,
-        resume: tuple[int, Tensor] | None = None,
+        resume: tuple[int, Float[Tensor, "batch position d_model"]] | None = None,
         gradients: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """See LanguageModel."""

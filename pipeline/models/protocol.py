@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Literal, Protocol, runtime_checkable
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.models.files import ModelFiles
@@ -34,8 +35,8 @@ class LanguageModel(Protocol):
         """Forget all layers but the first n_layers, which gives their memory back."""
         ...
 
-    def writer(self, hook_point: str) -> Tensor:
-        """(d, d_read): the matrix whose product with what a layer reads is written to the hook point, float32.
+    def writer(self, hook_point: str) -> Float[Tensor, "d d_read"]:
+        """The matrix whose product with what a layer reads is written to the hook point, float32.
 
         Raises ValueError: no single matrix writes there.
         """
@@ -47,16 +48,14 @@ class LanguageModel(Protocol):
 
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Int[Tensor, "batch position"],
         capture: Collection[str] = (),
         edit: Mapping[str, Edit] | None = None,
         logits: bool = False,
-        resume: tuple[int, Tensor] | None = None,
+        resume: tuple[int, Float[Tensor, "batch position d_model"]] | None = None,
         gradients: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """tokens: (batch, position) int64.
-
-        Returns the activations at the hook points in capture, (batch, position, d) as computed (float32, or where
+        """Returns the activations at the hook points in capture, (batch, position, d) as computed (float32, or where
         precision says so bfloat16), and the logits (batch, position, vocab_size), which are empty when logits is False:
         then the pass stops after the last hook point it needs. edit: what replaces the activations at a hook point, by
         sight of them and of what was captured before; what is captured there, and all that follows, is the edited value.

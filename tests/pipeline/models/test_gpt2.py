@@ -48,7 +48,8 @@ def test_bfloat16_differs_by_rounding_alone(tiny_model: Path, tokens: torch.Tens
 def test_activations_are_those_of_transformer_lens(
     tiny_model: Path, tokens: torch.Tensor, weight_processing: str
 ) -> None:
-    lens = pytest.importorskip("transformer_lens", reason="TransformerLens is not installed")
+    import transformer_lens as lens
+
     model = load_model(ModelFiles.find(str(tiny_model)), weight_processing)
     reference = GPT2LMHeadModel.from_pretrained(tiny_model, dtype=torch.float32)
     config = lens.HookedTransformerConfig(
