@@ -56,6 +56,7 @@ def figures(folder: Path, sequences: int, rounds: int) -> dict[str, float | str]
     for shape in SHAPES:
         files = random_model(folder / shape, shape)
         own = load_model(files, n_layers=_LAYER + 1)
+        models = {"own": own, "own_bf16": load_model(files, precision="bfloat16", n_layers=_LAYER + 1)}
         contestants: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "bare": _bare(files),
             "HookedTransformer": _lens(_hooked_transformer(shape)),
@@ -66,18 +67,22 @@ def figures(folder: Path, sequences: int, rounds: int) -> dict[str, float | str]
         theirs = contestants["bare"](probe)
         work: dict[str, Callable[[], Any]] = {}
         for size in _BATCHES:
-            work[f"own {size}"] = lambda size=size, own=own: capture(
-                own, tokens, _HOOK_POINTS, tuple(range(1, _CONTEXT)), size, "float16"
-            )
+            work |= {
+                f"{name} {size}": lambda size=size, model=model: capture(
+                    model, tokens, _HOOK_POINTS, tuple(range(1, _CONTEXT)), size, "float16"
+                )
+                for name, model in models.items()
+            }
             work |= {f"{name} {size}": lambda f=f, size=size: _all(f, tokens, size) for name, f in contestants.items()}
         seconds = medians(work, rounds)
         rate = {
-            name: tokens.size / min(seconds[f"{name} {size}"] for size in _BATCHES) for name in ("own", *contestants)
+            name: tokens.size / min(seconds[f"{name} {size}"] for size in _BATCHES) for name in (*models, *contestants)
         }
         peer = max(("HookedTransformer", "TransformerBridge"), key=lambda name: rate[name])
         found |= {
             f"{shape} vs_bare_forward": rate["own"] / rate["bare"],
             f"{shape} vs_transformer_lens": rate["own"] / rate[peer],
+            f"{shape} vs_transformer_lens_bf16": rate["own_bf16"] / rate[peer],
             f"{shape} peer": peer,
             f"{shape} largest_relative_difference": float((ours - theirs).abs().max() / theirs.square().mean().sqrt()),
             **{f"{shape} tokens_per_s {name}": r for name, r in rate.items()},
