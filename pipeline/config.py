@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,18 +20,16 @@ class Config(BaseModel):
 
 
 class MethodConfig(Config):
-    """Settings of one way to make a dictionary."""
+    """Settings of one way to make a dictionary. variants: settings that are true or false, and end a dictionary's name with
+    their own where they are true."""
+
+    variants: ClassVar[tuple[str, ...]] = ()
 
     def check(self, site: Site, d_in: int) -> None:
         """Raises ValueError: these settings do not fit a site that reads d_in coordinates. By default a method writes what
         it reads."""
         if site.reads != site.writes:
             raise ValueError("it writes what it reads: set hook_points instead of reads and writes")
-
-    @property
-    def variant(self) -> tuple[str, ...]:
-        """What a dictionary's name ends in."""
-        return ()
 
 
 C = TypeVar("C", bound=Config)

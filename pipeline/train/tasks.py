@@ -66,8 +66,12 @@ def _at(site: Site, method_name: str, table: dict[str, Any], d: Callable[[str], 
         settings = cast(MethodConfig, validated(method.config, dict(zip(table, values, strict=True)), where))
         _checked(f"{where} at {site.name}", settings.check, site, d_in)
         plain = settings.model_dump()
-        labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - {*method.label, *settings.variant})}}
-        parts = [method_name, *(f"{short}{plain[key]}" for key, short in labels.items()), *settings.variant]
+        labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - {*method.label, *settings.variants})}}
+        parts = [
+            method_name,
+            *(f"{short}{plain[key]}" for key, short in labels.items()),
+            *(v for v in settings.variants if plain[v]),
+        ]
         name = "-".join(parts)
         _checked(f"{where} at {site.name}", check_name, name, "a dictionary's name")
         yield Task(site, name, method_name, settings)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ class FamilyConfig(MethodConfig):
     features, where something else is written (Paulo, Shabalin, Belrose 2025, arXiv:2501.18823).
     """
 
+    variants: ClassVar[tuple[str, ...]] = ("skip",)
+
     d_sae: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     lr: float | None = Field(default=None, gt=0)
@@ -58,10 +60,6 @@ class FamilyConfig(MethodConfig):
             raise ValueError('init = "writer" is for one hook point, read and written')
         if self.init == "writer" and site.reads == ("blocks.0.hook_resid_pre",):
             raise ValueError('init = "writer": the embedding writes there, no matrix does')
-
-    @property
-    def variant(self) -> tuple[str, ...]:
-        return ("skip",) if self.skip else ()
 
 
 @dataclass(frozen=True)
