@@ -48,7 +48,7 @@ def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | No
     """
     recipe = validated(Recipe, read_recipe(name_or_path, sets, name), "")
     config = recipe.extract
-    if recipe.store is None and any("*" in hook_point for hook_point in config.hook_points):
+    if not recipe.store and any("*" in hook_point for hook_point in config.hook_points):
         n_layers = ModelFiles.find(config.model, config.revision).n_layers
         recipe = recipe.model_copy(update={"extract": with_every_layer(config, n_layers)})
     return recipe

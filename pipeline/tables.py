@@ -71,10 +71,18 @@ def _show_by_hook_point(rows: list[dict]) -> None:
     """Of a site where several hook points are written: what each one gets."""
     writes = rows[0]["writes"]
     if len(writes) > 1:
+        columns = {
+            "FVU": "fvu",
+            "CE score (zero)": "ce_score_zero",
+            "KL": "kl",
+            "top-1": "top1",
+            "share of norm": "share",
+        }
+        shown = {title: key for title, key in columns.items() if f"{key}[{writes[0]}]" in rows[0]}
         table = [
-            [row["name"], h, _number(row, f"fvu[{h}]"), _number(row, f"share[{h}]")] for row in rows for h in writes
+            [row["name"], h, *(_number(row, f"{key}[{h}]") for key in shown.values())] for row in rows for h in writes
         ]
-        _table("By hook point", ["dictionary", "hook point", "FVU", "share of decoder norm"], table, n_left=2)
+        _table("By hook point, each alone", ["dictionary", "hook point", *shown], table, n_left=2)
 
 
 def _show_pairs(pairs: list[dict]) -> None:

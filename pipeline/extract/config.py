@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config, validated
+from pipeline.config import Config, UserError, validated
 from stores.names import check_name
 
 
@@ -99,8 +99,10 @@ def n_sequences(config: ExtractConfig) -> int:
 def with_every_layer(config: ExtractConfig, n_layers: int) -> ExtractConfig:
     """The same, with the names of all layers where a hook point has `*` for the layer.
 
-    Raises UserError: a hook point is then named twice.
+    Raises UserError: a hook point is then named twice, or `*` stands for something else.
     """
+    if wrong := [name for name in config.hook_points if "*" in name and not name.startswith("blocks.*.")]:
+        raise UserError(f"extract.hook_points: {wrong[0]!r}: * stands for a layer, as in blocks.*.hook_resid_post")
     names = [
         name.replace("*", str(layer), 1)
         for name in config.hook_points

@@ -96,10 +96,6 @@ class ModelFiles:
         """(layer, site): see Sizes. Raises UserError: the model has no such hook point."""
         return self.sizes.locate(hook_point)
 
-    def order(self, hook_point: str) -> int:
-        """Place in the pass: see Sizes. Raises UserError: the model has no such hook point."""
-        return self.sizes.order(hook_point)
-
     @cached_property
     def digest(self) -> str:
         """Of the weights that are loaded and of what of config.json changes the numbers; names and dates are in neither."""

@@ -90,12 +90,16 @@ class Sizes:
             return self.d_head
         return self.d_mlp if site in _OF_MLP else self.d_model
 
-    def order(self, hook_point: str) -> int:
-        """Place in the pass: what is written at a hook point reaches those of larger order, and at most those.
 
-        A head stands where all heads stand. Raises UserError: the model has no such hook point.
-        """
-        layer, site = self.locate(hook_point)
-        if layer < 0:
-            return 0
-        return 1 + layer * len(SITES) + SITES.index(HEADS if site.startswith(HEADS) else site)
+def layer_of(hook_point: str) -> int:
+    """-1 before the first layer."""
+    found = re.match(r"blocks\.(\d+)\.", hook_point)
+    return int(found[1]) if found else -1
+
+
+def place(hook_point: str) -> tuple[int, int]:
+    """In the pass, by its name alone: what is written at a hook point reaches those whose place is not less. Heads stand
+    together."""
+    name = hook_point.removeprefix(f"blocks.{layer_of(hook_point)}.")
+    name = HEADS if name.startswith(HEADS) else name
+    return layer_of(hook_point), SITES.index(name) if name in SITES else -1

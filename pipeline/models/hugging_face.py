@@ -197,5 +197,7 @@ def _speed_up(model: Any, layers: Any, precision: Precision) -> None:
     for module in model.modules():  # buffers, such as Gemma's factor on its embedding
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point():
-                module.register_buffer(name, buffer.float(), persistent=False)
+                exact = getattr(module, f"scalar_{name}", None)  # what bfloat16 would round
+                buffer = buffer.float() if exact is None else torch.full_like(buffer, exact, dtype=torch.float32)
+                module.register_buffer(name, buffer, persistent=False)
     attend_our_way(model)

@@ -19,6 +19,8 @@ DOCUMENTATION = {
     "ce_*, kl, top1, n_predictions": "absent where the store's rows were made by no language model",
     "ce_clean, ce, kl": "nats a token: model as it is, with what is written replaced by what the dictionary makes of what "
     "it reads in the clean pass, and the divergence between",
+    "ce_score_zero[HOOK_POINT], kl[HOOK_POINT], top1[HOOK_POINT]": "where several are written: with that one alone replaced. "
+    "Replaced together, as in ce, kl and top1, those on one residual stream leave what is written last",
     "top1": "share of predictions whose most probable token is the clean model's",
     "ce_zero, ce_mean": "nats a token with what is written replaced by zero, by the mean of the store's rows",
     "ce_score_zero, ce_score_mean": "(ce_ablated - ce) / (ce_ablated - ce_clean)",

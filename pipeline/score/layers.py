@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from pipeline.models.hook_points import layer_of
 from pipeline.score.pairs import Entry, compare
-from pipeline.score.places import layer_of
 from pipeline.score.similarity import matched_cosine, random_directions
 from pipeline.score.subjects import Subject
 from stores.dictionary import FeatureDictionary

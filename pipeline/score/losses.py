@@ -1,15 +1,18 @@
 """The columns that say what the language model loses."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel, Precision
 from pipeline.score.downstream import Replacement, Splice, ce_score, evaluate
 from stores.activations import ActivationStore
+from stores.dictionary import FeatureDictionary
 from stores.site import Site
 
 
@@ -52,3 +55,28 @@ def losses(
         }
         for loss in found
     ]
+
+
+def losses_by_hook_point(
+    n_sequences: int,
+    store: ActivationStore,
+    model: LanguageModel,
+    site: Site,
+    dictionaries: Sequence[FeatureDictionary],
+) -> list[dict[str, Any]]:
+    """Columns of each dictionary with one hook point that it writes replaced and the others left; none where there is one.
+
+    All of them together say little of a residual stream: what is written last stands, whatever was written before.
+    """
+    found: list[dict[str, Any]] = [{} for _ in dictionaries]
+    for i, hook_point in enumerate(site.writes if len(site.writes) > 1 else ()):
+        alone = Site(site.reads, (hook_point,))
+        replacements = [Replacement([Splice(alone, partial(_part, f, i))]) for f in dictionaries]
+        for own, row in zip(found, losses(n_sequences, store, model, alone.writes, replacements), strict=True):
+            own |= {f"{key}[{hook_point}]": row[key] for key in ("ce_score_zero", "kl", "top1")}
+    return found
+
+
+def _part(dictionary: FeatureDictionary, i: int, x: Tensor) -> Tensor:
+    """What the dictionary makes of x for the i-th hook point that it writes."""
+    return dictionary(x).split(dictionary.spec.d_writes, dim=-1)[i]

@@ -1,22 +1,9 @@
 """Where hook points lie in a forward pass, by TransformerLens's names alone: no model is asked."""
 
-import re
 from collections.abc import Sequence
 
-from pipeline.models.hook_points import SITES
+from pipeline.models.hook_points import layer_of, place
 from stores.site import Site
-
-
-def layer_of(hook_point: str) -> int:
-    """-1 before the first layer."""
-    found = re.match(r"blocks\.(\d+)\.", hook_point)
-    return int(found[1]) if found else -1
-
-
-def place(hook_point: str) -> tuple[int, int]:
-    """What is larger comes later in the pass."""
-    found = re.match(rf"blocks\.(\d+)\.({'|'.join(map(re.escape, SITES))})(\.\d+)?$", hook_point)  # a head: hook_z.3
-    return (layer_of(hook_point), SITES.index(found[2])) if found else (layer_of(hook_point), -1)
 
 
 def written_too_early(site: Site) -> tuple[str, str] | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.claims import Claims
+from pipeline.models.hook_points import layer_of, place
 from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Replacement, Splice
 from pipeline.score.losses import losses, model_of
-from pipeline.score.places import place, written_too_early
+from pipeline.score.places import written_too_early
 from pipeline.score.results import SET_COLUMNS, read_row, write_row
 from pipeline.score.subjects import Subject
 from pipeline.units import Unit
@@ -57,7 +58,8 @@ def sets_of(subjects: Sequence[Subject]) -> list[TranscoderSet]:
     alike: dict[str, list[Subject]] = {}
     for s in subjects:
         if s.site.reads != s.site.writes and len(s.site.writes) == 1 and not written_too_early(s.site):
-            kind = [re.sub(r"^blocks\.\d+\.", "blocks.*.", h) for h in s.site.reads + s.site.writes]
+            layer = layer_of(s.site.writes[0])
+            kind = [(layer_of(h) - layer, re.sub(r"^blocks\.\d+\.", "", h)) for h in s.site.reads + s.site.writes]
             alike.setdefault(digest([s.method, s.name, s.settings, kind]), []).append(s)
     found = []
     for members in alike.values():

@@ -21,7 +21,7 @@ from pipeline.score.documentation import DOCUMENTATION
 from pipeline.score.downstream import Replacement, Splice
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.layers import next_layers
-from pipeline.score.losses import losses, model_of
+from pipeline.score.losses import losses, losses_by_hook_point, model_of
 from pipeline.score.measures import measure, truncations
 from pipeline.score.pairs import Entry, all_pairs
 from pipeline.score.places import written_too_early
@@ -90,7 +90,11 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
         kept = {s.name: truncations(dictionaries[s.name], config, _ordered(s)) for s, _ in items}
         measured, histograms = measure(config, store, site, dictionaries, kept, device)
         replacements = [Replacement([Splice(site, f)]) for f in dictionaries.values()]
-        lost = losses(config.n_sequences, store, model, site.writes, replacements) if model else [{}] * len(items)
+        lost: list[dict[str, Any]] = [{} for _ in items]
+        if model:
+            own = losses(config.n_sequences, store, model, site.writes, replacements)
+            parts = losses_by_hook_point(config.n_sequences, store, model, site, list(dictionaries.values()))
+            lost = [{**whole, **part} for whole, part in zip(own, parts, strict=True)]
         for (subject, unit), loss in zip(items, lost, strict=True):
             dictionary, histogram = dictionaries[subject.name], histograms[subject.name]
             row = {

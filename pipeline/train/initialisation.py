@@ -43,9 +43,9 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
         rows = centred(source.reads, N_ROWS).double()
         variance, components = torch.linalg.eigh(rows.T @ rows / len(rows))
         components = components.T.flip(0)
-        drawn = torch.randn(max(0, d_sae - 2 * d_in), d_in, generator=generator, dtype=torch.float64)
-        drawn = drawn @ (variance.flip(0).clamp_min(0).sqrt()[:, None] * components)
-        found = torch.cat([_both_ways(components), drawn])[:d_sae].float()
+        more = torch.randn(max(0, d_sae - 2 * d_in), d_in, generator=generator, dtype=torch.float64)
+        more = more @ (variance.flip(0).clamp_min(0).sqrt()[:, None] * components)
+        found = torch.cat([_both_ways(components), more])[:d_sae].float()
     else:
         basis = (
             torch.eye(d_in)
@@ -70,14 +70,15 @@ def _both_ways(basis: Tensor) -> Tensor:
 
 
 def centre(kind: Centre, activations: Activations) -> np.ndarray:
-    """(d_in,) float64: the mean, or the point of least summed distance to the training rows, by Weiszfeld's steps
+    """(d,) float64: the mean, or the point of least summed distance to the training rows, scaled, by Weiszfeld's steps
     (Weiszfeld 1937)."""
-    point = activations.mean
-    if kind == "geometric_median":
-        rows = activations.rows(N_ROWS).astype(np.float64)
-        for _ in range(100):
-            weights = 1 / np.maximum(np.linalg.norm(rows - point, axis=1), 1e-12)
-            before, point = point, weights @ rows / weights.sum()
-            if np.linalg.norm(point - before) < 1e-7 * np.linalg.norm(point):
-                break
-    return point
+    if kind == "mean":
+        return activations.mean
+    scale = np.asarray(activations.scale, dtype=np.float64)
+    point, rows = activations.mean * scale, activations.rows(N_ROWS).astype(np.float64) * scale
+    for _ in range(100):
+        weights = 1 / np.maximum(np.linalg.norm(rows - point, axis=1), 1e-12)
+        before, point = point, weights @ rows / weights.sum()
+        if np.linalg.norm(point - before) < 1e-7 * np.linalg.norm(point):
+            break
+    return point / scale

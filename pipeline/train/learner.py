@@ -163,11 +163,6 @@ class Stack:
             name: torch.stack([dict(own.model.named_buffers())[name] for own in learners])
             for name, _ in self.first.model.named_buffers()
         }
-        sources = [own.model.source for own in learners]
-        self.scales = [  # of each learner's own rows, (n, 1, 1) or (n, 1, d)
-            torch.stack([torch.as_tensor(side.scale, dtype=torch.float32).view(1, -1) for side in sides])
-            for sides in ([s.reads for s in sources], [s.targets for s in sources])
-        ]
         self.optimiser = _adam(self.parameters.values())
         for name, stacked in self.parameters.items():
             self._join(learners, name, stacked)
@@ -196,7 +191,8 @@ class Stack:
             return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps))
 
         own_rows = x.ndim == 3
-        x_scale, y_scale = self.scales if own_rows else (model.source.reads.scale, model.source.targets.scale)
+        scales = [self.buffers[name] for name in ("scale_in", "scale_out")]
+        x_scale, y_scale = (scale.view(len(scale), 1, -1) if own_rows else scale[0] for scale in scales)
         scaled = x * x_scale
         dims = (0, 0, *((0, 0) if own_rows else (None, None)))
         totals, parts = vmap(loss, in_dims=dims)(

@@ -51,6 +51,8 @@ def _side(value: Any, layer: str | None, hook_points: Sequence[str], where: str,
 
 
 def _site(reads: tuple[str, ...], writes: tuple[str, ...], where: str) -> Site:
+    if reads != writes and sorted(reads) == sorted(writes):
+        raise UserError(f"{where}: writes is reads in another order, leave writes out")
     try:
         return Site(reads, writes)
     except ValueError as error:
@@ -61,6 +63,8 @@ def _expanded(name: str, hook_points: Sequence[str], where: str) -> list[str]:
     """The name itself, or what is there with a layer in the place of `*`."""
     if "*" not in name:
         return [name]
+    if not name.startswith("blocks.*."):
+        raise UserError(f"{where}: {name!r}: * stands for a layer, as in blocks.*.hook_resid_post")
     pattern = re.compile(re.escape(name).replace(r"\*", r"\d+", 1))
     if not (found := [hook_point for hook_point in hook_points if pattern.fullmatch(hook_point)]):
         raise UserError(f"{where}: {name!r} is no hook point in the store{nearest(name, list(hook_points))}")

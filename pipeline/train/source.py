@@ -66,7 +66,7 @@ class Activations:
         return scales[0] if len(scales) == 1 else torch.tensor(np.repeat(scales, self.sizes), dtype=torch.float32)
 
     @cached_property
-    def unit(self) -> float:
+    def common_scale(self) -> float:
         """One number in the scale's place: with it E|x - mean|² is d, of all hook points together."""
         variance = sum(moments.total_variance for moments in self.moments)
         return self.scale if isinstance(self.scale, float) else math.sqrt(self.d / variance) if variance > 0 else 1.0

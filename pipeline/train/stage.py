@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -101,6 +102,8 @@ def execute(
     for site, together in groupby(work, key=lambda item: item[0].site):
         items = {task.name: (task, unit) for task, unit in together}
         source = source_of_store(config, store, site, weights, ranks)
+        if all(METHODS[task.method].reads_only for task, _ in items.values()):
+            source = replace(source, writes=None)
         for task, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
             if ranks.rank == 0:
                 _fit(recipe, store, source, task, unit, device, claims)

@@ -1,6 +1,7 @@
 """What every dictionary family is while it is being trained."""
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.site import Site
 
+_WRITTEN_BY_NO_MATRIX = re.compile(r"hook_embed|.*\.hook_normalized|.*\.attn\.hook_z.*")
 SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
 
@@ -52,13 +54,15 @@ class FamilyConfig(MethodConfig):
     skip: bool = False
 
     def check(self, site: Site, d_in: int) -> None:
-        if self.skip and site.reads == site.writes:
-            raise ValueError(
-                "skip = true: what is written is what is read, and a linear map of it is all that it takes"
-            )
-        if self.init == "writer" and site != Site.at(site.reads[0]):
+        if self.skip and (both := set(site.reads) & set(site.writes)):
+            raise ValueError(f"skip = true: {min(both)} is read and written, and a linear map is all that it takes")
+        if self.init != "writer":
+            return
+        if site != Site.at(site.reads[0]):
             raise ValueError('init = "writer" is for one hook point, read and written')
-        if self.init == "writer" and site.reads == ("blocks.0.hook_resid_pre",):
+        if _WRITTEN_BY_NO_MATRIX.fullmatch(site.reads[0]):
+            raise ValueError(f'init = "writer": no single matrix writes {site.reads[0]}')
+        if site.reads == ("blocks.0.hook_resid_pre",):
             raise ValueError('init = "writer": the embedding writes there, no matrix does')
 
 
@@ -98,6 +102,10 @@ class Family(nn.Module, ABC):
         self.d_sae = own.stop - own.start  # features held here
         self.small = self.ranks.size == 1 and max(self.d_in, self.d_out) * self.d_sae <= SMALL
         self.matmul_dtype = matmul_dtype
+        for name, side in (("scale_in", source.reads), ("scale_out", source.targets)):
+            self.register_buffer(name, torch.as_tensor(side.scale, dtype=torch.float32).clone(), persistent=False)
+        self.scale_in: Tensor
+        self.scale_out: Tensor
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
         begin = directions(config.init, config.init_noise, config.d_sae, source, seed)[own].contiguous()
@@ -120,11 +128,11 @@ class Family(nn.Module, ABC):
 
     def scaled(self, x: Tensor) -> Tensor:
         """(…, d_in) raw → scaled."""
-        return x * _on(self.source.reads.scale, x)
+        return x * self.scale_in
 
     def scaled_targets(self, y: Tensor) -> Tensor:
         """(…, d_out) raw → scaled."""
-        return y * _on(self.source.targets.scale, y)
+        return y * self.scale_out
 
     def norms(self, W_dec: Tensor) -> Tensor:
         """(…, d_sae) of decoder rows (…, d_sae, d_out): the sum of their norms by hook point."""
@@ -196,9 +204,9 @@ class Family(nn.Module, ABC):
         self.tokens_since_fired.add_(n_tokens).masked_fill_(fired, 0)
 
     @property
-    def unit(self) -> float:
+    def common_scale(self) -> float:
         """What a code in units of the activations that are written is multiplied by to be one of scaled ones."""
-        return self.source.targets.unit
+        return self.source.targets.common_scale
 
     def centring(self) -> Tensor | float:
         """(d_sae,): what the mean of x, which is taken away before the encoder, would add to the pre-activations."""
@@ -209,20 +217,19 @@ class Family(nn.Module, ABC):
 
         The activations are positively homogeneous in pre-activations, biases and thresholds together: with x = raw · s,
         dividing the biases (and thresholds) by s divides codes and reconstruction by s; the weights stay as they are. Where
-        hook points have scales of their own, weights get their ratios to one unit.
+        hook points have scales of their own, weights get their ratios to one that all have in common.
         """
-        scale_in, scale_out = self.source.reads.scale, _on(self.source.targets.scale, self.b_dec)
-        W_enc, b_enc, W_dec, b_dec = self.W_enc.T, (self.b_enc - self.centring()) / self.unit, self.W_dec, self.b_dec
-        skip = {}
-        if isinstance(scale_in, Tensor) or scale_in != self.unit:
-            W_enc = W_enc * (torch.as_tensor(scale_in).to(W_enc) / self.unit).expand(self.d_in)[:, None]
-        if isinstance(scale_out, Tensor):
-            W_dec = W_dec * (self.unit / scale_out)
+        common, several = self.common_scale, len(self.d_writes) > 1
+        W_enc, b_enc, W_dec, b_dec = self.W_enc.T, (self.b_enc - self.centring()) / common, self.W_dec, self.b_dec
+        scale_in, skip = self.scale_in.expand(self.d_in)[:, None], {}
+        if several or not self.autoencodes:
+            W_enc = W_enc * (scale_in / common)
+        if several:
+            W_dec = W_dec * (common / self.scale_out)
         if self.W_skip is not None:
             b_dec = b_dec - self.mean_in @ self.W_skip
-            W_skip = self.W_skip * torch.as_tensor(scale_in).to(W_enc).expand(self.d_in)[:, None]
-            skip = {"W_skip": W_skip / scale_out}
-        return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec / scale_out, **skip}
+            skip = {"W_skip": self.W_skip * scale_in / self.scale_out}
+        return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec / self.scale_out, **skip}
 
     def dictionary(
         self, architecture: str, provenance: dict, weights: dict[str, Tensor], k: int = 0, **others: Tensor
@@ -235,7 +242,3 @@ class Family(nn.Module, ABC):
     def default_lr(d_sae: int) -> float:
         """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
         return 2e-4 * math.sqrt(2**14 / d_sae)
-
-
-def _on(scale: float | Tensor, x: Tensor) -> float | Tensor:
-    return scale.to(x.device) if isinstance(scale, Tensor) else scale

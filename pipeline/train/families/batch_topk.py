@@ -54,5 +54,5 @@ class BatchTopK(TopK):
             self.threshold.copy_(torch.where(smallest.isfinite(), mean, self.threshold))
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        threshold = (self.threshold / self.unit).expand(self.d_sae)
+        threshold = (self.threshold / self.common_scale).expand(self.d_sae)
         return self.dictionary("jumprelu", provenance, self.raw_weights(), threshold=threshold)

@@ -49,5 +49,5 @@ class Gated(Family):
         return Loss(mse + coefficient * l1 + auxiliary, parts)
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        b_mag = (self.b_mag - self.centring() * self.r_mag.exp()) / self.unit
+        b_mag = (self.b_mag - self.centring() * self.r_mag.exp()) / self.common_scale
         return self.dictionary("gated", provenance, self.raw_weights(), r_mag=self.r_mag, b_mag=b_mag)

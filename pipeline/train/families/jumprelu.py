@@ -78,5 +78,5 @@ class JumpReLU(Family):
         return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        threshold = self.log_threshold.exp() / self.unit
+        threshold = self.log_threshold.exp() / self.common_scale
         return self.dictionary("jumprelu", provenance, self.raw_weights(), threshold=threshold)

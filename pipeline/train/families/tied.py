@@ -12,10 +12,8 @@ class TiedConfig(ReluL1Config):
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
-        if site.reads != site.writes:
-            raise ValueError(
-                "its decoder is its encoder, which writes what is read: set hook_points, not reads and writes"
-            )
+        if site != Site.at(site.reads[0]):
+            raise ValueError("its decoder is its encoder: set hook_points, one hook point is read and written")
 
 
 class Tied(ReluL1):

@@ -8,7 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
-from pipeline.models.hook_points import Sizes
+from pipeline.models.hook_points import Sizes, place
 from pipeline.models.hub import model_snapshot
 from pipeline.models.load import load_model
 from stores.activations import ActivationStore
@@ -124,7 +124,7 @@ def test_an_edit_reaches_what_comes_after_it_and_nothing_before(
     clean, _ = model.forward(tokens, capture=SIZES.hook_points, logits=True)
     edited, _ = model.forward(tokens, capture=SIZES.hook_points, edit={hook_point: lambda x, _: x + 1}, logits=True)
     changed = [h for h in SIZES.hook_points if not torch.equal(clean[h], edited[h])]
-    assert all(model.files.order(h) >= model.files.order(hook_point) for h in changed)
+    assert all(place(h) >= place(hook_point) for h in changed)
     assert hook_point in changed
     assert changed[-1] == SIZES.hook_points[-1]
 

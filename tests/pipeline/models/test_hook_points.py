@@ -1,12 +1,12 @@
-from pipeline.models.hook_points import Sizes
+from pipeline.models.hook_points import Sizes, place
 
 SIZES = Sizes(n_layers=2, n_positions=9, vocab_size=9, d_model=8, d_mlp=20, n_heads=3, d_head=4, gated=True)
 
 
 def test_order_is_that_of_the_list_and_heads_stand_together() -> None:
-    places = [SIZES.order(h) for h in SIZES.hook_points]
+    places = [place(h) for h in SIZES.hook_points]
     assert places == sorted(set(places))
-    assert SIZES.order("blocks.1.attn.hook_z.2") == SIZES.order("blocks.1.attn.hook_z")
+    assert place("blocks.1.attn.hook_z.2") == place("blocks.1.attn.hook_z")
 
 
 def test_sizes_are_of_the_stream_the_heads_or_the_mlp() -> None:

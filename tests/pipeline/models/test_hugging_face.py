@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config import UserError
 from pipeline.models.files import ModelFiles
+from pipeline.models.hook_points import place
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
 from tests.pipeline.models.small import SMALL, save_small
@@ -139,7 +140,7 @@ def test_an_edit_shows_where_it_is_and_reaches_nothing_before(
         changed = [h for h in every if not torch.equal(clean[h], edited[h])]
         assert torch.equal(seen.pop("x"), clean[hook_point])
         assert torch.equal(edited[hook_point], 2 * clean[hook_point])
-        assert all(model.files.order(h) >= model.files.order(hook_point) for h in changed), hook_point
+        assert all(place(h) >= place(hook_point) for h in changed), hook_point
         assert set(every[: every.index(hook_point)]) == set(seen), hook_point
         assert changed[-1] == every[-1], hook_point
 

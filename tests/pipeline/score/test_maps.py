@@ -79,6 +79,22 @@ def test_what_is_read_is_of_the_clean_pass(model: LanguageModel, tokens: np.ndar
     assert zero.kl > 0.01
 
 
+def test_each_hook_point_alone_shows_what_the_last_one_hides(mlps: ActivationStore, tmp_path: Path) -> None:
+    """The first is written as its mean, the last as it is: both lie on one residual stream."""
+    stream = {f"blocks.{layer}.hook_resid_mid": 32 for layer in (0, 1)}
+    first, last = stream
+    keep = torch.diag(torch.tensor([0.0] * 32 + [1] * 32))
+    mean = torch.cat([torch.from_numpy(mlps.stats(first).mean).float(), torch.zeros(32)])
+    made = dictionary(
+        stream, stream, 64, architecture="linear", W_enc=keep, b_enc=torch.zeros(64), W_dec=keep, b_dec=mean
+    )
+    (row,) = scored(tmp_path, mlps, [subject(tmp_path, made)])["dictionaries"]
+    assert abs(row["kl"]) < 1e-5
+    assert abs(row[f"kl[{last}]"]) < 1e-5
+    assert row[f"kl[{first}]"] > 0.01
+    assert row[f"top1[{first}]"] < row[f"top1[{last}]"] == 1
+
+
 def test_writing_before_reading_is_said_and_works(mlps: ActivationStore, tmp_path: Path, capsys) -> None:
     made = dictionary({"blocks.1.hook_resid_mid": 32}, {OUT: 32})
     (row,) = scored(tmp_path, mlps, [subject(tmp_path, made)])["dictionaries"]

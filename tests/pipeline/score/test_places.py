@@ -1,4 +1,5 @@
-from pipeline.score.places import labels, place, written_too_early
+from pipeline.models.hook_points import place
+from pipeline.score.places import labels, written_too_early
 from stores.site import Site
 
 
