@@ -203,7 +203,7 @@ def _toy(rounds: int) -> dict[str, float]:
             assert made.learner is not None
             learners = {str(s): made.learner(made.config(d_sae=128, seed=s), source, "cpu") for s in seeds}
             loader = BatchLoader(store, (hook,), 256, seed=0, n_steps=n_steps, residency="ram")
-            for _ in train(learners, loader, hook, n_steps):
+            for _ in train(learners, loader, source, n_steps):
                 pass
 
         before, best = torch.get_num_threads(), {}
@@ -234,7 +234,7 @@ def _many(store: ActivationStore, rounds: int) -> dict[str, float]:
         assert made.learner is not None
         loader = BatchLoader(store, (HOOK_POINT,), BATCH, seed=0, n_steps=n_steps, residency="stream")
         learners = {str(s): made.learner(made.config(d_sae=D_SAE, k=K, seed=s), source, "cpu") for s in seeds}
-        for _ in train(learners, loader, HOOK_POINT, n_steps):
+        for _ in train(learners, loader, source, n_steps):
             pass
 
     together, apart = [], []
