@@ -67,9 +67,9 @@ def _store(folder: Path) -> ActivationStore:
     return run.open_store()
 
 
-def _source(moments: Moments) -> Source:
+def _source(moments: Moments, hook_point: str = HOOK_POINT) -> Source:
     return Source.at(
-        HOOK_POINT, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None
+        hook_point, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None
     )  # type: ignore[arg-type,return-value]
 
 
@@ -196,7 +196,7 @@ def _toy(rounds: int) -> dict[str, float]:
     hook, n_steps = "blocks.0.hook_resid_post", 200
     with tempfile.TemporaryDirectory() as folder:
         store = store_of_noise(Path(folder) / "toy.zarr", hook, 64, 32_768, 4096, 64)
-        source = _source(store.stats(hook))
+        source = _source(store.stats(hook), hook)
 
         def run(seeds: range) -> None:
             made = METHODS["relu_l1"]

@@ -211,6 +211,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:  # 
     assert digest(recipe, "full") == digest(recipe, "roomy")
 
 
+@pytest.mark.slow
 def test_a_store_on_s3_is_filled_by_workers_that_are_killed(recipe: Path, s3: str) -> None:  # noqa: F811
     unmix("extract", "tiny.toml", "--name", "here", cwd=recipe)
     url = f"{s3}/killed/activations.zarr"

@@ -19,6 +19,7 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+@pytest.mark.slow
 def test_a_toy_is_run_skipped_refused_and_resumed(tmp_path: Path) -> None:
     assert "toy: done" in unmix("toy", "tokens", *FAST, cwd=tmp_path).stdout
     folder = tmp_path / "runs" / "toy-quick"
