@@ -131,3 +131,14 @@ def test_saelens_loads_the_folder_and_we_load_its(tmp_path: Path, architecture: 
     theirs.save_model(tmp_path / "theirs")
     again = FeatureDictionary.load(tmp_path / "theirs")
     torch.testing.assert_close(again(x), dictionary(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.interop
+def test_saelens_loads_a_crosscoder_as_an_autoencoder_of_all_hook_points_side_by_side(tmp_path: Path) -> None:
+    saelens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
+    names = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
+    spec = Spec("topk", 8, 20, Site(names, names), 3, d_writes=(4, 4))
+    crosscoder = FeatureDictionary(spec, torch.randn(8, 20), torch.randn(20), torch.randn(20, 8), torch.randn(8))
+    crosscoder.save(tmp_path)
+    theirs, x = saelens.SAE.load_from_disk(str(tmp_path), device="cpu"), torch.randn(30, 8)
+    torch.testing.assert_close(theirs(x), crosscoder(x), rtol=0, atol=1e-5)
