@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config, UserError, validated
+from pipeline.config import Config, validated
+from pipeline.models.hook_points import of_every_layer
 from stores.names import check_name
 
 
@@ -101,11 +102,9 @@ def with_every_layer(config: ExtractConfig, n_layers: int) -> ExtractConfig:
 
     Raises UserError: a hook point is then named twice, or `*` stands for something else.
     """
-    if wrong := [name for name in config.hook_points if "*" in name and not name.startswith("blocks.*.")]:
-        raise UserError(f"extract.hook_points: {wrong[0]!r}: * stands for a layer, as in blocks.*.hook_resid_post")
     names = [
         name.replace("*", str(layer), 1)
         for name in config.hook_points
-        for layer in range(n_layers if "*" in name else 1)
+        for layer in range(n_layers if of_every_layer(name, "extract.hook_points") else 1)
     ]
     return validated(ExtractConfig, {**dict(config), "hook_points": tuple(names)}, "extract")

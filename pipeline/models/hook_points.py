@@ -103,3 +103,10 @@ def place(hook_point: str) -> tuple[int, int]:
     name = hook_point.removeprefix(f"blocks.{layer_of(hook_point)}.")
     name = HEADS if name.startswith(HEADS) else name
     return layer_of(hook_point), SITES.index(name) if name in SITES else -1
+
+
+def of_every_layer(hook_point: str, where: str) -> bool:
+    """Whether `*` stands in the name for the layer. Raises UserError, which names the setting `where`: for something else."""
+    if "*" in hook_point and not hook_point.startswith("blocks.*."):
+        raise UserError(f"{where}: {hook_point!r}: * stands for a layer, as in blocks.*.hook_resid_post")
+    return "*" in hook_point

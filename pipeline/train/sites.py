@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import UserError, as_list, nearest
+from pipeline.models.hook_points import layer_of, of_every_layer
 from stores.site import Site
 
 KEYS = ("hook_points", "reads", "writes")
@@ -31,9 +32,9 @@ def sites(table: dict[str, Any], hook_points: Sequence[str], where: str) -> list
     if "reads" not in found:
         raise UserError(f"{where}.reads is missing: a dictionary that writes {found['writes']} reads something")
     reads, writes = found["reads"], found.get("writes", found["reads"])
-    layers: list[str | None] = [None]
+    layers: list[int | None] = [None]
     if isinstance(reads, str) and "*" in reads:
-        layers = [_layer(h) for h in _expanded(reads, hook_points, f"{where}.reads")]
+        layers = [layer_of(h) for h in _expanded(reads, hook_points, f"{where}.reads")]
     elif isinstance(writes, str) and "*" in writes:
         raise UserError(f"{where}.writes = {writes!r} is of every layer, but reads is not: put it into a list")
     return [
@@ -44,9 +45,9 @@ def sites(table: dict[str, Any], hook_points: Sequence[str], where: str) -> list
     ]
 
 
-def _side(value: Any, layer: str | None, hook_points: Sequence[str], where: str, key: str) -> tuple[str, ...]:
+def _side(value: Any, layer: int | None, hook_points: Sequence[str], where: str, key: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (value if layer is None else value.replace("*", layer),)
+        return (value if layer is None else value.replace("*", str(layer)),)
     return tuple(h for name in value for h in _expanded(name, hook_points, f"{where}.{key}"))
 
 
@@ -61,17 +62,9 @@ def _site(reads: tuple[str, ...], writes: tuple[str, ...], where: str) -> Site:
 
 def _expanded(name: str, hook_points: Sequence[str], where: str) -> list[str]:
     """The name itself, or what is there with a layer in the place of `*`."""
-    if "*" not in name:
+    if not of_every_layer(name, where):
         return [name]
-    if not name.startswith("blocks.*."):
-        raise UserError(f"{where}: {name!r}: * stands for a layer, as in blocks.*.hook_resid_post")
     pattern = re.compile(re.escape(name).replace(r"\*", r"\d+", 1))
     if not (found := [hook_point for hook_point in hook_points if pattern.fullmatch(hook_point)]):
         raise UserError(f"{where}: {name!r} is no hook point in the store{nearest(name, list(hook_points))}")
     return found
-
-
-def _layer(hook_point: str) -> str:
-    match = re.search(r"\d+", hook_point)
-    assert match is not None  # it came from a pattern with a layer
-    return match[0]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pipeline.models.files import DEMO
+from pipeline.models.protocol import LanguageModel
 
 _SHARED = {
     "vocab_size": 4096, "max_position_embeddings": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
@@ -42,3 +43,19 @@ def save_small(folder: Path, name: str, dtype: torch.dtype = torch.float32, **ch
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (folder / file).write_text((DEMO / file).read_text())
     return folder
+
+
+def check_gradients(model: LanguageModel, tokens: torch.Tensor, hook_point: str, step: float) -> None:
+    """Those of the logits' squares along a random direction at the hook point are finite differences'."""
+    x = model.forward(tokens, capture=[hook_point])[0][hook_point].clone()
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+    def loss(value: torch.Tensor, gradients: bool) -> torch.Tensor:
+        edit = {hook_point: lambda *_: value}
+        return model.forward(tokens, edit=edit, logits=True, gradients=gradients)[1].double().square().mean()
+
+    leaf = x.clone().requires_grad_()
+    loss(leaf, True).backward()
+    assert leaf.grad is not None
+    slope = (loss(x + step * direction, False) - loss(x - step * direction, False)) / (2 * step)
+    torch.testing.assert_close((leaf.grad * direction).double().sum(), slope.clone(), rtol=0.02, atol=1e-4)

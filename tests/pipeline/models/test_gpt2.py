@@ -13,6 +13,7 @@ from pipeline.models.hub import model_snapshot
 from pipeline.models.load import load_model
 from stores.activations import ActivationStore
 from tests.conftest import unmix
+from tests.pipeline.models.small import check_gradients
 from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 SIZES = Sizes(n_layers=2, n_positions=64, vocab_size=4096, d_model=32, d_mlp=128, n_heads=2, d_head=16)
@@ -143,20 +144,7 @@ def test_all_heads_show_what_became_of_one(tiny_model: Path, tokens: torch.Tenso
     "hook_point", ["hook_embed", "blocks.1.hook_resid_pre", "blocks.0.attn.hook_z", "blocks.1.mlp.hook_pre"]
 )
 def test_gradients_are_those_of_finite_differences(tiny_model: Path, tokens: torch.Tensor, hook_point: str) -> None:
-    """Of the logits' squares along a random direction at the hook point."""
-    model = load_model(ModelFiles.find(str(tiny_model)))
-    x = model.forward(tokens, capture=[hook_point])[0][hook_point].clone()
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-
-    def loss(value: torch.Tensor, gradients: bool) -> torch.Tensor:
-        edit = {hook_point: lambda *_: value}
-        return model.forward(tokens, edit=edit, logits=True, gradients=gradients)[1].double().square().mean()
-
-    leaf = x.clone().requires_grad_()
-    loss(leaf, True).backward()
-    assert leaf.grad is not None
-    slope = (loss(x + 1e-2 * direction, False) - loss(x - 1e-2 * direction, False)) / 2e-2
-    torch.testing.assert_close((leaf.grad * direction).double().sum(), slope.clone(), rtol=0.01, atol=0)
+    check_gradients(load_model(ModelFiles.find(str(tiny_model))), tokens, hook_point, step=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.hook_points import place
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
-from tests.pipeline.models.small import SMALL, save_small
+from tests.pipeline.models.small import SMALL, check_gradients, save_small
 
 KINDS = ["gpt_neox", "gpt_neox, sequential", "llama", "gemma2"]  # those whose blocks differ
 
@@ -159,20 +159,7 @@ def test_hook_points_before_the_layer_that_is_resumed_from_are_refused(
 def test_gradients_are_those_of_finite_differences(
     models: dict[str, LanguageModel], tokens: torch.Tensor, name: str, hook_point: str
 ) -> None:
-    """Of the logits' squares along a random direction at the hook point."""
-    model = models[name]
-    x = model.forward(tokens, capture=[hook_point])[0][hook_point].clone()
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-
-    def loss(value: torch.Tensor, gradients: bool) -> torch.Tensor:
-        edit = {hook_point: lambda *_: value}
-        return model.forward(tokens, edit=edit, logits=True, gradients=gradients)[1].double().square().mean()
-
-    leaf = x.clone().requires_grad_()
-    loss(leaf, True).backward()
-    assert leaf.grad is not None
-    slope = (loss(x + 1e-3 * direction, False) - loss(x - 1e-3 * direction, False)) / 2e-3
-    torch.testing.assert_close((leaf.grad * direction).double().sum(), slope.clone(), rtol=0.02, atol=1e-4)
+    check_gradients(models[name], tokens, hook_point, step=1e-3)
 
 
 @pytest.mark.parametrize("name", ["gpt_neox", "mistral", "gemma2"])

@@ -1,9 +1,13 @@
-"""A store of a tiny model's activations, before and after each MLP."""
+"""A tiny model, tokens for it, and a store of its activations before and after each MLP."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.models.files import ModelFiles
+from pipeline.models.load import load_model
+from pipeline.models.protocol import LanguageModel
 from stores.activations import ActivationStore
 from tests.conftest import unmix
 
@@ -22,3 +26,13 @@ def mlps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Activati
     )
     unmix("extract", "r.toml", cwd=folder)
     return ActivationStore.open(folder / "runs" / "r" / "extract" / "activations.zarr")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path) -> LanguageModel:
+    return load_model(ModelFiles.find(str(tiny_model)))
+
+
+@pytest.fixture(scope="session")
+def tokens() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 4096, (6, 24), dtype=np.int32)

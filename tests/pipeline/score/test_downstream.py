@@ -23,16 +23,6 @@ HOOK, D = "blocks.1.hook_resid_post", 32
 POSITIONS = tuple(range(1, 24))
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> LanguageModel:
-    return load_model(ModelFiles.find(str(tiny_model)))
-
-
-@pytest.fixture(scope="module")
-def tokens() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 4096, (6, 24), dtype=np.int32)
-
-
 def found_at(
     model: LanguageModel, tokens: np.ndarray, hook_point: str, positions: tuple[int, ...], maps: dict[str, Any]
 ) -> dict[str, Downstream]:

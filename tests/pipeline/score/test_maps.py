@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.files import ModelFiles
-from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
 from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Replacement, Splice, evaluate
@@ -21,16 +19,6 @@ from tests.pipeline.score.made import dictionary, scored, subject
 POST, OUT = "blocks.0.mlp.hook_post", "blocks.0.hook_mlp_out"
 RESID = [f"blocks.{layer}.hook_resid_post" for layer in (0, 1)]
 POSITIONS = tuple(range(1, 24))
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> LanguageModel:
-    return load_model(ModelFiles.find(str(tiny_model)))
-
-
-@pytest.fixture(scope="module")
-def tokens() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 4096, (6, 24), dtype=np.int32)
 
 
 @pytest.mark.parametrize("kind", ["linear", "skip"])
