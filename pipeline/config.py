@@ -25,6 +25,11 @@ class MethodConfig(Config):
 
     variants: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def n_rows_to_begin(self) -> int:
+        """How many training rows there have to be."""
+        return 0
+
     def check(self, site: Site, d_in: int) -> None:
         """Raises ValueError: these settings do not fit a site that reads d_in coordinates. By default a method writes what
         it reads."""

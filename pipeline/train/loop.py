@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import Learner
 from pipeline.train.source import Source
+from pipeline.train.stack import Stack
 from stores.loader import Batch
 
 

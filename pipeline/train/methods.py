@@ -6,17 +6,17 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from pipeline.config import Config
+from pipeline.config import MethodConfig
 from pipeline.train import baselines
 from pipeline.train.families.base import Family
-from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
-from pipeline.train.families.gated import Gated, GatedConfig
-from pipeline.train.families.jumprelu import JumpReLU, JumpReLUConfig
-from pipeline.train.families.matryoshka import Matryoshka, MatryoshkaConfig
-from pipeline.train.families.p_anneal import PAnneal, PAnnealConfig
-from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
-from pipeline.train.families.tied import Tied, TiedConfig
-from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.families.batch_topk import BatchTopK
+from pipeline.train.families.gated import Gated
+from pipeline.train.families.jumprelu import JumpReLU
+from pipeline.train.families.matryoshka import Matryoshka
+from pipeline.train.families.p_anneal import PAnneal
+from pipeline.train.families.relu_l1 import ReluL1
+from pipeline.train.families.tied import Tied
+from pipeline.train.families.topk import TopK
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.rotations.ica import ICAConfig, ica
 from pipeline.train.rotations.jacobian_rotation import JacobianRotationConfig, JacobianRotationLearner
@@ -43,33 +43,38 @@ class Method:
     """config: its settings. label: the fields that name a dictionary, with their short forms.
 
     learner: makes a Learner from (config, source, device), or fit: makes the dictionary at once from (config, source,
-    provenance). reads_only: it learns from what is read, and the store need not hold what is written.
+    provenance). reads_only: it learns from what is read, and the store need not hold what is written. divisible: several
+    processes can each hold a part of a dictionary's features.
     """
 
-    config: type[Config]
+    config: type[MethodConfig]
     label: dict[str, str]
     learner: Callable[[Any, Source, str], Learner] | None = None
     fit: Callable[[Any, Source, dict], FeatureDictionary] | None = None
     reads_only: bool = False
+    divisible: bool = False
 
 
-def _family(family: type[Family]) -> Callable[[Any, Source, str], Learner]:
-    return lambda config, source, device: FamilyLearner(family, config, source, device)
+def of_family(family: type[Family]) -> Method:
+    """The method of a family: its settings, and its learner."""
+    label = {"d_sae": "d", **family.label, "seed": "s"}
+    return Method(
+        family.Config,
+        label,
+        lambda config, source, device: FamilyLearner(family, config, source, device),
+        divisible=family.divisible,
+    )
 
-
-_K = {"d_sae": "d", "k": "k", "seed": "s"}
-_L1 = {"d_sae": "d", "l1_coefficient": "l1_", "seed": "s"}
-_L0 = {"d_sae": "d", "l0_coefficient": "l0_", "seed": "s"}
 
 METHODS: dict[str, Method] = {
-    "topk": Method(TopKConfig, _K, learner=_family(TopK)),
-    "batch_topk": Method(BatchTopKConfig, _K, learner=_family(BatchTopK)),
-    "matryoshka": Method(MatryoshkaConfig, _K, learner=_family(Matryoshka)),
-    "relu_l1": Method(ReluL1Config, _L1, learner=_family(ReluL1)),
-    "tied": Method(TiedConfig, _L1, learner=_family(Tied)),
-    "gated": Method(GatedConfig, _L1, learner=_family(Gated)),
-    "p_anneal": Method(PAnnealConfig, _L1, learner=_family(PAnneal)),
-    "jumprelu": Method(JumpReLUConfig, _L0, learner=_family(JumpReLU)),
+    "topk": of_family(TopK),
+    "batch_topk": of_family(BatchTopK),
+    "matryoshka": of_family(Matryoshka),
+    "relu_l1": of_family(ReluL1),
+    "tied": of_family(Tied),
+    "gated": of_family(Gated),
+    "p_anneal": of_family(PAnneal),
+    "jumprelu": of_family(JumpReLU),
     "rotation": Method(RotationConfig, {"seed": "s"}, learner=RotationLearner),
     "jacobian_rotation": Method(
         JacobianRotationConfig, {"seed": "s"}, learner=JacobianRotationLearner, reads_only=True

@@ -15,7 +15,6 @@ from pipeline.claims import Claims
 from pipeline.config import UserError, settings_json
 from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
-from pipeline.train.families.base import FamilyConfig
 from pipeline.train.group import Group, provenance
 from pipeline.train.loop import joined
 from pipeline.train.methods import METHODS
@@ -27,8 +26,7 @@ from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 from stores.site import Site
 
-VERSION = 2
-_SHARDED = ("topk", "batch_topk")  # methods that parallel = "features" can train
+VERSION = 3
 
 
 def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:
@@ -39,21 +37,18 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
     wanted = tasks(config, store.d, store.hook_points)
     if config.parallel == "features":
         for task in wanted:
-            whole = isinstance(task.config, FamilyConfig) and (
-                task.config.resample_every_tokens or task.config.grad_clip
-            )
-            if task.method not in _SHARDED or whole:
+            if not METHODS[task.method].divisible:
+                divisible = ", ".join(name for name, method in METHODS.items() if method.divisible)
                 raise UserError(
-                    f'train.{task.method} at {task.site.name}: parallel = "features" is for {" and ".join(_SHARDED)}, without '
-                    f"resampling and grad_clip"
+                    f'train.{task.method} at {task.site.name}: parallel = "features" is for {divisible}, '
+                    f'set train.parallel = "data"'
                 )
     if not wanted:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
     for task in wanted:
-        c = task.config
-        if isinstance(c, FamilyConfig) and c.init == "data" and c.d_sae > store.n_train_rows:
-            found = f'init = "data" takes d_sae = {c.d_sae} training rows'
-            raise UserError(f"train.{task.method} at {task.site.name}: {found}, the store has {store.n_train_rows}")
+        if (n := task.config.n_rows_to_begin) > store.n_train_rows:
+            found = f"begins from {n} training rows, the store has {store.n_train_rows}"
+            raise UserError(f"train.{task.method} at {task.site.name}: {found}")
     return [(task, _unit(task, config, run, store)) for task in wanted]
 
 

@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from pipeline.config import Config, MethodConfig, UserError, as_list, nearest, validated
+from pipeline.config import MethodConfig, UserError, as_list, nearest, validated
 from pipeline.train.config import TrainConfig
 from pipeline.train.methods import METHODS, Method
 from pipeline.train.sites import KEYS, sites
@@ -20,7 +20,7 @@ class Task:
     site: Site
     name: str
     method: str
-    config: Config
+    config: MethodConfig
 
 
 def tasks(config: TrainConfig, d: Callable[[str], int], hook_points: tuple[str, ...]) -> list[Task]:
@@ -63,13 +63,13 @@ def _at(site: Site, method_name: str, table: dict[str, Any], d: Callable[[str], 
     method, d_in = METHODS[method_name], sum(map(d, site.reads))
     listed = {key for key, value in table.items() if isinstance(value, list)}
     for values in itertools.product(*(as_list(v) for v in table.values())):
-        settings = cast(MethodConfig, validated(method.config, dict(zip(table, values, strict=True)), where))
+        settings = validated(method.config, dict(zip(table, values, strict=True)), where)
         _checked(f"{where} at {site.name}", settings.check, site, d_in)
         plain = settings.model_dump()
         labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - {*method.label, *settings.variants})}}
         parts = [
             method_name,
-            *(f"{short}{plain[key]}" for key, short in labels.items()),
+            *(f"{short}{plain[key]}" for key, short in labels.items() if plain[key] is not None),
             *(v for v in settings.variants if plain[v]),
         ]
         name = "-".join(parts)

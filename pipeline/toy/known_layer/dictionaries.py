@@ -10,9 +10,10 @@ from torch import Tensor
 from pipeline.score.similarity import mcs
 from pipeline.toy.known_layer.layer import Layer, strength_moments, strengths
 from pipeline.toy.known_layer.recovery import means, recovery
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
 from pipeline.train.source import Source
+from pipeline.train.stack import Stack
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.moments import Moments

@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 from pipeline.toy.superposition.experiment import Task, train
 from pipeline.toy.synthetic.beginnings import source_of
 from pipeline.toy.synthetic.coefficients import pca, recovered
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
+from pipeline.train.stack import Stack
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 

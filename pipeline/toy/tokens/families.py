@@ -9,8 +9,9 @@ from pipeline.toy.tokens.eight import Code, data, readings
 from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.source import Source
+from pipeline.train.stack import Stack
 from stores.moments import moments_from, row_sums
 
 HOOK_POINT = "eight tokens"

@@ -3,26 +3,26 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from pipeline.config import MethodConfig
+from pipeline.train.codes import Code
 from pipeline.train.initialisation import Centre, Init, centre, directions, drawn
-from pipeline.train.kernels import matmul
+from pipeline.train.products import Products
+from pipeline.train.selections import Selection
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.site import Site
 
 _WRITTEN_BY_NO_MATRIX = re.compile(r"hook_embed|.*\.hook_normalized|.*\.attn\.hook_z.*")
-SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
 
 class FamilyConfig(MethodConfig):
@@ -53,6 +53,10 @@ class FamilyConfig(MethodConfig):
     resample_every_tokens: int | None = Field(default=None, ge=1)
     skip: bool = False
 
+    @property
+    def n_rows_to_begin(self) -> int:
+        return self.d_sae if self.init == "data" else 0
+
     def check(self, site: Site, d_in: int) -> None:
         if self.skip and (both := set(site.reads) & set(site.writes)):
             raise ValueError(f"skip = true: {min(both)} is read and written, and a linear map is all that it takes")
@@ -67,10 +71,23 @@ class FamilyConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class Loss:
-    """total: what is minimised; parts: named scalars for the log."""
+class Now:
+    """Where training stands. dead: features that were not active in dead_after_tokens. any_dead: whether some are, of
+    this dictionary or of one that is trained in the same product."""
 
-    total: Tensor
+    step: int
+    n_steps: int
+    dead: Bool[Tensor, " d_sae"]
+    any_dead: bool
+
+
+@dataclass(frozen=True)
+class Loss:
+    """total: what is minimised. code: what the reconstruction was made of. parts: scalars for the log and for update, all
+    means over rows; "mse" is |y - y_hat|² summed over d_out."""
+
+    total: Float[Tensor, ""]
+    code: Code
     parts: dict[str, Tensor]
 
 
@@ -82,34 +99,39 @@ class Family(nn.Module, ABC):
     b_enc (d_sae); b_dec (d_out), which learns from the reconstruction alone; W_skip (d_in, d_out) or None. An autoencoder
     reads x - b_dec as data, and b_enc can make up for what that leaves out; others read x less its mean.
 
+    What a family says of itself:
+    Config: its settings. label: those that name a dictionary, with their short forms.
+    as_tensors: settings that the loss reads as tensors, self.NAME (nan for None), and nothing reads otherwise: dictionaries
+    that differ in these and in the seed alone are trained in one product.
     unit_decoder: decoder rows keep the norm 1, and the gradient along them is removed (Gao et al. 2024, appendix A.4). The
     norm of a row is the sum of its norms by hook point written (Lindsey et al. 2024, "Sparse crosscoders"), and so is the
     norm that penalties weigh codes by.
     tied: W_enc is W_dec.
-    small: loss is dense arithmetic that takes no turns by what the numbers are, so that torch.func.vmap can do it for
-    several dictionaries at once.
+    whole: parameters and buffers, by name, that are not one row for each feature.
+    divisible: several processes can each hold a part of the features: the loss uses encode, decode and total.
     """
 
-    unit_decoder = True
-    tied = False
+    Config: ClassVar[type[FamilyConfig]]
+    label: ClassVar[dict[str, str]] = {}
+    as_tensors: ClassVar[tuple[str, ...]] = ()
+    unit_decoder: ClassVar[bool] = True
+    tied: ClassVar[bool] = False
+    whole: ClassVar[tuple[str, ...]] = ("b_dec", "W_skip")
+    divisible: ClassVar[bool] = True
 
-    def __init__(self, config: FamilyConfig, source: Source, matmul_dtype: torch.dtype) -> None:
+    def __init__(self, config: FamilyConfig, source: Source) -> None:
         super().__init__()
-        self.source, self.ranks = source, source.ranks
+        self.config, self.source, self.products = config, source, Products()
         self.d_in, self.d_out, self.d_writes = source.reads.d, source.targets.d, source.targets.sizes
-        self.autoencodes = source.autoencodes
-        own = self.ranks.shard(config.d_sae)
-        self.d_sae = own.stop - own.start  # features held here
-        self.small = self.ranks.size == 1 and max(self.d_in, self.d_out) * self.d_sae <= SMALL
-        self.matmul_dtype = matmul_dtype
+        self.d_sae, self.autoencodes = config.d_sae, source.autoencodes
         for name, side in (("scale_in", source.reads), ("scale_out", source.targets)):
             self.register_buffer(name, torch.as_tensor(side.scale, dtype=torch.float32).clone(), persistent=False)
         self.scale_in: Tensor
         self.scale_out: Tensor
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
-        begin = directions(config.init, config.init_noise, config.d_sae, source, seed)[own].contiguous()
-        decoder = begin if self.autoencodes else drawn(config.d_sae, self.d_out, seed_of(seed, "decoder"))[own]
+        begin = directions(config.init, config.init_noise, config.d_sae, source, seed)
+        decoder = begin if self.autoencodes else drawn(config.d_sae, self.d_out, seed_of(seed, "decoder"))
         norms = self.norms(decoder)[:, None] if len(self.d_writes) > 1 else 1.0
         self.W_dec = nn.Parameter(decoder / norms if self.unit_decoder else config.init_norm * decoder)
         if not self.tied:
@@ -125,83 +147,69 @@ class Family(nn.Module, ABC):
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
         self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
         self.tokens_since_fired: Tensor
-
-    def scaled(self, x: Tensor) -> Tensor:
-        """(…, d_in) raw → scaled."""
-        return x * self.scale_in
-
-    def scaled_targets(self, y: Tensor) -> Tensor:
-        """(…, d_out) raw → scaled."""
-        return y * self.scale_out
-
-    def norms(self, W_dec: Tensor) -> Tensor:
-        """(…, d_sae) of decoder rows (…, d_sae, d_out): the sum of their norms by hook point."""
-        if len(self.d_writes) == 1:
-            return W_dec.norm(dim=-1)
-        return torch.stack([part.norm(dim=-1) for part in W_dec.split(self.d_writes, dim=-1)]).sum(0)
+        self.register_buffer("density", torch.ones(()))  # of the last batch's code
+        self.density: Tensor
+        for name in self.as_tensors:
+            value = getattr(config, name)
+            self.register_buffer(name, torch.tensor(math.nan if value is None else float(value)), persistent=False)
 
     @abstractmethod
-    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
-        """x (batch, d_in), y (batch, d_out), scaled. Also counts what fired."""
+    def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
+        """x: what the encoder reads; y: what the code has to make. Both are centred and scaled. A pure function."""
 
     @abstractmethod
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
 
-    def forward(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """loss, as tensors alone: for torch.func."""
-        loss = self.loss(x, y, step, n_steps)
-        return loss.total, loss.parts
-
-    def look(self, state: Mapping[str, Tensor]) -> None:
-        """Before each loss: note what it must know as Python values. state: the buffers, or those of several stacked."""
+    def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
+        """New values of the family's own buffers, by name. parts: the loss's, of the whole batch, and "l0"."""
+        return {}
 
     @torch.no_grad()
-    def before_step(self, parameters: Mapping[str, Tensor]) -> None:
-        """Between the gradient and the optimiser's step. parameters: of one dictionary, or of several stacked."""
-        if not self.unit_decoder:
-            return
-        W, gradient = parameters["W_dec"], parameters["W_dec"].grad
-        assert gradient is not None
-        if len(self.d_writes) > 1:  # the norm's own gradient: each hook point's part of a row at unit length
-            W = torch.cat([normalize(part, dim=-1) for part in W.split(self.d_writes, dim=-1)], dim=-1)
-        along = (gradient * W).sum(-1, keepdim=True)
-        gradient.addcmul_(along / len(self.d_writes), W, value=-1)
-
-    @torch.no_grad()
-    def after_step(self, parameters: Mapping[str, Tensor]) -> None:
-        """After the optimiser's step."""
+    def constrain(self, parameters: Mapping[str, Tensor]) -> None:
+        """After the optimiser's step. parameters: by name, of this dictionary or of several stacked."""
         if self.unit_decoder:
             W = parameters["W_dec"]
             W.div_(self.norms(W)[..., None].clamp_min(1e-12))
 
-    def centred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(what the encoder reads, as data; what its code has to make), by which b_dec and W_skip get their gradients."""
-        target = y - self.b_dec
-        if self.autoencodes:
-            return target.detach(), target
-        read = x - self.mean_in
-        if self.W_skip is not None:
-            target = target - matmul(read, self.W_skip, self.matmul_dtype).float()
-        return read, target
+    @classmethod
+    def default_lr(cls, config: FamilyConfig) -> float:
+        """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
+        return 2e-4 * math.sqrt(2**14 / config.d_sae)
 
-    def pre(self, read: Tensor) -> Tensor:
-        """read (batch, d_in), see centred → pre-activations (batch, d_sae) in the dtype of the matrix products."""
-        # Not addmm: it rounds once where the batched product of a stack rounds twice.
-        return matmul(read, self.W_enc.T, self.matmul_dtype) + self.b_enc.to(self.matmul_dtype)
+    # What a loss is made of.
 
-    def activity(self, z: Tensor) -> Tensor:
-        """Count what fired. z: (batch, d_sae), not negative. Returns L0, in passes that are fast on a CPU."""
-        z = z.detach()
-        self.count(z.amax(0) > 0, len(z))
-        return z.sign().sum(dtype=torch.float32) / len(z)
+    def encode(self, x: Float[Tensor, "batch d_in"], select: Selection) -> Code:
+        """What is selected of x W_encᵀ + b_enc."""
+        return self.products.encode(x, self.W_enc, self.b_enc, select, self.density)
 
-    def count(self, fired: Tensor, n_tokens: int) -> None:
-        """fired: (d_sae) bool, whether each feature was active in this batch of n_tokens."""
-        if self.ranks.splits_rows:
-            everywhere = self.ranks.row_total(F.pad(fired.long(), (0, 1), value=n_tokens))
-            fired, n_tokens = everywhere[:-1] > 0, int(everywhere[-1])
-        self.tokens_since_fired.add_(n_tokens).masked_fill_(fired, 0)
+    def encode_among(
+        self, latents: Bool[Tensor, " d_sae"], x: Float[Tensor, "batch d_in"], select: Selection, code: Code
+    ) -> Code:
+        """encode, as if there were only some of the latents. code: what encode made of x."""
+        return self.products.encode_among(latents, x, self.W_enc, self.b_enc, select, code)
+
+    def pre(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        """x W_encᵀ + b_enc, in the dtype of the products."""
+        return self.products.pre(x, self.W_enc, self.b_enc)
+
+    def decode(self, code: Code) -> Float[Tensor, "batch d_out"]:
+        """code W_dec."""
+        return self.products.decode(code, self.W_dec)[0]
+
+    def total(
+        self, code: Code, of: Callable[[Tensor], Tensor] | None = None, weights: Float[Tensor, " d_sae"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Σ_i of(z_i) weights_i, averaged over the rows; of(0) = 0."""
+        return self.products.whole(code.total(of, weights))
+
+    def norms(self, W_dec: Float[Tensor, "*n d_sae d_out"]) -> Float[Tensor, "*n d_sae"]:
+        """Of decoder rows: the sum of their norms by hook point."""
+        if len(self.d_writes) == 1:
+            return W_dec.norm(dim=-1)
+        return torch.stack([part.norm(dim=-1) for part in W_dec.split(self.d_writes, dim=-1)]).sum(0)
+
+    # What a dictionary is made of.
 
     @property
     def common_scale(self) -> float:
@@ -238,7 +246,39 @@ class Family(nn.Module, ABC):
         spec = self.source.spec(architecture, self.d_sae, provenance, k, self.W_skip is not None)
         return FeatureDictionary(spec, **weights, **others)
 
-    @staticmethod
-    def default_lr(d_sae: int) -> float:
-        """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
-        return 2e-4 * math.sqrt(2**14 / d_sae)
+    # What the learner asks for.
+
+    def scaled(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Raw activations, scaled."""
+        return x * self.scale_in
+
+    def scaled_targets(self, y: Float[Tensor, "*batch d_out"]) -> Float[Tensor, "*batch d_out"]:
+        """Raw activations, scaled."""
+        return y * self.scale_out
+
+    def centred(
+        self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"]
+    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, "batch d_out"]]:
+        """(what the encoder reads, as data; what its code has to make), by which b_dec and W_skip get their gradients."""
+        target = y - self.b_dec
+        if self.autoencodes:
+            return target.detach(), target
+        read = x - self.mean_in
+        if self.W_skip is not None:
+            target = target - self.products.matmul(read, self.W_skip)
+        return read, target
+
+    def now(self, step: int, n_steps: int, any_dead: bool) -> Now:
+        return Now(step, n_steps, self.tokens_since_fired > self.config.dead_after_tokens, any_dead)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        y: Float[Tensor, "batch d_out"],
+        step: int,
+        n_steps: int,
+        any_dead: bool,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Bool[Tensor, " d_sae"]]:
+        """(total, parts with "l0", which features were active) of scaled rows: the loss as tensors alone."""
+        loss = self.loss(*self.centred(x, y), self.now(step, n_steps, any_dead))
+        return loss.total, {**loss.parts, "l0": loss.code.l0()}, loss.code.fired()

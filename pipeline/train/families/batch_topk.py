@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.train.families.base import Loss, Now
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.kernels import Code, Select, select_batch_topk
+from pipeline.train.selections import LargestOfBatch, Selection
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
@@ -24,34 +26,26 @@ class BatchTopK(TopK):
     of the smallest activation that was kept (section 3.2 of the source).
     """
 
-    def __init__(self, config: BatchTopKConfig, source: Source, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, source, matmul_dtype)
+    Config = BatchTopKConfig
+
+    def __init__(self, config: BatchTopKConfig, source: Source) -> None:
+        super().__init__(config, source)
         self.register_buffer("threshold", torch.zeros(()))
         self.threshold: Tensor
-        self.guess = 0.0
 
-    def look(self, state: Mapping[str, Tensor]) -> None:
-        super().look(state)
-        self.guess = 0.0 if self.small else 0.5 * float(state["threshold"])
+    def selection(self, k: int) -> Selection:
+        return LargestOfBatch(k, guess=0.5 * self.threshold)
 
-    def select(self) -> Select:
-        return select_batch_topk(self.k, self.guess, self.ranks)
+    def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
+        found = super().loss(x, y, now)
+        smallest = self.products.smallest(found.code)
+        found.parts["smallest"] = torch.where(smallest.isfinite(), smallest, 0.0)  # 0: nothing was kept
+        return found
 
-    def selected(self, code: Code) -> None:
-        infinity = torch.full((1,), torch.inf, device=code.values.device)
-        self._follow(self.ranks.smallest(torch.cat([code.values.detach(), infinity]).min()))
-
-    def dense_code(self, pre: Tensor) -> Tensor:
-        smallest = pre.detach().relu().flatten().topk(min(self.k * len(pre), pre.numel())).values[-1]
-        z = pre.relu() * (pre >= smallest)
-        self._follow(torch.where(z > 0, z.detach(), torch.inf).min())
-        return z
-
-    def _follow(self, smallest: Tensor) -> None:
-        """The running mean of the smallest activation kept; a batch that keeps none (inf) leaves it as it is."""
-        if torch.is_grad_enabled():
-            mean = torch.lerp(smallest, self.threshold, _THRESHOLD_DECAY * (self.threshold != 0))
-            self.threshold.copy_(torch.where(smallest.isfinite(), mean, self.threshold))
+    def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
+        smallest, before = parts["smallest"], self.threshold
+        mean = torch.lerp(smallest, before, _THRESHOLD_DECAY * (before != 0))
+        return {"threshold": torch.where(smallest > 0, mean, before)}
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         threshold = (self.threshold / self.common_scale).expand(self.d_sae)

@@ -1,31 +1,35 @@
 """JumpReLU (Rajamanoharan et al. 2024, arXiv:2407.14435): a learned threshold per feature, trained on L0 itself."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.train.families.base import Family, FamilyConfig, Loss
-from pipeline.train.kernels import matmul
-from pipeline.train.schedules import sparsity_factor
+from pipeline.train.codes import Dense
+from pipeline.train.families.base import Loss, Now
+from pipeline.train.families.penalty import Penalised, PenaltyConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
 
-class JumpReLUConfig(FamilyConfig):
-    """l0_target: active features a token to aim at, penalty l0_coefficient · d_out · (L0 / target - 1)² (appendix A of the
-    source, with the squared error's scale taken out); None: penalty l0_coefficient · L0, with the squared error summed
-    over d_out, on activations scaled to E|y - mean|² = d_out. threshold, bandwidth: the first threshold and the width of
-    the kernel, on activations of norm 1 as in the source. A step moves a threshold by a factor of 1 ± lr at most, so a
-    run of n steps reaches an L0 far from where it began only if n · lr is some units."""
+class JumpReLUConfig(PenaltyConfig):
+    """l0_coefficient: of the penalty, with the squared error summed over d_out, on activations scaled to E|y - mean|² =
+    d_out. threshold, bandwidth: the first threshold and the width of the kernel, on activations of norm 1 as in the source.
+    penalty: "l0", or "tanh": Σ tanh(tanh_scale · z_i |W_dec,i|). pre_gradient: the kernel passes gradients on to the
+    pre-activations as well as to the thresholds (both in Anthropic, "Circuits updates, January 2025")."""
 
-    l0_target: float | None = Field(default=None, gt=0)
+    coefficient_field: ClassVar[str] = "l0_coefficient"
+
     l0_coefficient: float = Field(default=1.0, ge=0)
-    l0_warmup: float = Field(default=0.1, ge=0, le=1)  # of the steps
     threshold: float = Field(default=0.001, gt=0)
     bandwidth: float = Field(default=0.001, gt=0)
+    penalty: Literal["l0", "tanh"] = "l0"
+    tanh_scale: float = Field(default=4.0, gt=0)
+    pre_gradient: bool = False
 
 
 class _Jump(torch.autograd.Function):
@@ -34,13 +38,13 @@ class _Jump(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(pre: Tensor, theta: Tensor, bandwidth: float):  # type: ignore[override]
+    def forward(pre: Tensor, theta: Tensor, bandwidth: float, pre_gradient: bool):  # type: ignore[override]
         active = pre > theta
         return pre * active, active.to(pre.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Any) -> None:  # type: ignore[override]
-        pre, theta, ctx.bandwidth = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float, bool], output: Any) -> None:  # type: ignore[override]
+        pre, theta, ctx.bandwidth, ctx.pre_gradient = inputs
         ctx.save_for_backward(pre, theta)
 
     @staticmethod
@@ -48,35 +52,45 @@ class _Jump(torch.autograd.Function):
         grad_z, grad_active = gradients
         pre, theta = ctx.saved_tensors
         near = ((pre - theta).abs() < ctx.bandwidth / 2).to(pre.dtype)  # the rectangle kernel
-        grad_theta = -(near * (theta * grad_z + grad_active)).sum(0) / ctx.bandwidth
-        return grad_z * (pre > theta), grad_theta, None
+        across = near * (theta * grad_z + grad_active) / ctx.bandwidth
+        grad_pre = grad_z * (pre > theta)
+        return grad_pre + across if ctx.pre_gradient else grad_pre, -across.sum(0), None, None
 
 
-class JumpReLU(Family):
-    """z = pre · H(pre - θ), pre = (x - b_dec) W_encᵀ + b_enc; loss = |x - x_hat|² + penalty on L0. θ = exp(log_threshold)."""
+class JumpReLU(Penalised):
+    """z = pre · H(pre - θ), pre = (x - b_dec) W_encᵀ + b_enc, θ >= 0; loss = |y - y_hat|² + λ L0.
 
-    def __init__(self, config: JumpReLUConfig, source: Source, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, source, matmul_dtype)
-        self.config = config
-        self.log_threshold = nn.Parameter(torch.full((self.d_sae,), math.log(config.threshold * math.sqrt(self.d_in))))
+    θ is learned itself, not its logarithm, which hardly moves under Adam. pre is float32: bfloat16's spacing is wider than
+    the kernel from a threshold of 4 on.
+    """
 
-        self.register_buffer("coefficient", torch.tensor(config.l0_coefficient), persistent=False)
-        self.coefficient: Tensor
+    Config = JumpReLUConfig
+    label: ClassVar[dict[str, str]] = {"l0_coefficient": "c", "l0_target": "l0_"}
+    as_tensors: ClassVar[tuple[str, ...]] = ("l0_coefficient", "l0_target")
+    config: JumpReLUConfig
 
-    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
-        config, (read, target) = self.config, self.centred(x, y)
-        z, active = _Jump.apply(  # type: ignore[misc]
-            self.pre(read).float(), self.log_threshold.exp(), config.bandwidth * math.sqrt(self.d_in)
-        )
-        out = matmul(z, self.W_dec, self.matmul_dtype).float()
-        mse = (target - out).square().sum(-1).mean()
-        l0 = active.sum() / len(x)
-        everyones = self.ranks.row_mean(l0, len(x))  # the penalty is not linear in it
-        penalty = l0 if config.l0_target is None else self.d_out * (everyones / config.l0_target - 1).square()
-        coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l0_warmup)
-        self.activity(z)
-        return Loss(mse + coefficient * penalty, {"mse": mse, "l0": l0})
+    def __init__(self, config: JumpReLUConfig, source: Source) -> None:
+        super().__init__(config, source)
+        self.threshold = nn.Parameter(torch.full((self.d_sae,), config.threshold * math.sqrt(self.d_in)))
+
+    def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
+        config, pre = self.config, x @ self.W_enc.T + self.b_enc
+        bandwidth = config.bandwidth * math.sqrt(self.d_in)
+        z, active = _Jump.apply(pre, self.threshold, bandwidth, config.pre_gradient)  # type: ignore[misc]
+        code = Dense(z)
+        mse = (y - self.decode(code)).square().sum(-1).mean()
+        if config.penalty == "l0":
+            penalty = self.total(Dense(active))
+        else:
+            norms = self.norms(self.W_dec)
+            penalty = self.total(code, lambda z: (config.tanh_scale * z * norms).tanh())
+        return Loss(mse + self.weight(now) * penalty, code, {"mse": mse, "penalty": penalty})
+
+    @torch.no_grad()
+    def constrain(self, parameters: Mapping[str, Tensor]) -> None:
+        super().constrain(parameters)
+        parameters["threshold"].clamp_min_(0.0)
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        threshold = self.log_threshold.exp() / self.common_scale
+        threshold = self.threshold / self.common_scale
         return self.dictionary("jumprelu", provenance, self.raw_weights(), threshold=threshold)

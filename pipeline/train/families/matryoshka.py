@@ -21,6 +21,8 @@ class Matryoshka(BatchTopK):
     """loss = mean over the prefixes of |x - x_hat_prefix|². Early features must be of use without the late ones, so general
     features are not absorbed into special ones. One code: BatchTopK over all features."""
 
+    Config = MatryoshkaConfig
+    divisible = False  # a prefix lies with the first processes alone
     config: MatryoshkaConfig
 
     def prefixes(self) -> tuple[int, ...]:

@@ -1,12 +1,17 @@
 """p-annealing (Karvonen et al. 2024, arXiv:2408.00113): an L_p penalty whose p falls from 1 towards L0 while it trains."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.train.families.base import Family, FamilyConfig, Loss
-from pipeline.train.kernels import matmul
-from pipeline.train.schedules import sparsity_factor
+from pipeline.train.codes import Code
+from pipeline.train.families.base import Loss, Now
+from pipeline.train.families.penalty import Penalised, PenaltyConfig
+from pipeline.train.selections import Positive
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
@@ -14,60 +19,58 @@ _REMEMBERED = 10  # batches that the coefficient's change is reckoned from, as i
 _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
 
 
-class PAnnealConfig(FamilyConfig):
+class PAnnealConfig(PenaltyConfig):
     """l1_coefficient: at p = 1, on activations scaled to E|x - mean|² = d_in. p falls from 1 to p_end in n_updates equal
     parts between the step anneal_from · n_steps and the end."""
 
     l1_coefficient: float = Field(default=3.0, ge=0)
-    l1_warmup: float = Field(default=0.1, ge=0, le=1)  # of the steps
     p_end: float = Field(default=0.2, gt=0, le=1)
     n_updates: int = Field(default=10, ge=1)
     anneal_from: float = Field(default=0.3, ge=0, le=1)
 
 
-class PAnneal(Family):
+class PAnneal(Penalised):
     """z = ReLU((x - b_dec) W_encᵀ + b_enc); loss = |x - x_hat|² + λ_p Σ z_i^p, decoder rows of unit length.
 
     When p changes, λ changes so that the penalty on the last batches stays what it was (section 3.2).
     """
 
-    def __init__(self, config: PAnnealConfig, source: Source, matmul_dtype: torch.dtype) -> None:
-        super().__init__(config, source, matmul_dtype)
-        self.config = config
-        self.register_buffer("p", torch.ones(()))
-        self.register_buffer("coefficient", torch.tensor(config.l1_coefficient))
+    Config = PAnnealConfig
+    whole: ClassVar[tuple[str, ...]] = (*Penalised.whole, "penalties")
+    config: PAnnealConfig
+
+    def __init__(self, config: PAnnealConfig, source: Source) -> None:
+        super().__init__(config, source)
         self.register_buffer("penalties", torch.zeros(2, _REMEMBERED))  # of the last batches, at p and at the next p
-        self.p: Tensor
-        self.coefficient: Tensor
         self.penalties: Tensor
 
-    def _p(self, step: int, n_steps: int) -> float:
+    def p(self, step: int, n_steps: int) -> float:
         config = self.config
         progress = (step / n_steps - config.anneal_from) / max(1e-9, 1 - config.anneal_from)
         n = min(config.n_updates, max(0, int(progress * (config.n_updates + 1))))
         return 1 - (1 - config.p_end) * n / config.n_updates
 
-    def _penalty(self, z: Tensor, p: float) -> Tensor:
-        return ((z + _SMALLEST).pow(p) - _SMALLEST**p).sum() / len(z)
+    def penalty(self, code: Code, p: float) -> Float[Tensor, ""]:
+        return self.total(code, lambda z: (z + _SMALLEST).pow(p) - _SMALLEST**p)
 
-    def loss(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Loss:
-        p, config = self._p(step, n_steps), self.config
-        next_p = max(config.p_end, p - (1 - config.p_end) / config.n_updates)
-        if p != self._p(max(0, step - 1), n_steps):
-            now, then = self.penalties.mean(1)
-            self.coefficient.mul_(now / then.clamp_min(1e-12))
-            self.p.fill_(p)
-        read, target = self.centred(x, y)
-        z = self.pre(read).relu().float()
-        mse = (target - matmul(z, self.W_dec, self.matmul_dtype).float()).square().sum(-1).mean()
-        penalty = self._penalty(z, p)
+    def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
+        p, config = self.p(now.step, now.n_steps), self.config
+        code = self.encode(x, Positive())
+        mse = (y - self.decode(code)).square().sum(-1).mean()
+        penalty = self.penalty(code, p)
         with torch.no_grad():
-            own = (penalty, self._penalty(z, next_p))
-            pair = torch.stack([self.ranks.row_mean(value, len(x)) for value in own])
-            self.penalties.copy_(torch.cat([self.penalties[:, 1:], pair[:, None]], 1))
-        coefficient = self.coefficient * sparsity_factor(step, n_steps, config.l1_warmup)
-        parts = {"mse": mse, "l0": self.activity(z), "p": self.p.clone(), "penalty": penalty}
-        return Loss(mse + coefficient * penalty, parts)
+            later = self.penalty(code, max(config.p_end, p - (1 - config.p_end) / config.n_updates))
+        parts = {"mse": mse, "p": torch.full_like(mse, p), "penalty": penalty, "penalty_at_next_p": later}
+        return Loss(mse + self.weight(now) * penalty, code, parts)
+
+    def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
+        new = super().update(parts, now)
+        pair = torch.stack([parts["penalty"], parts["penalty_at_next_p"]])
+        penalties = torch.cat([self.penalties[:, 1:], pair[:, None]], 1)
+        if self.p(now.step, now.n_steps) != self.p(now.step + 1, now.n_steps):
+            own, then = penalties.mean(1)
+            new["coefficient"] = new.get("coefficient", self.coefficient) * own / then.clamp_min(1e-12)
+        return {**new, "penalties": penalties}
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         return self.dictionary("standard", provenance, self.raw_weights())

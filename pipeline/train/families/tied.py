@@ -22,6 +22,7 @@ class Tied(ReluL1):
     The sources leave b_dec out; here it stays, because the mean of real activations is no feature.
     """
 
+    Config = TiedConfig
     unit_decoder = True
     tied = True
 

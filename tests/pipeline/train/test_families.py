@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
-from pipeline.train.families import base
+from pipeline.train import learner as learning
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
 from pipeline.train.families.gated import Gated, GatedConfig
@@ -64,7 +64,7 @@ def test_check_family(family, config: FamilyConfig) -> None:
 
 @pytest.mark.parametrize(("family", "config"), CASES[:4])  # those whose large dictionaries take another path
 def test_check_family_with_sparse_products(family, config: FamilyConfig, monkeypatch) -> None:
-    monkeypatch.setattr(base, "SMALL", 0)
+    monkeypatch.setattr(learning, "SMALL", 0)
     check_family(family, config)
 
 
@@ -73,9 +73,9 @@ def test_dense_and_sparse_products_learn_the_same(family, config: FamilyConfig, 
     x, _ = planted(2048, 16, 32, 2)
     config = config.model_copy(update={"dead_after_tokens": 300})
     made = [learner(family, config, x)]
-    monkeypatch.setattr(base, "SMALL", 0)
+    monkeypatch.setattr(learning, "SMALL", 0)
     made.append(learner(family, config, x))
-    assert [m.model.small for m in made] == [True, False]
+    assert [m.model.products.dense for m in made] == [True, False]
     for own in made:
         with torch.no_grad():
             own.model.b_enc[:5] = -50.0
@@ -108,7 +108,7 @@ def check_family(family, config: FamilyConfig) -> None:
     ours = model.scaled(dictionary(x))
     mse = float((scaled - ours).square().sum(-1).mean())
     with torch.no_grad():
-        parts = model.loss(scaled, scaled, n_steps, n_steps).parts
+        parts = model(scaled, scaled, n_steps, n_steps, False)[1]
     # Which features of a token BatchTopK keeps depends on its batch; its dictionary's threshold makes that one number.
     exact = not isinstance(model, BatchTopK)
     assert float(parts["mse"]) == pytest.approx(mse, rel=1e-4 if exact else 0.15)
@@ -143,12 +143,12 @@ def check_family(family, config: FamilyConfig) -> None:
     # Dead features are counted in tokens, whatever the size of the batches.
     counts = []
     for size in (64, 256):
-        model = learner(family, config, x).model
+        own = learner(family, config, x)
         with torch.no_grad():
-            model.b_enc[:24] = -1e6
+            own.model.b_enc[:24] = -1e6
         for batch in x.split(size):
-            model.loss(model.scaled(batch), model.scaled(batch), 0, 1)
-        counts.append(model.tokens_since_fired[:24])
+            own.step(batch, 0, 1)
+        counts.append(own.model.tokens_since_fired[:24])
     assert torch.equal(counts[0], counts[1])
     assert (counts[0] == 2048).all()
 
@@ -220,7 +220,7 @@ def test_k_anneals() -> None:
 def test_l1_shrinks_as_in_the_closed_form() -> None:
     """One feature, one direction: min (2 - z)² + λ z gives z = 2 - λ/2; with λ = 1, z = 3/2."""
     x = torch.cat([torch.full((512, 1), 2.0), torch.full((512, 1), -2.0)])
-    config = ReluL1Config(d_sae=1, l1_coefficient=1.0, l1_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
+    config = ReluL1Config(d_sae=1, l1_coefficient=1.0, penalty_warmup=0.0, lr=2e-2, warmup=0, decay=0.5)
     source = Source.at(
         "x", Moments(2, np.zeros(1), np.full(1, 1.0), np.full(1, 2.0), 2.0, 3.0), None, None, None
     )  # scale 1

@@ -3,14 +3,18 @@ import itertools
 import pytest
 import torch
 
-from pipeline.train.kernels import (
-    fast_dtype,
-    select_batch_topk,
-    select_positive,
-    select_topk,
-    sparse_autoencode,
-    sparse_autoencode_prefixes,
-)
+from pipeline.train.codes import Sparse
+from pipeline.train.kernels import fast_dtype
+from pipeline.train.products import Products
+from pipeline.train.selections import Largest, LargestOfBatch, Positive, Selection
+
+SPARSE, NO_DENSITY = Products(dense=False), torch.zeros(())
+
+
+def sparse_code(x: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, select: Selection) -> Sparse:
+    code = SPARSE.encode(x, W_enc, b_enc, select, NO_DENSITY)
+    assert isinstance(code, Sparse)
+    return code
 
 
 @pytest.mark.parametrize("kind", ["topk", "positive"])
@@ -40,8 +44,9 @@ def test_sparse_forward_and_gradients_are_the_dense_ones(kind: str) -> None:
     loss_of(z @ W_dec, (z * W_dec.norm(dim=-1)).sum()).backward()
 
     sparse = make()
-    x_hat, code = sparse_autoencode(x, *sparse, select_topk(k) if kind == "topk" else select_positive, torch.float32)
-    loss_of(x_hat, (code.values * sparse[2].norm(dim=-1)[code.indices]).sum()).backward()
+    code = sparse_code(x, *sparse[:2], Largest(k) if kind == "topk" else Positive())
+    x_hat = SPARSE.decode(code, sparse[2])[0]
+    loss_of(x_hat, len(x) * code.total(weights=sparse[2].norm(dim=-1))).backward()
 
     torch.testing.assert_close(x_hat, z @ W_dec, atol=1e-4, rtol=1e-4)
     for ours, theirs in zip(sparse, dense, strict=True):
@@ -68,8 +73,8 @@ def test_prefixes_and_their_gradients_are_the_dense_ones() -> None:
         return [z[:, :m] @ W_dec[:m] for m in prefixes], z
 
     def sparse(W_enc, b_enc, W_dec):
-        outs, code = sparse_autoencode_prefixes(x, W_enc, b_enc, W_dec, select_topk(5), prefixes, torch.float32)
-        return list(outs), code.values
+        code = sparse_code(x, W_enc, b_enc, Largest(5))
+        return list(SPARSE.decode(code, W_dec, prefixes)), code.entries.values
 
     for ours, theirs in zip(gradients(sparse), gradients(dense), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -79,7 +84,7 @@ def test_prefixes_and_their_gradients_are_the_dense_ones() -> None:
 @pytest.mark.parametrize("k", [3, 30])
 def test_the_largest_of_a_batch_whatever_was_guessed(guess: float, k: int) -> None:
     pre = torch.randn(17, 40, generator=torch.Generator().manual_seed(0))
-    code = select_batch_topk(k, guess)(pre)
+    code = LargestOfBatch(k, torch.tensor(guess)).entries(pre)
     expected = pre.flatten().topk(17 * k).values
     expected = expected[expected > 0]
     assert torch.equal(code.values.sort(descending=True).values, expected)
@@ -92,11 +97,9 @@ def test_the_largest_of_a_batch_whatever_was_guessed(guess: float, k: int) -> No
 
 def test_rows_without_an_active_feature_are_zero() -> None:
     W = torch.ones(3, 2)
-    x_hat, code = sparse_autoencode(
-        torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), W, torch.zeros(3), W, select_positive, torch.float32
-    )
-    assert x_hat.tolist() == [[6.0, 6.0], [0.0, 0.0]]
-    assert code.offsets.tolist() == [0, 3, 3]
+    code = sparse_code(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), W, torch.zeros(3), Positive())
+    assert SPARSE.decode(code, W).tolist() == [[[6.0, 6.0], [0.0, 0.0]]]
+    assert code.entries.offsets.tolist() == [0, 3, 3]
 
 
 def test_the_probe_names_a_dtype() -> None:
@@ -113,7 +116,7 @@ def test_topk_is_torchs_topk(dtype: torch.dtype, kind: str) -> None:
         pre = pre - 2.5
         pre[3] = -1.0
     k = 7
-    code = select_topk(k)(pre)
+    code = Largest(k).entries(pre)
     expected = pre.topk(k, dim=-1).values.float()
     assert code.offsets.diff().max() <= k
     for i, (low, high) in enumerate(itertools.pairwise(code.offsets.tolist())):

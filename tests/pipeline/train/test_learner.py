@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
+from pipeline.train.stack import Stack
 from tests.conftest import source_of
 from tests.pipeline.train.test_families import CASES, planted
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
-from pipeline.train.families import base
+from pipeline.train import learner as learning
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.tied import Tied
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.learner import FamilyLearner, Stack
+from pipeline.train.learner import FamilyLearner
+from pipeline.train.stack import Stack
 from stores.dictionary import FeatureDictionary
 from tests.conftest import moments_of, source_of_site
 from tests.pipeline.train.test_families import CASES
@@ -75,7 +76,7 @@ def test_the_dictionary_on_raw_activations_is_the_training_forward(
     family, config: FamilyConfig, kind: str, small: bool, monkeypatch
 ) -> None:
     if not small:
-        monkeypatch.setattr(base, "SMALL", 0)
+        monkeypatch.setattr(learning, "SMALL", 0)
     data, n_steps = planted(), 20
     made = learner(family, config, data, kind)
     records = []
@@ -86,7 +87,7 @@ def test_the_dictionary_on_raw_activations_is_the_training_forward(
     x, y = pair(data, kind, torch.arange(2048))
     model, dictionary = made.model, made.to_dictionary({})
     with torch.no_grad():
-        parts = model.loss(model.scaled(x), model.scaled_targets(y), n_steps, n_steps).parts
+        parts = model(model.scaled(x), model.scaled_targets(y), n_steps, n_steps, False)[1]
     error = model.scaled_targets(y) - model.scaled_targets(dictionary(x))
     # Which features of a row BatchTopK keeps depends on its batch; its dictionary's threshold makes that one number.
     exact = dictionary.spec.architecture == "topk" or not hasattr(model, "threshold")
@@ -158,7 +159,7 @@ def test_the_penalty_of_a_crosscoder_is_by_the_sum_of_its_norms() -> None:
     made = learner(family, config, data, "crosscoder")
     model, x = made.model, pair(data, "crosscoder", torch.arange(256))[0]
     scaled = model.scaled(x)
-    parts = model.loss(scaled, scaled, 0, 1).parts
+    parts = model(scaled, scaled, 0, 1, False)[1]
     z = model.pre(model.centred(scaled, scaled)[0]).relu()
     norms = model.W_dec[:, :16].norm(dim=-1) + model.W_dec[:, 16:].norm(dim=-1)
     assert parts["l1"].item() == pytest.approx((z * norms).sum(-1).mean().item(), rel=1e-5)

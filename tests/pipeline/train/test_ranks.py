@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.config import UserError
+from pipeline.train import methods as train
 from pipeline.train.ranks import Ranks
 from stores import FeatureDictionary
 from tests.conftest import environment, make_store, planted_rows, unmix
@@ -18,7 +19,7 @@ METHODS = {
     "topk": "k = 4\ndead_after_tokens = 300",
     "batch_topk": "k = 4\ndead_after_tokens = 300",
     "matryoshka": "k = 4\nn_prefixes = 3\ndead_after_tokens = 300",
-    "relu_l1": "l1_coefficient = 0.5\ngrad_clip = 1.0",
+    "relu_l1": "l1_coefficient = 0.5\ngrad_clip = 1.0\nl0_target = 6.0",
     "tied": "l1_coefficient = 0.5\nresample_every_tokens = 500\ndead_after_tokens = 300",
     "gated": "l1_coefficient = 0.5",
     "p_anneal": "l1_coefficient = 0.5",
@@ -82,7 +83,9 @@ def test_rows_divided_among_two_processes(folder: Path) -> None:
 
 
 def test_features_divided_among_two_processes(folder: Path) -> None:
-    path = str(recipe(folder, {m: METHODS[m] for m in ("topk", "batch_topk")}, 'parallel = "features"'))
+    divisible = {name: settings for name, settings in METHODS.items() if train.METHODS[name].divisible}
+    assert len(divisible) == 7
+    path = str(recipe(folder, divisible, 'parallel = "features"'))
     unmix("train", path, "--name", "one", cwd=folder)
     done = torchrun(folder, path, "--name", "two")
     assert done.returncode == 0, done.stderr
@@ -104,10 +107,10 @@ def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: 
 
 
 def test_what_cannot_be_divided_is_refused(folder: Path) -> None:
-    path = str(recipe(folder, {"gated": METHODS["gated"]}, 'parallel = "features"'))
+    path = str(recipe(folder, {"matryoshka": METHODS["matryoshka"]}, 'parallel = "features"'))
     done = unmix("train", path, cwd=folder, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("unmix: train.gated at blocks.0.hook_resid_post: parallel")
+    assert done.stderr.startswith("unmix: train.matryoshka at blocks.0.hook_resid_post: parallel")
     assert os.listdir(folder) == ["activations.zarr", "two.toml"] or not (folder / "runs").exists()
 
 

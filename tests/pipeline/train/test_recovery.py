@@ -64,7 +64,7 @@ def recovered(method: str, **settings) -> float:
         ("batch_topk", {"k": 5, "lr": 2e-3}),
         ("matryoshka", {"k": 5, "lr": 2e-3, "n_prefixes": 2}),
         ("relu_l1", {"l1_coefficient": 1.57, "lr": 1e-3}),
-        ("tied", {"l1_coefficient": 1.57, "lr": 3e-3, "l1_warmup": 0.5}),
+        ("tied", {"l1_coefficient": 1.57, "lr": 3e-3, "penalty_warmup": 0.5}),
         ("gated", {"l1_coefficient": 2.5, "lr": 2e-3}),
         ("p_anneal", {"l1_coefficient": 1.5, "lr": 1e-3}),
         ("jumprelu", {"l0_coefficient": 1.0, "lr": 2e-3, "threshold": 0.03, "bandwidth": 0.03}),

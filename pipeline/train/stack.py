@@ -1,0 +1,107 @@
+"""Several dictionaries of one shape in one product."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from pipeline.train.families.base import Family
+from pipeline.train.learner import FamilyLearner, adam, followed, take_step
+
+
+class Stack:
+    """Learners of one shape and at one step, trained in batched products; each learns what it would have learned alone.
+
+    Their weights and Adam's moments become parts of stacked tensors, (n, …), and stay theirs: to save one or to make a
+    dictionary of it, nothing need be known of the stack.
+    """
+
+    def __init__(self, learners: list[FamilyLearner]) -> None:
+        self.learners, self.first = learners, learners[0]
+        self.parameters = {
+            name: torch.stack([dict(own.model.named_parameters())[name].detach() for own in learners]).requires_grad_()
+            for name, _ in self.first.model.named_parameters()
+        }
+        self.buffers = {
+            name: torch.stack([dict(own.model.named_buffers())[name] for own in learners])
+            for name, _ in self.first.model.named_buffers()
+        }
+        self.optimiser = adam(self.parameters.values())
+        for name, stacked in self.parameters.items():
+            self._join(learners, name, stacked)
+        for i, own in enumerate(learners):
+            for name, stacked in self.buffers.items():
+                setattr(own.model, name, stacked[i])
+
+    def _join(self, learners: list[FamilyLearner], name: str, stacked: Tensor) -> None:
+        """Make one parameter of all learners, and its moments, parts of the stacked ones."""
+        own = [dict(learner.model.named_parameters())[name] for learner in learners]
+        before = [learner.optimiser.state.get(p, {}) for learner, p in zip(learners, own, strict=True)]
+        zeros = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(own[0]), "exp_avg_sq": torch.zeros_like(own[0])}
+        moments = {k: torch.stack([b.get(k, z) for b in before]).detach() for k, z in zeros.items()}
+        moments["step"] = moments["step"][0].clone()
+        self.optimiser.state[stacked] = moments
+        for i, (learner, parameter) in enumerate(zip(learners, own, strict=True)):
+            parameter.data = stacked.detach()[i]
+            learner.optimiser.state[parameter] = {k: v if k == "step" else v[i] for k, v in moments.items()}
+
+    def step(
+        self,
+        x: Float[Tensor, "*n batch d_in"],
+        step: int,
+        n_steps: int,
+        y: Float[Tensor, "*n batch d_out"] | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """As FamilyLearner.step, for each learner. x: (batch, d_in) for all, or (n, batch, d_in), each its own; y alike."""
+        model, config = self.first.model, self.first.config
+        dead = self.buffers["tokens_since_fired"] > config.dead_after_tokens
+        any_dead = bool(dead.any())
+
+        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
+            return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps, any_dead))
+
+        own_rows = x.ndim == 3
+        scales = [self.buffers[name] for name in ("scale_in", "scale_out")]
+        x_scale, y_scale = (scale.view(len(scale), 1, -1) if own_rows else scale[0] for scale in scales)
+        scaled = x * x_scale
+        dims = (0, 0, *((0, 0) if own_rows else (None, None)))
+        totals, parts, fired = vmap(loss, in_dims=dims)(
+            self.parameters, self.buffers, scaled, scaled if y is None else y * y_scale
+        )
+        self.optimiser.zero_grad()
+        totals.sum().backward()
+        take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
+        parts = {name: part.detach() for name, part in parts.items()}
+        self._follow(parts, fired, x.shape[-2], step, n_steps)
+        dead = (self.buffers["tokens_since_fired"] > config.dead_after_tokens).sum(-1)
+        for i, own in enumerate(self.learners):
+            target = x if y is None else y
+            own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
+        columns = {name: part.unbind() for name, part in {**parts, "dead": dead}.items()}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
+
+    @torch.no_grad()
+    def _follow(
+        self, parts: dict[str, Tensor], fired: Bool[Tensor, "n d_sae"], n_tokens: int, step: int, n_steps: int
+    ) -> None:
+        model = _Following(self.first.model)
+
+        def new(buffers: dict[str, Tensor], parts: dict[str, Tensor], fired: Tensor) -> dict[str, Tensor]:
+            own = {f"model.{name}": buffer for name, buffer in buffers.items()}
+            return functional_call(model, own, (parts, fired, n_tokens, step, n_steps))
+
+        for name, value in vmap(new)(self.buffers, parts, fired).items():
+            self.buffers[name].copy_(value)
+
+
+class _Following(nn.Module):
+    """learner.followed as a module's forward, for torch.func."""
+
+    def __init__(self, model: Family) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments: Any) -> dict[str, Tensor]:
+        return followed(self.model, *arguments)
