@@ -10,14 +10,16 @@ nothing is subtracted from x; a skip transcoder (Paulo et al. 2025) adds a linea
     pre   = x W_enc + b_enc
     y_hat = z W_dec + b_dec  [+ x W_skip]    y_hat: (…, d_out)
 
-The activation is the architecture's: "standard" ReLU(pre); "topk" ReLU of the k largest; "jumprelu" pre where it exceeds
+The activation is the architecture's: "standard" ReLU(pre); "topk" ReLU of the k largest; "abs_topk" the k of largest
+magnitude with their signs (Zhu et al. 2025, arXiv:2510.00404); "jumprelu" pre where it exceeds
 `threshold`, itself not negative; "gated" ReLU((pre - b_enc) exp(r_mag) + b_mag) where pre > 0; "linear" pre itself. The
+architecture "matching_pursuit" has no pre: its encoder selects rows of W_dec one after another, see stores.pursuit. The
 architecture "bases" is two linear dictionaries that were learned together, of the axes of what is read and of those of what
 is written, and forward is not defined: see bases().
 
 Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
-loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no transcoders with the
-activations topk, gated and linear, and none that read or write several hook points.
+loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no abs_topk, linear and bases,
+no transcoders with the activations topk and gated, and none that read or write several hook points.
 """
 
 from pathlib import Path
@@ -40,12 +42,15 @@ from stores.dictionary_files import (
 )
 from stores.interchange import architecture_name, as_saved, config_of, saved_name, spec_of
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest
+from stores.pursuit import matching_pursuit
 from stores.site import Site
-from stores.spec import Spec
+from stores.spec import DENSE, SIGNED, Spec
+
+_CODE_NUMBERS = 1 << 24  # of float32, 64 MiB: dense codes that are held at once where the whole is not asked for
 
 
 class SparseCode(NamedTuple):
-    """The entries of a code that are not zero, padded with value 0."""
+    """The entries of a code that are not zero, of either sign where codes are signed, padded with value 0."""
 
     values: Float[Tensor, "*batch k"]
     indices: Int64[Tensor, "*batch k"]
@@ -59,22 +64,24 @@ def folder_digest(path: Path) -> str:
 class FeatureDictionary(nn.Module):
     """An affine encoder, an activation, an affine decoder.
 
-    others: W_skip where there is one, and what the architecture has besides. All are kept as float32. d_out is d_in where
-    the dictionary writes what it reads. Raises ValueError: a weight of another shape, one too many or too few.
+    W_enc, b_enc: None of a matching pursuit, which encodes by its decoder. others: W_skip where there is one, and what
+    the architecture has besides. All are kept as float32. d_out is d_in where the dictionary writes what it reads.
+    Raises ValueError: a weight of another shape, one too many or too few.
     """
 
     def __init__(
         self,
         spec: Spec,
-        W_enc: Float[Tensor, "d_in d_sae"],
-        b_enc: Float[Tensor, " d_sae"],
+        W_enc: Float[Tensor, "d_in d_sae"] | None,
+        b_enc: Float[Tensor, " d_sae"] | None,
         W_dec: Float[Tensor, "d_sae d_out"],
         b_dec: Float[Tensor, " d_out"],
         **others: Float[Tensor, "..."],
     ) -> None:
         super().__init__()
         self.spec = spec
-        weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, **others}
+        encoder = {name: weight for name, weight in (("W_enc", W_enc), ("b_enc", b_enc)) if weight is not None}
+        weights = {**encoder, "W_dec": W_dec, "b_dec": b_dec, **others}
         shapes = spec.shapes
         if set(weights) != set(shapes):
             raise ValueError(f"{spec.architecture} has the weights {', '.join(shapes)}, got {', '.join(weights)}")
@@ -106,7 +113,12 @@ class FeatureDictionary(nn.Module):
     @property
     def signed(self) -> bool:
         """Whether a code may be negative, so that a direction and its opposite are the same feature."""
-        return self.spec.architecture in ("linear", "bases")
+        return self.spec.architecture in SIGNED
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the architecture sets entries of a code to zero."""
+        return self.spec.architecture not in DENSE
 
     @property
     def site(self) -> Site:
@@ -146,36 +158,53 @@ class FeatureDictionary(nn.Module):
             found.append(FeatureDictionary(spec, R.T, R.new_zeros(len(R)), R, mean))
         return found[0], found[1]
 
-    def _pre(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+    def _centred(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         if x.shape[-1] != self.d_in:
             raise ValueError(f"x has {x.shape[-1]} coordinates, the dictionary takes d_in = {self.d_in}")
-        x = x.float() if self.spec.d_out else x.float() - self.b_dec
-        return x @ self.W_enc + self.b_enc
+        return x.float() if self.spec.d_out else x.float() - self.b_dec
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Raw activations → code."""
-        pre = self._pre(x)
-        if self.signed:
+        if self.spec.architecture == "matching_pursuit":
+            return self._pursue(self._centred(x))
+        pre = self._centred(x) @ self.W_enc + self.b_enc
+        if not self.sparse:
             return pre
         if self.spec.architecture == "topk":
             values, indices = pre.topk(self.spec.k, dim=-1)
             return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+        if self.spec.architecture == "abs_topk":
+            values, indices = _largest(pre, self.spec.k)
+            return torch.zeros_like(pre).scatter(-1, indices, values)
         if self.spec.architecture == "jumprelu":
             return pre.relu() * (pre > self.threshold)
         if self.spec.architecture == "gated":
             return ((pre - self.b_enc) * self.r_mag.exp() + self.b_mag).relu() * (pre > 0)
         return pre.relu()
 
+    def _pursue(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        spec = self.spec
+        options = spec.k, spec.residual_threshold, spec.stop_on_duplicate_support
+        codes = [matching_pursuit(rows, self.W_dec, *options) for rows in self._chunks(x)]
+        return torch.cat(codes).reshape(*x.shape[:-1], self.d_sae)
+
+    def _chunks(self, x: Float[Tensor, "*batch d_in"]) -> tuple[Float[Tensor, "_ d_in"], ...]:
+        """The rows of x, in parts whose dense codes are small."""
+        return x.reshape(-1, x.shape[-1]).split(max(1, _CODE_NUMBERS // self.d_sae))
+
     def encode_sparse(self, x: Float[Tensor, "*batch d_in"], k: int | None = None) -> SparseCode:
         """The k entries of largest magnitude, in falling order.
 
-        k: by default TopK's own k; otherwise as many as the fullest row of x has.
+        k: by default the architecture's own k; where it has none, as many as the fullest row of x has, and the dense code
+        of all of x is held for it.
         """
-        z = self.encode(x)
-        if k is None:
-            k = self.spec.k if self.spec.architecture == "topk" else max(1, int((z != 0).sum(-1).max()))
-        indices = z.abs().topk(k, dim=-1).indices
-        return SparseCode(z.gather(-1, indices), indices)
+        if k is None and not self.spec.k:
+            z = self.encode(x)
+            return _largest(z, max(1, int((z != 0).sum(-1).max())))
+        k = min(self.spec.k, self.d_sae) if k is None else k
+        parts = [_largest(self.encode(rows), k) for rows in self._chunks(x)]
+        values, indices = (torch.cat(part).reshape(*x.shape[:-1], k) for part in zip(*parts, strict=True))
+        return SparseCode(values, indices)
 
     def decode(self, z: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """Code → reconstruction; what W_skip adds is not in it."""
@@ -217,7 +246,8 @@ class FeatureDictionary(nn.Module):
         weights = {names[saved]: as_saved(names[saved], tensor) for saved, tensor in found.items()}
         if spec.d_out is None:
             fold_options(path / CONFIG, weights, config)
-        return cls(spec, **weights).to(device)
+        encoder = weights.pop("W_enc", None), weights.pop("b_enc", None)
+        return cls(spec, *encoder, **weights).to(device)
 
     @classmethod
     def from_hub(cls, repo: str, folder: str = ".", device: str | torch.device = "cpu") -> Self:
@@ -231,3 +261,9 @@ class FeatureDictionary(nn.Module):
         where = f" at {self.hook_point}" if self.hook_point else ""
         sizes = f"d_in={self.d_in}, d_sae={self.d_sae}" + (f", d_out={self.d_out}" if self.spec.d_out else "")
         return f"FeatureDictionary({architecture_name(self.spec)}, {sizes}{where})"
+
+
+def _largest(z: Float[Tensor, "*batch d_sae"], k: int) -> SparseCode:
+    """The k entries of largest magnitude, with their signs, in falling order of it."""
+    indices = z.abs().topk(k, dim=-1).indices
+    return SparseCode(z.gather(-1, indices), indices)

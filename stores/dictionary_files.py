@@ -5,6 +5,7 @@ Everything here raises ValueError, one line that names the file, or OSError wher
 
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -20,6 +21,12 @@ Provenance = dict[str, Any]
 Weights = dict[str, Float32[Tensor, "..."]]  # by name
 _JSON_BYTES = 1 << 24  # cfg.json and provenance.json have some kilobytes
 _DTYPES = ("F64", "F32", "F16", "BF16")
+# SAELens's defaults where its matching pursuit's cfg.json lacks one, the types that are read, and what is expected
+_PURSUIT = {
+    "residual_threshold": (0.01, (int, float), "a number"),
+    "max_iterations": (None, (int, NoneType), "a whole number, or null for d_in"),
+    "stop_on_duplicate_support": (True, (bool,), "true or false"),
+}
 _TEXTS = ("method", "model", "model_digest", "weight_processing", "weights_digest")
 
 
@@ -31,7 +38,7 @@ def read_config(path: Path) -> dict[str, Any]:
     config = _object(file)
     architecture = str(config.get("architecture"))
     transcoder = architecture.endswith("transcoder")
-    needed = ["architecture", "d_in", "d_sae", *(["k"] if architecture.startswith("topk") else [])]
+    needed = ["architecture", "d_in", "d_sae", *(["k"] if architecture.startswith(("topk", "abs_topk")) else [])]
     needed += ["d_out"] if transcoder else []
     if missing := [name for name in needed if name not in config]:
         raise ValueError(f"{file} lacks {', '.join(missing)}: SAELens 6 writes them")
@@ -59,6 +66,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"{file}: {option} = {_shown(config[option])}, expected true or false")
         if transcoder and config.get(option, False):
             raise ValueError(f"{file}: {option} of a transcoder cannot be read")
+    for option, (default, types, expected) in _PURSUIT.items() if architecture == "matching_pursuit" else ():
+        if type(config.setdefault(option, default)) not in types:
+            raise ValueError(f"{file}: {option} = {_shown(config[option])}, expected {expected}")
     return config
 
 
@@ -106,6 +116,9 @@ def read_weights(file: Path, shapes: dict[str, tuple[int, ...]], digest: str | N
 def fold_options(file: Path, weights: Weights, config: dict[str, Any]) -> None:
     """Bring weights to what they are where cfg.json's options have the values that FeatureDictionary knows, in place."""
     if not config.get("apply_b_dec_to_input", True):
+        if "W_enc" not in weights:  # a matching pursuit, whose b_dec SAELens then adds nowhere
+            weights["b_dec"] = torch.zeros_like(weights["b_dec"])
+            return
         # (x - b_dec) W_enc + (b_enc + b_dec W_enc) = x W_enc + b_enc
         shift = weights["b_dec"] @ weights["W_enc"]
         weights["b_enc"] = weights["b_enc"] + shift

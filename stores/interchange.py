@@ -39,9 +39,12 @@ def spec_of(file: Path, config: dict[str, Any], provenance: Provenance) -> Spec:
         site = Site(metadata["reads"] or one, metadata["writes"] or out)
         sizes = architecture, config["d_in"], config["d_sae"]
         d_out = config["d_out"] if transcoder else None
-        return Spec(
-            *sizes, site, config["k"] if architecture == "topk" else 0, provenance, d_out, metadata["d_writes"], skip
-        )
+        k = config["k"] if architecture in ("topk", "abs_topk") else 0
+        options = {}
+        if architecture == "matching_pursuit":
+            k = config["d_in"] if config["max_iterations"] is None else config["max_iterations"]
+            options = {name: config[name] for name in ("residual_threshold", "stop_on_duplicate_support")}
+        return Spec(*sizes, site, k, provenance, d_out, metadata["d_writes"], skip, **options)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -76,8 +79,14 @@ def config_of(spec: Spec) -> dict[str, Any]:
         "reshape_activations": "none",
         "metadata": metadata,
     }
-    if spec.architecture == "topk":
+    if spec.architecture in ("topk", "abs_topk"):
         config |= {"k": spec.k, "rescale_acts_by_decoder_norm": False}
+    if spec.architecture == "matching_pursuit":
+        config |= {
+            "max_iterations": spec.k,
+            "residual_threshold": spec.residual_threshold,
+            "stop_on_duplicate_support": spec.stop_on_duplicate_support,
+        }
     return config
 
 

@@ -10,17 +10,18 @@ from safetensors.torch import load_file, save_file
 
 from stores.dictionary import FeatureDictionary, folder_digest
 from stores.site import Site
-from stores.spec import ARCHITECTURES, Spec
+from stores.spec import ARCHITECTURES, WITH_K, Spec
 
 
 def make(architecture: str, d_in: int = 8, d_sae: int = 20, k: int = 4) -> FeatureDictionary:
     torch.manual_seed(0)
-    spec = Spec(
-        architecture, d_in, d_sae, Site.at("blocks.0.hook_resid_post"), k if architecture == "topk" else 0, {"seed": 0}
-    )
-    weights = torch.randn(d_in, d_sae), torch.randn(d_sae), torch.randn(d_sae, d_in), torch.randn(d_in)
+    k = k if architecture in WITH_K else 0
+    spec = Spec(architecture, d_in, d_sae, Site.at("blocks.0.hook_resid_post"), k, {"seed": 0})
+    encoder, decoder = (torch.randn(d_in, d_sae), torch.randn(d_sae)), (torch.randn(d_sae, d_in), torch.randn(d_in))
+    if architecture == "matching_pursuit":
+        return FeatureDictionary(spec, None, None, torch.nn.functional.normalize(decoder[0]), decoder[1])
     others = {name: torch.rand(d_sae) for name in ARCHITECTURES[architecture]}
-    return FeatureDictionary(spec, *weights, **others)
+    return FeatureDictionary(spec, *encoder, *decoder, **others)
 
 
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "bases"])
@@ -58,7 +59,7 @@ def test_codes_by_hand() -> None:
     torch.testing.assert_close(gated.encode(x), torch.tensor([[3.0, 0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
+@pytest.mark.parametrize("architecture", ["standard", "topk", "abs_topk", "jumprelu", "gated", "matching_pursuit"])
 def test_the_sparse_code_is_the_code(architecture: str) -> None:
     dictionary, x = make(architecture), torch.randn(2, 7, 8)
     values, indices = dictionary.encode_sparse(x)
@@ -82,6 +83,8 @@ def test_other_sizes_and_folders_are_refused(tmp_path: Path) -> None:
         FeatureDictionary.load(tmp_path)
     with pytest.raises(ValueError, match="k = 21 is not between"):
         Spec("topk", 8, 20, k=21)
+    with pytest.raises(ValueError, match="k = 4 of standard, which has none"):
+        Spec("standard", 8, 20, k=4)
     with pytest.raises(ValueError, match=r"W_enc is \(8, 20\), expected \(8, 21\)"):
         FeatureDictionary(
             Spec("standard", 8, 21), torch.zeros(8, 20), torch.zeros(20), torch.zeros(20, 8), torch.zeros(8)
@@ -139,7 +142,7 @@ def test_a_hub_folder_is_read_from_the_hubs_cache(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated", "matching_pursuit"])
 def test_saelens_loads_the_folder_and_computes_the_same(tmp_path: Path, architecture: str) -> None:
     saelens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
     dictionary, x = make(architecture), torch.randn(30, 8)
@@ -173,7 +176,7 @@ VALUE_MISTAKES: list[tuple[str, object, str]] = [
     ("d_sae", -1, "cfg.json: d_sae = -1"),
     ("d_sae", True, "cfg.json: d_sae = True"),
     ("architecture", ["topk"], "cfg.json: architecture .* is not one of standard, topk"),
-    ("architecture", "temporal", "cfg.json: architecture 'temporal' is not one of standard, topk, jumprelu, gated, linear"),
+    ("architecture", "temporal", "cfg.json: architecture 'temporal' is not one of standard, topk, abs_topk, jumprelu, gated"),
     ("architecture", "transcoder", "cfg.json lacks d_out"),
     ("metadata", {"reads": "x"}, "cfg.json: metadata.reads is 'x', expected a list"),
     ("metadata", {"reads": ["a"], "writes": ["b"]}, "cfg.json: d_out is missing"),
