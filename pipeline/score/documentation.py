@@ -3,19 +3,20 @@
 DOCUMENTATION = {
     "site": "what is read and what is written, -- between them where they differ; reads and writes list the hook points",
     "d_in, d_out": "coordinates of what is read and of what is written",
-    "l0": "mean number of active features a token",
+    "l0": "mean number of active features a token: of entries of a code that are not zero, whatever their sign",
     "l0_p10, l0_p90": "its 10% and 90% quantiles over tokens",
     "fvu": "fraction of variance unexplained of what is written, sums over all scored rows; 0 perfect, 1 the mean; of "
     "several hook points the mean of fvu[HOOK_POINT]",
     "normalized_mse": "sum |y - y_hat|^2 / sum |y|^2 of what is written, mean over hook points",
-    "fvu_at_l0_K": "linear dictionaries: fvu with each row's K largest coordinates kept",
+    "fvu_at_l0_K": "dictionaries that are not sparse: fvu with each row's K largest coordinates kept",
     "fvu_first_K": "pca: fvu with the K components of largest variance kept",
     "share[HOOK_POINT]": "where several are written: a feature's share of its decoder's norm there, in units of each hook "
     "point's scale; mean over features that are not dead",
     "dead": "features active on none of the n_rows scored rows",
     "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
     "where that is less than one row",
-    "signed": "whether codes may be negative, as those of rotations and PCA",
+    "signed": "whether codes may be negative, as those of rotations, PCA and AbsTopK",
+    "sparse": "whether the architecture sets entries of a code to zero, as rotations and PCA do not",
     "ce_*, kl, top1, n_predictions": "absent where the store's rows were made by no language model",
     "ce_clean, ce, kl": "nats a token: model as it is, with what is written replaced by what the dictionary makes of what "
     "it reads in the clean pass, and the divergence between",

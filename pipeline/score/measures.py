@@ -77,8 +77,8 @@ def _rare(density: Tensor, below: float, n_rows: int) -> int | None:
 
 
 def truncations(dictionary: FeatureDictionary, config: ScoreConfig, ordered: bool) -> dict[str, Truncation]:
-    """Of a linear dictionary: columns, and what of its code they keep. ordered: its first features are the largest."""
-    if not dictionary.signed:
+    """Of a dense dictionary: columns, and what of its code they keep. ordered: its first features are the largest."""
+    if dictionary.sparse:
         return {}
     kept: dict[str, Truncation] = {}
     for k in config.at_l0:

@@ -83,10 +83,6 @@ def _colour(method: str) -> str:
     return _COLOURS.get(method, "#000000")
 
 
-def _is_sparse(row: dict[str, Any]) -> bool:
-    return not row["signed"]
-
-
 def _frontier(path: Path, site: str, rows: list[dict[str, Any]]) -> None:
     """FVU and CE score against L0: sparse dictionaries as points, linear ones as what their largest coordinates keep."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -96,7 +92,7 @@ def _frontier(path: Path, site: str, rows: list[dict[str, Any]]) -> None:
         method, colour = row["method"], _colour(row["method"])
         label = None if method in named else method
         named.add(method)
-        if _is_sparse(row):
+        if row["sparse"]:
             size = 18 + 30 * np.log2(max(1.0, row["d_sae"] / row["d_in"]))
             left.scatter(row["l0"], row["fvu"], s=size, color=colour, alpha=0.7, zorder=3, label=label)
             if "ce_score_zero" in row:
@@ -130,7 +126,7 @@ def _histograms(path: Path, site: str, rows: list[dict[str, Any]], histograms: d
     left, right = figure.subplots(1, 2)
     edges = bin_edges()
     centres = np.sqrt(edges[:-1] * edges[1:])
-    sparse = [row for row in rows if _is_sparse(row)]
+    sparse = [row for row in rows if row["sparse"]]
     n_rows = max((row["n_rows"] for row in sparse), default=1)
     lowest = np.floor(np.log10(1 / n_rows))
     bins = np.concatenate([[lowest - 1, lowest - 0.6], np.linspace(lowest, 0, 40)])  # the first bin holds the dead
@@ -149,7 +145,7 @@ def _histograms(path: Path, site: str, rows: list[dict[str, Any]], histograms: d
     ticks = np.arange(lowest, 1)
     left.set_xticks([lowest - 0.8, *ticks], ["dead", *(f"{t:.0f}" for t in ticks)])
     left.set(xlabel=f"log10 firing density ({n_rows:,} rows)", ylabel="fraction of features")
-    right.set(xlabel="activation, given active", ylabel="fraction of activations", xscale="log")
+    right.set(xlabel="magnitude of an activation, given active", ylabel="fraction of activations", xscale="log")
     if used.any():
         seen = centres[used > 2e-4 * used.sum()]
         right.set_xlim(seen[0] / 1.5, seen[-1] * 1.5)

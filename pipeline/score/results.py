@@ -18,7 +18,7 @@ from pipeline.unit_files import json_object
 from stores.manifest import commit_bytes, commit_json
 
 ROW, HISTOGRAMS = "scores.json", "histograms.npz"
-_COLUMNS = {"site", "name", "method", "d_in", "d_out", "d_sae", "signed", "l0", "fvu", "dead", "n_rows"}
+_COLUMNS = {"site", "name", "method", "d_in", "d_out", "d_sae", "signed", "sparse", "l0", "fvu", "dead", "n_rows"}
 SET_COLUMNS = {"site", "name", "method", "sites", "ce", "kl", "top1", "ce_with_errors"}
 
 

@@ -36,7 +36,7 @@ from stores.dictionary import folder_digest
 from stores.manifest import commit_json, digest
 from stores.site import Site
 
-VERSION = 4
+VERSION = 5
 Work = list[tuple[Subject | TranscoderSet, Unit]]
 
 
@@ -107,6 +107,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
                 "d_out": dictionary.d_out,
                 "d_sae": dictionary.d_sae,
                 "signed": dictionary.signed,
+                "sparse": dictionary.sparse,
                 **measured[subject.name],
                 **_mean_shares(site, scaled_decoder(dictionary, store), histogram),
                 **loss,

@@ -94,7 +94,7 @@ def compare(
         x = s[i] @ F[i]
         with torch.no_grad():
             code, x_hat = dictionary.encode(x), dictionary(x)
-        some, live = (s[i] > 0).any(1), (code > 0).any(0)
+        some, live = (s[i] > 0).any(1), (code != 0).any(0)
         directions = dictionary.directions[live]
         nearest += mcs(layer.F, directions, signed=False).tolist()
         error, spread = (v.double().square().sum() for v in (x - x_hat, x - x.mean(0)))
@@ -102,7 +102,7 @@ def compare(
             {
                 **recovery(layer.F, directions, seed_of("floor", name, seed, i), signed=False),
                 "live": int(live.sum()),
-                "l0": round(float((code[some] > 0).sum(1).double().mean()), 4),
+                "l0": round(float((code[some] != 0).sum(1).double().mean()), 4),
                 "true_l0": round(float((s[i][some] > 0).sum(1).double().mean()), 4),
                 "fvu": round(float(error / spread), 4),
             }
