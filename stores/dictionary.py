@@ -185,8 +185,11 @@ class FeatureDictionary(nn.Module):
     def _pursue(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         spec = self.spec
         options = spec.k, spec.residual_threshold, spec.stop_on_duplicate_support
-        codes = [matching_pursuit(rows, self.W_dec, *options) for rows in self._chunks(x)]
-        return torch.cat(codes).reshape(*x.shape[:-1], self.d_sae)
+        z, start = x.new_empty(x.shape[:-1].numel(), self.d_sae), 0
+        for rows in self._chunks(x):
+            z[start : start + len(rows)] = matching_pursuit(rows, self.W_dec, *options)
+            start += len(rows)
+        return z.reshape(*x.shape[:-1], self.d_sae)
 
     def _chunks(self, x: Float[Tensor, "*batch d_in"]) -> tuple[Float[Tensor, "_ d_in"], ...]:
         """The rows of x, in parts whose dense codes are small."""
