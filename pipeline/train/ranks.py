@@ -61,11 +61,21 @@ class Ranks:
             return slice(0, d_sae)
         return slice(d_sae * self.rank // self.size, d_sae * (self.rank + 1) // self.size)
 
+    def reduced(self, x: Tensor, by: Literal["sum", "min"]) -> Tensor:
+        """x, in its place, of all processes together."""
+        dist.all_reduce(x, dist.ReduceOp.SUM if by == "sum" else dist.ReduceOp.MIN)
+        return x
+
+    def each(self, x: Tensor) -> list[Tensor]:
+        """Every process's x, of one shape."""
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(parts, x)
+        return parts
+
     def total(self, x: Tensor) -> Tensor:
         """The sum over all processes; no gradient."""
         if self.size > 1:
-            x = x.detach().clone()
-            dist.all_reduce(x)
+            x = self.reduced(x.detach().clone(), "sum")
         return x
 
     def row_total(self, x: Tensor) -> Tensor:
@@ -85,26 +95,22 @@ class Ranks:
     def smallest(self, x: Tensor) -> Tensor:
         """The least of all processes' x."""
         if self.size > 1:
-            x = x.detach().clone()
-            dist.all_reduce(x, dist.ReduceOp.MIN)
+            x = self.reduced(x.detach().clone(), "min")
         return x
 
     def whole_sum(self, part: Tensor) -> Tensor:
         """The sum of what each process's features contribute; each gets the whole gradient for its part."""
-        return _SumOfShards.apply(part) if self.splits_features else part  # type: ignore[return-value]
+        return _SumOfShards.apply(part, self) if self.splits_features else part  # type: ignore[return-value]
 
     def gathered(self, x: Tensor) -> list[Tensor]:
         """Every process's x; the shapes may differ along dimension 0."""
         if self.size == 1:
             return [x]
-        lengths = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(self.size)]
-        dist.all_gather(lengths, torch.tensor([len(x)], device=x.device))
+        lengths = self.each(torch.tensor([len(x)], device=x.device))
         longest = max(int(n) for n in lengths)
         padded = torch.zeros((longest, *x.shape[1:]), dtype=x.dtype, device=x.device)
         padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return [part[: int(n)] for part, n in zip(parts, lengths, strict=True)]
+        return [part[: int(n)] for part, n in zip(self.each(padded), lengths, strict=True)]
 
     def whole_batch(self, x: Tensor) -> Tensor:
         """The rows of the whole batch in their order, of which process r has those from r on in steps of `size`."""
@@ -159,14 +165,12 @@ def _variable(name: str, default: int | None, *, at_least: int = 0, at_most: int
 
 class _SumOfShards(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        whole = part.clone()
-        dist.all_reduce(whole)
-        return whole
+    def forward(ctx: Any, part: Tensor, ranks: Ranks) -> Tensor:  # type: ignore[override]
+        return ranks.reduced(part.clone(), "sum")
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
 
 
 ALONE = Ranks()
