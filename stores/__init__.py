@@ -3,6 +3,7 @@
 from stores.activations import ActivationStore
 from stores.description import StoreError
 from stores.dictionary import FeatureDictionary, SparseCode
+from stores.from_rows import write_store
 from stores.loader import Batch, BatchLoader
 from stores.order import Cursor, Layout, batch_rows
 
@@ -16,4 +17,5 @@ __all__ = [
     "SparseCode",
     "StoreError",
     "batch_rows",
+    "write_store",
 ]

@@ -15,6 +15,7 @@ from stores.names import check_name
 from stores.place import Place
 
 ROOT, COPY, MANIFEST = "zarr.json", "tokens/zarr.json", "manifest.json"  # both zarr.json have the description
+STARTED = "started.json"  # beside them until write_store has finished
 _MAX_JSON_BYTES = 1 << 28
 _MAX_SHARDS = 1_000_000
 _MAX_WIDTH = 1 << 24
@@ -74,6 +75,8 @@ def read_manifest(place: Place, description: Description) -> Manifest:
     try:
         found = read_json_object(place, MANIFEST)
     except FileNotFoundError:
+        if place.exists(STARTED):
+            raise StoreError(f"{place.root} is not finished: remove it, and write it again") from None
         n = len(committed_shards(place))
         raise StoreError(
             f"{place.root} is not finished, {n} of {description.n_shards} shards: run `unmix extract` again"
