@@ -32,13 +32,21 @@ from stores.writer import StoreWriter
 
 
 class Recipe(Config):
-    """store: an activation store that is there already, a folder or URL; by default the one `extract` makes."""
+    """store: an activation store that is there already, a folder or URL; by default the one `extract` makes. One of the two
+    is there."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    extract: ExtractConfig
+    extract: ExtractConfig | None = None
     train: TrainConfig
     score: ScoreConfig = ScoreConfig()
     store: str | None = None
+
+    @property
+    def extraction(self) -> ExtractConfig:
+        """Raises UserError: the recipe has none."""
+        if self.extract is None:
+            raise UserError(f"extract is missing: the recipe {self.name} has no store either")
+        return self.extract
 
 
 def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | None = None) -> Recipe:
@@ -47,8 +55,10 @@ def load_recipe(name_or_path: str, sets: list[str] | None = None, name: str | No
     All layers that extract.hook_points means by `*` are named, which takes the model's config.json.
     """
     recipe = validated(Recipe, read_recipe(name_or_path, sets, name), "")
-    config = recipe.extract
-    if not recipe.store and any("*" in hook_point for hook_point in config.hook_points):
+    if recipe.store:
+        return recipe
+    config = recipe.extraction
+    if any("*" in hook_point for hook_point in config.hook_points):
         n_layers = ModelFiles.find(config.model, config.revision).n_layers
         recipe = recipe.model_copy(update={"extract": with_every_layer(config, n_layers)})
     return recipe
@@ -68,10 +78,14 @@ class Run:
     def store_path(self) -> Path | str:
         """Where the activation store lies, or will: a folder or a URL. Raises UserError: a URL of a kind that is not
         known here."""
-        return extract.store_path(self.recipe.store or self.recipe.extract.store, self.folder)
+        return extract.store_path(self.recipe.store or self.recipe.extraction.store, self.folder)
 
     def open_store(self) -> ActivationStore:
         path = self.store_path
+        if self.recipe.store and not StoreWriter.exists(path):
+            raise UserError(
+                f"store: no activation store at {path}: extract one there, or write one with stores.write_store"
+            )
         if not StoreWriter.exists(path):
             raise UserError(f"no activation store at {path}: run `unmix extract {self.recipe.name}` first")
         store = ActivationStore.open(path)
@@ -118,21 +132,23 @@ def check(recipe: Recipe) -> None:
     recipe against the store, and need no model for that."""
     if recipe.store:
         return
-    files = ModelFiles.find(recipe.extract.model, recipe.extract.revision)
-    for hook_point in recipe.extract.hook_points:
+    config = recipe.extraction
+    files = ModelFiles.find(config.model, config.revision)
+    for hook_point in config.hook_points:
         files.d(hook_point)
-    tasks(recipe.train, files.d, recipe.extract.hook_points)
+    tasks(recipe.train, files.d, config.hook_points)
 
 
 def run_extract(run: Run) -> bool:
     """Returns whether there was anything to do, as do all stages."""
     if run.recipe.store:
         raise UserError(f"the recipe uses the store {run.recipe.store}: there is nothing to extract")
-    unit, path = extract.unit_of(run.recipe.extract, run.folder), run.store_path
+    config = run.recipe.extraction
+    unit, path = extract.unit_of(config, run.folder), run.store_path
     if not pending([unit], run.replace) and extract.done(unit, path):
         return False
     with Claims(run.folder) as claims:
-        extract.execute(run.recipe.extract, unit, path, run.device, run.worker, claims, run.replace)
+        extract.execute(config, unit, path, run.device, run.worker, claims, run.replace)
     return True
 
 
@@ -194,6 +210,8 @@ def run_score(run: Run) -> bool:
         for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
             did = did or bool(units)
             score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
+    if did and store.description.model == "none":
+        print("score: no language model is known to have made the store, so cross-entropy is left out")
     return score.summarize(run.folder, store, work) or did
 
 
@@ -210,11 +228,12 @@ def status(run: Run) -> list[Progress]:
     """Every unit of the recipe, in the order of the stages."""
     rows = []
     if not run.recipe.store:
-        rows.append(_progress(extract.unit_of(run.recipe.extract, run.folder), *extract.how_far(run.store_path)))
+        rows.append(_progress(extract.unit_of(run.recipe.extraction, run.folder), *extract.how_far(run.store_path)))
     if not all(row.state == "done" for row in rows):
         # Without a store the dictionaries have no keys yet, but names.
-        files = ModelFiles.find(run.recipe.extract.model, run.recipe.extract.revision)
-        wanted = tasks(run.recipe.train, files.d, run.recipe.extract.hook_points)
+        config = run.recipe.extraction
+        files = ModelFiles.find(config.model, config.revision)
+        wanted = tasks(run.recipe.train, files.d, config.hook_points)
         return rows + [_ahead(run, "train", t) for t in wanted] + [_ahead(run, "score", t) for t in wanted]
     store = run.open_store()
     work = train.units(run.recipe.train, run.folder, store)

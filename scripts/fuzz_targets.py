@@ -85,7 +85,7 @@ def _recipe(folder: Path) -> None:
 
 def _read_recipe(folder: Path) -> None:
     recipe = load_recipe(str(folder / "recipe.toml"))
-    tasks(recipe.train, lambda hook_point: 16, recipe.extract.hook_points)
+    tasks(recipe.train, lambda hook_point: 16, recipe.extraction.hook_points)
 
 
 def _dictionary(folder: Path) -> None:

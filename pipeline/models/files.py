@@ -46,7 +46,12 @@ class ModelFiles:
 
     @classmethod
     def of_store(cls, description: Description) -> "ModelFiles":
-        """The model that a store was made from. Raises UserError: it is not the same any more, or not there."""
+        """The model that a store was made from. Raises UserError: it is not the same any more, not there, or no language
+        model."""
+        if description.model == "none":
+            raise UserError(
+                "no language model is known to have made the store: take methods and settings that need none"
+            )
         files = cls.find(description.model, description.model_revision)
         if files.digest != description.model_digest:
             raise UserError(

@@ -65,7 +65,7 @@ def test_a_listed_setting_is_part_of_the_name(path: Path) -> None:
 def test_overrides(path: Path) -> None:
     recipe = load_recipe(str(path), ["train.topk.k=4", "extract.dtype=float32", "name=other"])
     assert recipe.name == "other"
-    assert recipe.extract.dtype == "float32"
+    assert recipe.extraction.dtype == "float32"
     assert {p.config.k for p in plans(path, "train.topk.k=4") if p.method == "topk"} == {4}
 
 
