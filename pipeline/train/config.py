@@ -9,10 +9,11 @@ from pipeline.config import Config, as_list
 
 class TrainConfig(Config):
     """Settings that all dictionaries share, and one table, or several, per method. In a method's table a list means
-    one dictionary for each value; `hook_points` restricts it to some. parallel: what several processes divide among
-    them, the rows of each batch or the features of each dictionary. precision: of the matrix products; weights, moments
-    and sums are float32. "auto" is bfloat16 where the hardware multiplies it. tensorboard, wandb (a project's name):
-    where metrics go besides metrics.jsonl."""
+    one dictionary for each value; `hook_points` restricts it to some. method_files: Python files with methods of the
+    user's own, see families/README.md. parallel: what several processes divide among them, the rows of each batch or the
+    features of each dictionary. precision: of the matrix products; weights, moments and sums are float32. "auto" is
+    bfloat16 where the hardware multiplies it. tensorboard, wandb (a project's name): where metrics go besides
+    metrics.jsonl."""
 
     batch_size: int = Field(default=2048, ge=1)
     n_tokens: int = Field(ge=1)
@@ -25,6 +26,7 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0)  # of the data order
     tensorboard: bool = False
     wandb: str | None = None
+    method_files: list[str] = Field(default_factory=list)
     methods: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 
     @property

@@ -14,7 +14,7 @@ from pipeline.progress import progress
 from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
 from pipeline.train.loop import train
-from pipeline.train.methods import METHODS, Learner
+from pipeline.train.methods import Learner
 from pipeline.train.source import Source
 from pipeline.train.tasks import Task
 from pipeline.units import Unit
@@ -61,7 +61,7 @@ class Group:
         self.diverged: list[str] = []
         self.logs: dict[str, list[logs.Log]] = {}
         for name, (task, _) in items.items():
-            make = METHODS[task.method].learner
+            make = task.made_by.learner
             assert make is not None
             self.learners[name] = make(task.config, source, device)
 

@@ -17,7 +17,7 @@ from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.kernels import product_dtype
 from pipeline.train.products import Products
 from pipeline.train.ranks import ALONE
-from pipeline.train.schedules import crossed, lr_factor
+from pipeline.train.schedules import crossed
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
@@ -36,7 +36,6 @@ class FamilyLearner:
         self.model.products = Products(product_dtype(source.precision, device), small, self.ranks)
         self._keep_own_features()
         self.model.to(device)
-        self.lr = config.lr or family.default_lr(config)
         self.optimiser = adam(self.model.parameters())
         self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
         # One value each: b_enc, a threshold. W_dec, W_enc and b_dec are not of this kind.
@@ -213,9 +212,7 @@ def take_step(
     if config.grad_clip:
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         _clip(gradients, config.grad_clip, stacked, learner)
-    optimiser.param_groups[0]["lr"] = learner.lr * lr_factor(
-        step, n_steps, config.warmup, config.decay, config.decay_shape
-    )
+    optimiser.param_groups[0]["lr"] = model.now(step, n_steps, False).lr
     optimiser.step()
     model.constrain(parameters)
 

@@ -1,13 +1,14 @@
 """The table of ways to make a dictionary: the names a recipe's [train.NAME] tables may have."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from pipeline.config import MethodConfig
 from pipeline.train import baselines
+from pipeline.train.contract import check_declared
 from pipeline.train.families.base import Family
 from pipeline.train.families.batch_topk import BatchTopK
 from pipeline.train.families.gated import Gated
@@ -44,7 +45,8 @@ class Method:
 
     learner: makes a Learner from (config, source, device), or fit: makes the dictionary at once from (config, source,
     provenance). reads_only: it learns from what is read, and the store need not hold what is written. divisible: several
-    processes can each hold a part of a dictionary's features.
+    processes can each hold a part of a dictionary's features. family: what it trains, if it is one. origin: where it comes
+    from, if it is not one of this package: part of what a dictionary's key is made of.
     """
 
     config: type[MethodConfig]
@@ -53,16 +55,20 @@ class Method:
     fit: Callable[[Any, Source, dict], FeatureDictionary] | None = None
     reads_only: bool = False
     divisible: bool = False
+    family: type[Family] | None = None
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 def of_family(family: type[Family]) -> Method:
-    """The method of a family: its settings, and its learner."""
+    """The method of a family: its settings, and its learner. Raises ContractError: the family lacks a part."""
+    check_declared(family)
     label = {"d_sae": "d", **family.label, "seed": "s"}
     return Method(
         family.Config,
         label,
         lambda config, source, device: FamilyLearner(family, config, source, device),
         divisible=family.divisible,
+        family=family,
     )
 
 

@@ -1,7 +1,7 @@
 """What a method can know of the activations at a site before it learns from them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.models.mlp import MLP
 from pipeline.train.ranks import ALONE, Ranks
-from stores.moments import Moments
+from stores.moments import Moments, moments_from, row_sums
 from stores.site import Site
 from stores.spec import Spec
 
@@ -100,6 +100,21 @@ class Source:
         """Of an autoencoder of one hook point."""
         own = Activations((hook_point,), (moments,), rows, heldout)
         return cls(Site.at(hook_point), own, own, weights, ranks, precision)
+
+    @classmethod
+    def of_rows(cls, site: Site, rows: Mapping[str, Tensor], ranks: Ranks = ALONE, precision: str = "auto") -> "Source":
+        """Of rows at hand, {hook point: (n, d)}, from no model."""
+
+        def weights() -> Weights:
+            raise ValueError("these rows come from no model: its weights cannot be looked at")
+
+        def known(hook_points: tuple[str, ...]) -> Activations:
+            x = torch.cat([rows[hook_point].float() for hook_point in hook_points], dim=-1).cpu().numpy()
+            moments = tuple(moments_from(row_sums(rows[h].float().cpu().numpy(), "float32")[0]) for h in hook_points)
+            return Activations(hook_points, moments, lambda n: x[:n], lambda n: x[-n:])
+
+        reads = known(site.reads)
+        return cls(site, reads, reads if site.reads == site.writes else known(site.writes), weights, ranks, precision)
 
     @property
     def autoencodes(self) -> bool:

@@ -18,6 +18,7 @@ from pipeline.train.config import TrainConfig
 from pipeline.train.group import Group, provenance
 from pipeline.train.loop import joined
 from pipeline.train.methods import METHODS
+from pipeline.train.own_methods import check
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Activations, Source, Weights
 from pipeline.train.tasks import Task, tasks
@@ -37,7 +38,7 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
     wanted = tasks(config, store.d, store.hook_points)
     if config.parallel == "features":
         for task in wanted:
-            if not METHODS[task.method].divisible:
+            if not task.made_by.divisible:
                 divisible = ", ".join(name for name, method in METHODS.items() if method.divisible)
                 raise UserError(
                     f'train.{task.method} at {task.site.name}: parallel = "features" is for {divisible}, '
@@ -54,10 +55,12 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
 
 def _unit(task: Task, config: TrainConfig, run: Path, store: ActivationStore) -> Unit:
     shared: dict[str, Any] = {"seed": config.seed, "window_chunks": config.window_chunks}
-    if METHODS[task.method].learner:
+    if task.made_by.learner:
         shared |= {"batch_size": config.batch_size, "n_tokens": config.n_tokens, "precision": config.precision}
     site = {"reads": list(task.site.reads), "writes": list(task.site.writes)}
     settings = {**site, task.method: settings_json(task.config), **shared}
+    if task.made_by.origin:
+        settings["method"] = task.made_by.origin
     folder = run / "train" / task.site.name / task.name
     return Unit("train", task.name, folder, VERSION, settings, {"store_digest": store.digest})
 
@@ -65,7 +68,7 @@ def _unit(task: Task, config: TrainConfig, run: Path, store: ActivationStore) ->
 def how_far(task: Task, unit: Unit, config: TrainConfig) -> tuple[int, int, str, Path]:
     """(done, of, unit of counting, what grows with it), from the last line of the unit's log."""
     log = unit.folder / logs.METRICS
-    if METHODS[task.method].fit:
+    if task.made_by.fit:
         return 0, 1, "fit", log
     return logs.last(log).get("step", 0), config.n_steps, "steps", log
 
@@ -94,12 +97,14 @@ def execute(
     Returns a line for each that diverged.
     """
     diverged: list[str] = []
+    for name, method in {task.method: task.made_by for task, _ in work}.items():
+        check(method, name)
     for site, together in groupby(work, key=lambda item: item[0].site):
         items = {task.name: (task, unit) for task, unit in together}
         source = source_of_store(config, store, site, weights, ranks)
-        if all(METHODS[task.method].reads_only for task, _ in items.values()):
+        if all(task.made_by.reads_only for task, _ in items.values()):
             source = replace(source, writes=None)
-        for task, unit in [item for item in items.values() if METHODS[item[0].method].fit]:
+        for task, unit in [item for item in items.values() if item[0].made_by.fit]:
             if ranks.rank == 0:
                 _fit(recipe, store, source, task, unit, device, claims)
             del items[task.name]
@@ -122,7 +127,7 @@ def _fit(
     device: str,
     claims: Claims,
 ) -> None:
-    fit, started = METHODS[task.method].fit, time.time()
+    fit, started = task.made_by.fit, time.time()
     assert fit is not None
     found = fit(task.config, source, provenance(recipe, store, task, unit))
     if claims.still_holds(unit):

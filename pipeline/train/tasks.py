@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.config import MethodConfig, UserError, as_list, nearest, validated
 from pipeline.train.config import TrainConfig
-from pipeline.train.methods import METHODS, Method
+from pipeline.train.methods import Method
+from pipeline.train.own_methods import methods
 from pipeline.train.sites import KEYS, sites
 from stores.names import check_name
 from stores.site import Site
@@ -15,12 +16,16 @@ from stores.site import Site
 
 @dataclass(frozen=True)
 class Task:
-    """One dictionary to be made: what it reads and writes, its folder name below the site's, its method and settings."""
+    """One dictionary to be made: what it reads and writes, its folder name below the site's, its method and settings.
+
+    made_by: the method that `method` names.
+    """
 
     site: Site
     name: str
     method: str
     config: MethodConfig
+    made_by: Method
 
 
 def tasks(config: TrainConfig, d: Callable[[str], int], hook_points: tuple[str, ...]) -> list[Task]:
@@ -31,17 +36,18 @@ def tasks(config: TrainConfig, d: Callable[[str], int], hook_points: tuple[str, 
     for hook_point in hook_points:
         _checked("the store", check_name, hook_point, "a hook point")
     found: dict[tuple[Site, str], Task] = {}
+    keys = [name for name in TrainConfig.model_fields if name != "methods"]
+    known = methods(config.method_files, keys)
     for method_name, tables in config.methods.items():
-        if method_name not in METHODS:
-            known = [*METHODS, *(f for f in TrainConfig.model_fields if f != "methods")]
-            raise UserError(f"unknown key train.{method_name}{nearest(method_name, known)}")
-        method = METHODS[method_name]
+        if method_name not in known:
+            raise UserError(f"unknown key train.{method_name}{nearest(method_name, [*known, *keys])}")
+        method = known[method_name]
         for table in tables:
             where = f"train.{method_name}"
             settings = {key: value for key, value in table.items() if key not in KEYS}
             for site in sites(table, hook_points, where):
                 _check_held(site, method, hook_points, where)
-                for task in _at(site, method_name, settings, d, where):
+                for task in _at(site, method_name, method, settings, d, where):
                     if (site, task.name) in found:
                         raise UserError(f"{where}: {task.name} at {site.name} comes twice")
                     found[site, task.name] = task
@@ -58,9 +64,11 @@ def _check_held(site: Site, method: Method, hook_points: tuple[str, ...], where:
                 raise UserError(f"{where}.{key}: {name!r} is not in the store{nearest(name, list(hook_points))}")
 
 
-def _at(site: Site, method_name: str, table: dict[str, Any], d: Callable[[str], int], where: str) -> Iterator[Task]:
+def _at(
+    site: Site, method_name: str, method: Method, table: dict[str, Any], d: Callable[[str], int], where: str
+) -> Iterator[Task]:
     """One task for each combination of the values in the table's lists."""
-    method, d_in = METHODS[method_name], sum(map(d, site.reads))
+    d_in = sum(map(d, site.reads))
     listed = {key for key, value in table.items() if isinstance(value, list)}
     for values in itertools.product(*(as_list(v) for v in table.values())):
         settings = validated(method.config, dict(zip(table, values, strict=True)), where)
@@ -74,7 +82,7 @@ def _at(site: Site, method_name: str, table: dict[str, Any], d: Callable[[str], 
         ]
         name = "-".join(parts)
         _checked(f"{where} at {site.name}", check_name, name, "a dictionary's name")
-        yield Task(site, name, method_name, settings)
+        yield Task(site, name, method_name, settings, method)
 
 
 def _checked(where: str, check: Callable[..., object], *arguments: Any) -> None:

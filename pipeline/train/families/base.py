@@ -16,12 +16,14 @@ from pipeline.config import MethodConfig
 from pipeline.train.codes import Code
 from pipeline.train.initialisation import Centre, Init, centre, directions, drawn
 from pipeline.train.products import Products
+from pipeline.train.schedules import lr_factor
 from pipeline.train.selections import Selection
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.site import Site
 
+_LONG, _LARGEST_LR = 20_000, 1e-2
 _WRITTEN_BY_NO_MATRIX = re.compile(r"hook_embed|.*\.hook_normalized|.*\.attn\.hook_z.*")
 
 
@@ -72,11 +74,12 @@ class FamilyConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class Now:
-    """Where training stands. dead: features that were not active in dead_after_tokens. any_dead: whether some are, of
-    this dictionary or of one that is trained in the same product."""
+    """Where training stands. lr: the rate of this step. dead: features that were not active in dead_after_tokens.
+    any_dead: whether some are, of this dictionary or of one that is trained in the same product."""
 
     step: int
     n_steps: int
+    lr: float
     dead: Bool[Tensor, " d_sae"]
     any_dead: bool
 
@@ -108,6 +111,7 @@ class Family(nn.Module, ABC):
     norm that penalties weigh codes by.
     tied: W_enc is W_dec.
     whole: parameters and buffers, by name, that are not one row for each feature.
+    by_batch: which features of a token are active depends on the rest of its batch; the dictionary's code does not.
     divisible: several processes can each hold a part of the features: the loss uses encode, decode and total.
     """
 
@@ -117,6 +121,7 @@ class Family(nn.Module, ABC):
     unit_decoder: ClassVar[bool] = True
     tied: ClassVar[bool] = False
     whole: ClassVar[tuple[str, ...]] = ("b_dec", "W_skip")
+    by_batch: ClassVar[bool] = False
     divisible: ClassVar[bool] = True
 
     def __init__(self, config: FamilyConfig, source: Source) -> None:
@@ -173,9 +178,11 @@ class Family(nn.Module, ABC):
             W.div_(self.norms(W)[..., None].clamp_min(1e-12))
 
     @classmethod
-    def default_lr(cls, config: FamilyConfig) -> float:
-        """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for dictionaries with decoder rows of unit length."""
-        return 2e-4 * math.sqrt(2**14 / config.d_sae)
+    def default_lr(cls, config: FamilyConfig, n_steps: int) -> float:
+        """The 1/√d_sae rule of Gao et al. 2024 (2e-4 at 2^14), for runs of _LONG steps and more; shorter ones get there
+        by a rate that is larger by √(_LONG / n_steps) (scripts/study_defaults.py)."""
+        rate = 2e-4 * math.sqrt(2**14 / config.d_sae)
+        return max(rate, min(_LARGEST_LR, rate * math.sqrt(_LONG / n_steps)))
 
     # What a loss is made of.
 
@@ -269,7 +276,10 @@ class Family(nn.Module, ABC):
         return read, target
 
     def now(self, step: int, n_steps: int, any_dead: bool) -> Now:
-        return Now(step, n_steps, self.tokens_since_fired > self.config.dead_after_tokens, any_dead)
+        config = self.config
+        factor = lr_factor(step, n_steps, config.warmup, config.decay, config.decay_shape)
+        lr = factor * (config.lr or self.default_lr(config, n_steps))
+        return Now(step, n_steps, lr, self.tokens_since_fired > config.dead_after_tokens, any_dead)
 
     def forward(
         self,

@@ -27,6 +27,7 @@ class BatchTopK(TopK):
     """
 
     Config = BatchTopKConfig
+    by_batch = True
 
     def __init__(self, config: BatchTopKConfig, source: Source) -> None:
         super().__init__(config, source)

@@ -13,9 +13,10 @@ from stores.dictionary import FeatureDictionary
 
 
 class GatedConfig(PenaltyConfig):
-    """l1_coefficient: of the gate's pre-activations, on activations scaled to E|x - mean|² = d_in."""
+    """l1_coefficient: of the gate's pre-activations, on activations scaled to E|x - mean|² = d_in; by default
+    2 √(d_out / 768)."""
 
-    l1_coefficient: float = Field(default=2.0, ge=0)
+    l1_coefficient: float | None = Field(default=None, ge=0)
 
 
 class Gated(Penalised):
@@ -26,6 +27,7 @@ class Gated(Penalised):
     """
 
     Config = GatedConfig
+    coefficient_at_768 = 2.0
 
     def __init__(self, config: GatedConfig, source: Source) -> None:
         super().__init__(config, source)

@@ -18,13 +18,14 @@ from stores.dictionary import FeatureDictionary
 
 class JumpReLUConfig(PenaltyConfig):
     """l0_coefficient: of the penalty, with the squared error summed over d_out, on activations scaled to E|y - mean|² =
-    d_out. threshold, bandwidth: the first threshold and the width of the kernel, on activations of norm 1 as in the source.
-    penalty: "l0", or "tanh": Σ tanh(tanh_scale · z_i |W_dec,i|). pre_gradient: the kernel passes gradients on to the
-    pre-activations as well as to the thresholds (both in Anthropic, "Circuits updates, January 2025")."""
+    d_out; by default d_out / 768. threshold, bandwidth: the first threshold and the width of the kernel, on
+    activations of norm 1 as in the source. penalty: "l0", or "tanh": Σ tanh(tanh_scale · z_i |W_dec,i|).
+    pre_gradient: the kernel passes gradients on to the pre-activations as well as to the thresholds (both in
+    Anthropic, "Circuits updates, January 2025")."""
 
     coefficient_field: ClassVar[str] = "l0_coefficient"
 
-    l0_coefficient: float = Field(default=1.0, ge=0)
+    l0_coefficient: float | None = Field(default=None, ge=0)
     threshold: float = Field(default=0.001, gt=0)
     bandwidth: float = Field(default=0.001, gt=0)
     penalty: Literal["l0", "tanh"] = "l0"
@@ -72,6 +73,11 @@ class JumpReLU(Penalised):
     def __init__(self, config: JumpReLUConfig, source: Source) -> None:
         super().__init__(config, source)
         self.threshold = nn.Parameter(torch.full((self.d_sae,), config.threshold * math.sqrt(self.d_in)))
+
+    @classmethod
+    def default_coefficient(cls, d_out: int) -> float:
+        """λ is the squared strength that a feature has to be worth."""
+        return d_out / 768
 
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
         config, pre = self.config, x @ self.W_enc.T + self.b_enc

@@ -20,10 +20,10 @@ _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
 
 
 class PAnnealConfig(PenaltyConfig):
-    """l1_coefficient: at p = 1, on activations scaled to E|x - mean|² = d_in. p falls from 1 to p_end in n_updates equal
-    parts between the step anneal_from · n_steps and the end."""
+    """l1_coefficient: at p = 1, on activations scaled to E|x - mean|² = d_in; by default 3 √(d_out / 768). p falls from
+    1 to p_end in n_updates equal parts between the step anneal_from · n_steps and the end."""
 
-    l1_coefficient: float = Field(default=3.0, ge=0)
+    l1_coefficient: float | None = Field(default=None, ge=0)
     p_end: float = Field(default=0.2, gt=0, le=1)
     n_updates: int = Field(default=10, ge=1)
     anneal_from: float = Field(default=0.3, ge=0, le=1)
@@ -36,6 +36,7 @@ class PAnneal(Penalised):
     """
 
     Config = PAnnealConfig
+    coefficient_at_768 = 3.0
     whole: ClassVar[tuple[str, ...]] = (*Penalised.whole, "penalties")
     config: PAnnealConfig
 

@@ -15,7 +15,10 @@ from stores.site import Site
 
 class PenaltyConfig(FamilyConfig):
     """penalty_warmup: part of the steps over which the coefficient rises from 0, in a line. l0_target: active features a
-    token at the end of training; the coefficient is where the search for it begins. None: the coefficient stays."""
+    token at the end of training; the coefficient is where the search for it begins. None: the coefficient stays.
+
+    coefficient_field: the setting that is the coefficient; None: the family's rule.
+    """
 
     coefficient_field: ClassVar[str] = "l1_coefficient"
 
@@ -31,31 +34,48 @@ class PenaltyConfig(FamilyConfig):
 class Penalised(Family):
     """loss = |y - y_hat|² + λ · penalty. Buffer coefficient: λ before its warm-up factor.
 
-    With l0_target, λ is multiplied at every step after its warm-up by exp(speed · log(L0 / l0_target)): an integral
-    controller of log λ, slow beside the dictionary, whose speed is in units of the run.
+    With l0_target λ is steered after its warm-up so that log L0 goes to the target's, at a rate in proportion to its
+    distance, slower than the dictionary can learn: at every step log λ changes by gain · (rate wanted - rate found). It is
+    a controller of proportion and integral in its velocity form, so that nothing winds up while L0 is on its way.
     """
 
     label: ClassVar[dict[str, str]] = {"l1_coefficient": "l1_", "l0_target": "l0_"}
     as_tensors: ClassVar[tuple[str, ...]] = ("l1_coefficient", "l0_target")
+    coefficient_at_768: ClassVar[float] = 5.0  # as in Anthropic's "Circuits updates, April 2024"
     config: PenaltyConfig
     l0_target: Tensor
 
     def __init__(self, config: PenaltyConfig, source: Source) -> None:
         super().__init__(config, source)
-        self.register_buffer("coefficient", torch.tensor(float(getattr(config, config.coefficient_field))))
+        given = getattr(config, config.coefficient_field)
+        self.register_buffer(
+            "coefficient", torch.tensor(self.default_coefficient(self.d_out) if given is None else given)
+        )
         self.coefficient: Tensor
+        self.register_buffer("l0_mean", torch.zeros(()))  # over the last batches
+        self.l0_mean: Tensor
+
+    @classmethod
+    def default_coefficient(cls, d_out: int) -> float:
+        """λ grows like the strengths that it weighs, by √d_out, since E|y - mean|² = d_out."""
+        return cls.coefficient_at_768 * math.sqrt(d_out / 768)
 
     def weight(self, now: Now) -> Tensor:
         """λ now."""
         return self.coefficient * min(1.0, now.step / max(1.0, self.config.penalty_warmup * now.n_steps))
 
     def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
+        before = self.l0_mean
+        l0 = torch.where(before > 0, torch.lerp(parts["l0"], before, _MEMORY), parts["l0"]).clamp_min(1e-3)
         if now.step < self.config.penalty_warmup * now.n_steps:
-            return {}
-        error = (parts["l0"].clamp_min(1e-3) / self.l0_target).log().clamp(-_FARTHEST, _FARTHEST)
-        steered = self.coefficient * (_SPEED / now.n_steps * error).exp()
-        return {"coefficient": torch.where(error.isnan(), self.coefficient, steered)}
+            return {"l0_mean": l0}
+        wanted = _APPROACH / now.n_steps * (self.l0_target / l0).log()
+        wanted = wanted.clamp(-_FASTEST * now.lr, _FASTEST * now.lr)
+        change = _GAIN * ((l0 / before).log() - wanted)
+        return {"l0_mean": l0, "coefficient": self.coefficient * torch.where(change.isnan(), 0.0, change).exp()}
 
 
-_SPEED = 16.0  # over a whole run, log λ moves by so many times the mean of log(L0 / target)
-_FARTHEST = math.log(4.0)  # an L0 farther from its target than by this factor says no more than that
+_GAIN = 2.0
+_APPROACH = 16.0  # e-folds of the distance to the target, over a whole run
+_FASTEST = 3.0  # e-folds of L0 in 1/lr steps: at twice that ReLU features die before λ comes back (test_l0_target.py)
+_MEMORY = 0.9  # a batch's L0 is uncertain by some hundredths

@@ -11,9 +11,10 @@ from stores.dictionary import FeatureDictionary
 
 
 class ReluL1Config(PenaltyConfig):
-    """l1_coefficient: on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in."""
+    """l1_coefficient: on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in; by default
+    5 √(d_out / 768)."""
 
-    l1_coefficient: float = Field(default=5.0, ge=0)
+    l1_coefficient: float | None = Field(default=None, ge=0)
 
 
 class ReluL1(Penalised):
