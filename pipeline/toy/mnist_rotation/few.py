@@ -13,7 +13,7 @@ from pipeline.toy.mnist_rotation.several import Subject, eye, solved, solver, su
 from pipeline.toy.mnist_rotation.training import Regime
 from pipeline.train.rotations.measures import mean_svd
 from pipeline.train.rotations.orthogonal import random_rotation
-from pipeline.train.rotations.solvers import chain, equal_inputs, rotate
+from pipeline.train.rotations.solvers import chain, equal_inputs, rotated
 from stores.manifest import seed_of
 
 BASES = ("neurons", "random", "in turn", "for itself", "mean Jacobian")
@@ -46,7 +46,7 @@ def bases(settings: Settings, s: Subject, k: int) -> dict[str, tuple[Tensor, Ten
 
 def masses(s: Subject, R_1: Tensor, R_2: Tensor) -> tuple[Tensor, Tensor]:
     """The middle layer's mean square Jacobian by input axis and by output axis, fitted inputs; each sums up to 1."""
-    squares = rotate(equal_inputs(s.fit[1]), R_1, R_2).double().square().mean(0)
+    squares = rotated(equal_inputs(s.fit[1]), R_1, R_2).double().square().mean(0)
     return squares.sum(0) / squares.sum(), squares.sum(1) / squares.sum()
 
 

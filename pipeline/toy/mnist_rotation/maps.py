@@ -17,7 +17,7 @@ from pipeline.train.rotations.jacobians import Dense, of_module
 from pipeline.train.rotations.measures import measure
 from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import initial
-from pipeline.train.rotations.solvers import equal_inputs, rotate
+from pipeline.train.rotations.solvers import equal_inputs, rotated
 from stores.manifest import seed_of
 
 LOG_LIKE, NORMS = ("log", "rational"), ("l1", "l4", "hoyer")  # Hoyer's is L1 over L2
@@ -28,7 +28,7 @@ BARRIERS = (1.0, 0.1)
 
 def zeros(J: Dense, R_in: Tensor, R_out: Tensor) -> dict[str, float]:
     """Share of the entries of R_out J R_inᵀ below each threshold, each input's in units of its root mean square."""
-    G = rotate(equal_inputs(J), R_in, R_out).abs()
+    G = rotated(equal_inputs(J), R_in, R_out).abs()
     return {f"below_{t:g}": float((t > G).double().mean()) for t in THRESHOLDS}
 
 
@@ -84,7 +84,7 @@ def maps(settings: Settings) -> dict[str, Any]:
 def by_rows(settings: Settings, J: Dense, R_in: Tensor, R_out: Tensor) -> float:
     """The objective of R_out J R_inᵀ with each output axis in units of its own root mean square over inputs: no scale of an
     axis changes it. Axes on which nothing happens are left out."""
-    G = rotate(equal_inputs(J), R_in, R_out)
+    G = rotated(equal_inputs(J), R_in, R_out)
     size = G.square().mean((0, 2)).sqrt()
     kept = size > 1e-6 * size.max()
     return float(OBJECTIVES[settings.objective].of(G[:, kept] / size[kept][:, None], EPSILON))

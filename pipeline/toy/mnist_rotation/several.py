@@ -17,7 +17,7 @@ from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.measures import agreement, agreement_null, compare, measure
 from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import random_rotation
-from pipeline.train.rotations.solvers import Side, SolverConfig, chain, rotate, solve
+from pipeline.train.rotations.solvers import Side, SolverConfig, chain, rotated, solve
 from stores.manifest import seed_of
 
 LAYERS = ("first", "middle", "last")
@@ -81,7 +81,7 @@ def gains(settings: Settings, J: Dense, R_in: Tensor, R_out: Tensor) -> dict[str
 
 def by_input(settings: Settings, J: Dense, R_in: Tensor, R_out: Tensor) -> Tensor:
     """The objective of each input's Jacobian by itself, (n_inputs,)."""
-    G = rotate(J, R_in, R_out)
+    G = rotated(J, R_in, R_out)
     G = G / G.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
     return torch.stack([OBJECTIVES[settings.objective].of(g[None], EPSILON) for g in G])
 

@@ -103,7 +103,7 @@ def _held(R: Float[Tensor, "d d"], dtype: torch.dtype) -> Float[Tensor, "d d"] |
     return None if torch.equal(R, eye) else R.to(dtype)
 
 
-def rotate(
+def rotated(
     J: Jacobians, R_in: Float[Tensor, "a d_in"], R_out: Float[Tensor, "b d_out"]
 ) -> Float[Tensor, "n_inputs b a"]:
     """G: for as many inputs as there is memory for."""

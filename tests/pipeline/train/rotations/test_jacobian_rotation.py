@@ -27,7 +27,7 @@ from pipeline.train.rotations.local_interaction_basis import (
 from pipeline.train.rotations.measures import mean_svd, measure
 from pipeline.train.rotations.mlp_jacobians import OfMLP
 from pipeline.train.rotations.orthogonal import random_rotation
-from pipeline.train.rotations.solvers import equal_inputs, rotate
+from pipeline.train.rotations.solvers import equal_inputs, rotated
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import read_json
@@ -158,7 +158,7 @@ def test_a_linear_layer_is_told_from_one_that_is_not(tiny_model: Path) -> None:
     for name, of in (("linear", small), ("own", mlp)):
         R_in, R_out, _ = found[name]
         assert (R_in @ R_in.T - torch.eye(32)).abs().max() < 1e-10
-        G = rotate(OfMLP(of, of.read(x[:50]), False), R_in, R_out)
+        G = rotated(OfMLP(of, of.read(x[:50]), False), R_in, R_out)
         on_diagonal = float(G.diagonal(dim1=1, dim2=2).square().sum() / G.square().sum())
         assert (on_diagonal > 0.999) == (name == "linear")
 

@@ -7,7 +7,7 @@ from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.measures import agreement, agreement_null, mean_magnitude, measure, random_null
 from pipeline.train.rotations.orthogonal import RETRACTIONS, random_rotation
-from pipeline.train.rotations.solvers import Solver, SolverConfig, chain, gradient, rms, rotate, solve
+from pipeline.train.rotations.solvers import Solver, SolverConfig, chain, gradient, rms, rotated, solve
 from stores.manifest import seed_of
 
 
@@ -71,7 +71,7 @@ def test_any_solver_ends_with_rotations_that_keep_the_norm(side, retraction: str
     R_in, R_out, values = solve(J, config, random_rotation(16, 1), random_rotation(16, 2), n_polish=30)
     for R in (R_in, R_out):
         assert (R @ R.T - torch.eye(16)).abs().max() < 1e-10
-    G = rotate(J, R_in, R_out)
+    G = rotated(J, R_in, R_out)
     torch.testing.assert_close(G.square().sum((1, 2)), J.squared_norms(), rtol=1e-5, atol=0)
     assert values[-1] < values[4] < values[0]
 
@@ -105,7 +105,7 @@ def test_one_matching_step_is_the_closed_form_of_the_gradient() -> None:
     R = {"in": random_rotation(8, 1), "out": random_rotation(8, 2)}
     scale = rms(J)
     sums, _ = gradient(J, R, "l4", 0.1, scale, ["in", "out"])
-    dense, cube = J.J.double(), rotate(J, R["in"], R["out"]).double() ** 3
+    dense, cube = J.J.double(), rotated(J, R["in"], R["out"]).double() ** 3
     factor = -4 / (cube.numel() * scale**4)
     torch.testing.assert_close(sums["in"], factor * (cube.mT @ R["out"] @ dense).sum(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(sums["out"], factor * (cube @ (dense @ R["in"].T).mT).sum(0), rtol=1e-4, atol=1e-6)
