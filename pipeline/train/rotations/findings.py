@@ -29,6 +29,7 @@ DOCUMENTATION = {
     "rational, log, l1, l4, hoyer": "the objectives, epsilon 0.1; lower is sparser",
     "mass_in_1%": "share of the squared Jacobian in the largest 1% of an input's entries",
     "objective, n_fit": "what was minimised, and at how many rows",
+    "kept_start": "whether the end was less sparse than the beginning, by the objective, so that the beginning was kept",
     "kurtosis": "of activations at held-out rows along the axes, mean over axes; 3 for normal ones; [before, after]",
 }
 
@@ -47,12 +48,13 @@ def write_findings(
     rows: dict[str, Float[Tensor, "_ d_model"]],
     n_fit: int,
     R: dict[str, Float64[Tensor, "d_model d_model"]],
+    kept_start: bool,
     layer_norm: bool,
     objective: str,
 ) -> None:
     """rows: {"train", "heldout"} of hook_resid_mid, the second where the store has some: Jacobians at
-    N_INPUTS of them, kurtosis of all. n_fit: rows that R was learned from. R: {"in", "out"}. The objective's course is
-    taken from the folder's metrics.jsonl."""
+    N_INPUTS of them, kurtosis of all. n_fit: rows that R was learned from. R: {"in", "out"}; kept_start: whether that is
+    where the search began. The objective's course is taken from the folder's metrics.jsonl."""
     from pipeline.train.rotations.pictures import rotation_figure  # imported late: who only trains does not wait for it
 
     mlp = mlp.to("cpu", torch.float32)
@@ -68,14 +70,15 @@ def write_findings(
     if not any(torch.equal(side, eye) for side in (R_in, R_out)):
         for name, part in J.items():
             found[name]["mean_svd"] = measure(part, *by_mean)
-    found |= {"objective": objective, "n_fit": n_fit}
+    found |= {"objective": objective, "n_fit": n_fit, "kept_start": kept_start}
     found["kurtosis"] = {
         "input": [kurtosis(x), kurtosis(x @ R_in.T.float())],
         "output": [kurtosis(y), kurtosis(y @ R_out.T.float())],
     }
     log = [(r["step"], r[objective]) for r in records(folder / METRICS) if objective in r]
     figure = rotation_figure(
-        f"{site}: the MLP's Jacobian at {len(apart[where])} {_NAMES[where]} rows",
+        f"{site}: the MLP's Jacobian at {len(apart[where])} {_NAMES[where]} rows"
+        + (", in the bases that the search began with" if kept_start else ""),
         {
             "before": mean_magnitude(J[where], eye, eye).numpy(),
             "after": mean_magnitude(J[where], R_in, R_out).numpy(),

@@ -27,6 +27,7 @@ from stores.site import Site
 from stores.spec import Spec
 
 _N_ROWS = 4096  # for second moments and for what is found
+_N_COMPARED = 1024  # rows at which the end is compared with the beginning: as long as 6 to 10 steps with 16 columns
 
 
 class JacobianRotationConfig(SolverConfig):
@@ -137,10 +138,19 @@ class JacobianRotationLearner:
     def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.solver.load_state(state)
 
+    def best(self) -> tuple[dict[str, Float64[Tensor, "d d"]], bool]:
+        """The solver's, by the rows fitted to; of many, the first, and no more columns than a few steps look at."""
+        rows = self.fitted[:_N_COMPARED].to(self.solver.R["in"].device)
+        J = jacobians_at(self.mlp, rows, self.config.layer_norm, self.weights)
+        n_columns = self.config.columns * _N_COMPARED // len(rows)
+        return self.solver.best(J, n_columns if n_columns < self.mlp.d_model else 0)
+
     def to_dictionary(self, provenance: dict) -> WithFindings:
-        """architecture "bases"."""
+        """architecture "bases". Its provenance says kept_start: whether the beginning was sparser than the end."""
         state, site = self.solver.state, self.source.site
-        R_in, R_out = state["R_in"].cpu(), state["R_out"].cpu()
+        R, kept_start = self.best()
+        R_in, R_out = R["in"].cpu(), R["out"].cpu()
+        provenance = {**provenance, "kept_start": kept_start}
         d, mean = len(R_in), torch.from_numpy(self.source.reads.mean)
         spec = Spec("bases", d, d, site, provenance=provenance, d_out=d)
         written = (state["output_sum"] / state["output_n"]).cpu()
@@ -152,7 +162,8 @@ class JacobianRotationLearner:
             mlp=self.mlp,
             rows={name: found for name, found in rows.items() if len(found)},
             n_fit=len(self.fitted) if self.config.n_fit else int(state["output_n"]),
-            R=self.solver.R,
+            R=R,
+            kept_start=kept_start,
             layer_norm=self.config.layer_norm,
             objective=self.config.objective,
         )

@@ -19,6 +19,8 @@ from pipeline.train.rotations.solvers import Solver, SolverConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
+_N_ROWS = 4096  # to compare the end with the beginning
+
 __all__ = ["RotationConfig", "RotationLearner", "random_rotation"]
 
 
@@ -65,6 +67,9 @@ class RotationLearner:
         self.solver.load_state(state)
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        """architecture "linear": z = R (x - mean), x_hat = Rᵀ z + mean; the rows of R are the features."""
-        R = self.solver.R["out"]
-        return linear(self.source, R.T, R, provenance)
+        """architecture "linear": z = R (x - mean), x_hat = Rᵀ z + mean; the rows of R are the features. Its provenance says
+        kept_start: whether the beginning was sparser than the end, at the first rows."""
+        rows = torch.from_numpy(self.source.reads.rows(_N_ROWS)) - self.mean
+        found, kept_start = self.solver.best(Dense(rows[..., None].to(self.solver.R["out"].device)))
+        R = found["out"]
+        return linear(self.source, R.T, R, {**provenance, "kept_start": kept_start})

@@ -6,6 +6,9 @@ First MSP (matching, stretching, projection): R ← polar(∂ΣG⁴/∂R). That 
 polar(Σ G^{∘3} (J R_inᵀ)ᵀ), the two sides in turns. No learning rate, and since ΣG⁴ is convex in each side it never falls
 on the same inputs (Zhai et al. 2020). Its optimum is a little beside the sparsest one, so then a polish of the objective
 itself: Adam on the antisymmetric matrices around R, R ← retraction(-step) R.
+
+Neither is sure to end lower than it began: MSP minimises another objective, and few steps, sampled columns or a high rate
+may leave a good beginning. What is returned is the lower of the two, by the objective itself.
 """
 
 from collections.abc import Sequence
@@ -123,6 +126,23 @@ def equal_inputs(J: Jacobians) -> Jacobians:
     return J.scaled(1 / rms(J, each=True))
 
 
+@torch.no_grad()
+def value(J: Jacobians, R: dict[str, Float[Tensor, "_ _"]], config: SolverConfig, n_columns: int = 0) -> float:
+    """What a solver of this config minimises: the objective of R_out J R_inᵀ, mean over inputs, J in units of its rms.
+
+    R: as in gradient(). n_columns: drawn for each input, an estimate without bias; 0: all.
+    """
+    J = equal_inputs(J) if config.equal_inputs else J
+    n, _, d_in = J.shape
+    scale, total = rms(J), 0.0
+    columns = sampled_columns(n, d_in, n_columns, seed_of("value", config.seed)).to(scale.device) if n_columns else None
+    for start, part in split(J, n_columns or d_in, _BUDGET):
+        picked = None if columns is None else columns[start : start + part.shape[0]]
+        G = part.product(R["out"].to(J.dtype), R["in"].T.to(J.dtype), picked)
+        total += float(OBJECTIVES[config.objective].of(G / scale.to(G.dtype), config.epsilon)) * part.shape[0] / n
+    return total
+
+
 class Solver:
     """One step a batch. State: a dict of tensors, float64, from which it goes on with the same bits. dtype: of the polish's
     products, J's own by default; MSP has no later steps that would average its rounding away."""
@@ -139,12 +159,19 @@ class Solver:
         self.state = {"R_in": R_in.double().clone(), "R_out": R_out.double().clone()}
         self.state["scale"] = torch.ones((), dtype=torch.float64, device=R_in.device)
         for side in self.sides:
+            self.state[f"start_{side}"] = self.state[f"R_{side}"].clone()
             for name in ("sum", "first", "second"):  # of MSP's iteration; moments of Adam
                 self.state[f"{name}_{side}"] = torch.zeros_like(self.state[f"R_{side}"])
 
     @property
     def R(self) -> dict[str, Float64[Tensor, "_ _"]]:
         return {"in": self.state["R_in"], "out": self.state["R_out"]}
+
+    def best(self, J: Jacobians, n_columns: int = 0) -> tuple[dict[str, Float64[Tensor, "_ _"]], bool]:
+        """R, or what it began as where that has the lower objective; and whether it has. J, n_columns: see value()."""
+        start = {side: self.state.get(f"start_{side}", R) for side, R in self.R.items()}
+        ends, began = (value(J, R, self.config, n_columns) for R in (self.R, start))
+        return (self.R, False) if ends <= began else (start, True)
 
     def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.state = {k: state[k].to(v.device) for k, v in self.state.items()}
@@ -212,12 +239,14 @@ def solve(
 ) -> tuple[Float64[Tensor, "d_in d_in"], Float64[Tensor, "d_out d_out"], list[float]]:
     """R_in, R_out, and the objective before each step (for "l4" what grows, the mean of G⁴).
 
-    config.n_iterations of MSP, for both sides together, then n_polish steps; each on all of J.
+    config.n_iterations of MSP, for both sides together, then n_polish steps; each on all of J. R_in and R_out are those
+    given, bit for bit, where the objective over J is lower there than at the end.
     """
     n_steps = config.n_iterations + (0 if config.objective == "l4" else n_polish)
     solver = Solver(config.model_copy(update={"msp": config.n_iterations / n_steps}), R_in, R_out)
     values = [float(solver.step(J, step, n_steps)[config.objective]) for step in range(n_steps)]
-    return solver.state["R_in"], solver.state["R_out"], values
+    R, _ = solver.best(J)
+    return R["in"], R["out"], values
 
 
 def chain(
@@ -231,8 +260,13 @@ def chain(
     d = [layers[0].shape[2], *(J.shape[1] for J in layers)]
     if any(below.shape[1] != above.shape[2] for below, above in pairwise(layers)):
         raise ValueError(f"the layers' shapes {[J.shape[1:] for J in layers]} do not fit together")
-    R = [torch.eye(n, dtype=torch.float64) for n in d]
+    start = [torch.eye(n, dtype=torch.float64) for n in d]
+    R = list(start)
     for i in reversed(range(len(layers))) if backward else range(len(layers)):
         side: Side = "in" if backward else "out"
         R[i], R[i + 1], _ = solve(layers[i], config.model_copy(update={"side": side}), R[i], R[i + 1], n_polish)
-    return R
+    ends, began = (
+        sum(value(J, {"in": below, "out": above}, config) for J, (below, above) in zip(layers, pairwise(turns)))
+        for turns in (R, start)
+    )
+    return R if ends <= began else start

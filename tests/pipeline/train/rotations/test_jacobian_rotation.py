@@ -233,3 +233,18 @@ def test_ica_recovers_a_mixture_that_no_rotation_undoes() -> None:
     assert matched_cosine(d.directions, mixing, signed=True) > 0.99
     torch.testing.assert_close(d.encode(x).var(0), torch.ones(8), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(d(x), x, atol=1e-3, rtol=1e-3)
+
+
+def test_where_the_end_is_less_sparse_the_beginning_is_kept_and_told(tiny_model: Path, tmp_path: Path) -> None:
+    """Two steps at a high rate lead away from the eigenvectors, thirty at the default one do not."""
+    for folder, settings in (("far", {"n_steps": 2, "lr": 1.0}), ("near", {})):
+        learner, kept = learned(tiny_model, **{"msp": 0.0, **settings}), folder == "far"
+        resumed = JacobianRotationLearner(learner.config, source(tiny_model), "cpu")
+        resumed.load_state({k: v.clone() for k, v in learner.state().items()})
+        found, again = learner.to_dictionary({}), resumed.to_dictionary({})
+        assert torch.equal(found.W_dec, again.W_dec)
+        start, _ = learner._start("cpu")
+        assert torch.equal(found.W_enc, start.float().T) == kept
+        found.save(tmp_path / folder)
+        assert read_json(tmp_path / folder / "jacobian.json")["kept_start"] == kept
+        assert FeatureDictionary.load(tmp_path / folder).provenance["kept_start"] == kept
