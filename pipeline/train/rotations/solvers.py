@@ -168,10 +168,10 @@ class Solver:
         return {"in": self.state["R_in"], "out": self.state["R_out"]}
 
     def best(self, J: Jacobians, n_columns: int = 0) -> tuple[dict[str, Float64[Tensor, "_ _"]], bool]:
-        """R, or what it began as where that has the lower objective; and whether it has. J, n_columns: see value()."""
+        """R where its objective is lower than that of what it began as, or that; and whether that. J, n_columns: of value()."""
         start = {side: self.state.get(f"start_{side}", R) for side, R in self.R.items()}
         ends, began = (value(J, R, self.config, n_columns) for R in (self.R, start))
-        return (self.R, False) if ends <= began else (start, True)
+        return (self.R, False) if ends < began else (start, True)
 
     def load_state(self, state: dict[str, Float64[Tensor, "..."]]) -> None:
         self.state = {k: state[k].to(v.device) for k, v in self.state.items()}
@@ -240,7 +240,7 @@ def solve(
     """R_in, R_out, and the objective before each step (for "l4" what grows, the mean of G⁴).
 
     config.n_iterations of MSP, for both sides together, then n_polish steps; each on all of J. R_in and R_out are those
-    given, bit for bit, where the objective over J is lower there than at the end.
+    given, bit for bit, where the objective over J is no lower at the end.
     """
     n_steps = config.n_iterations + (0 if config.objective == "l4" else n_polish)
     solver = Solver(config.model_copy(update={"msp": config.n_iterations / n_steps}), R_in, R_out)
