@@ -1,5 +1,6 @@
 """What decides on claims about the bases that rotations find: of which layers, of how many inputs, of how few axes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,12 @@ def nets(values: Sequence[float], percent: bool = False) -> Estimate:
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """mean(a / b), net by net."""
-    return nets([x / y for x, y in zip(a, b, strict=True)])
+    return nets([over(x, y) for x, y in zip(a, b, strict=True)])
+
+
+def over(a: float, b: float) -> float:
+    """a / b, of nothing nan: not measured. Rotations that are no sparser than neurons gain exactly 0."""
+    return a / b if b else math.nan
 
 
 def unpaired(a: Sequence[float], b: Sequence[float], of: str, n_intervals: int = 1) -> Estimate:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.toy.findings import Check, difference, exact, mean, shown
-from pipeline.toy.mnist_rotation.checks_bases import NONE, nets, ratio
+from pipeline.toy.mnist_rotation.checks_bases import NONE, nets, over, ratio
 from pipeline.toy.mnist_rotation.equivalent import STRENGTHS
 from pipeline.toy.mnist_rotation.maps import BARRIERS
 from pipeline.toy.mnist_rotation.several import LAYERS
@@ -37,7 +37,7 @@ def _way_at(found: Mapping[str, Any], passes: int) -> list[float]:
     """What plain descent has gained by then, over what our solver gains in all, by net."""
     i = min(range(len(found["points"])), key=lambda k: abs(found["points"][k] - passes))
     curves, ends = found["by"]["descent"]["curve"], found["by"]["solver"]["curve"]
-    return [(c[0] - c[i]) / (c[0] - e[-1]) for c, e in zip(curves, ends, strict=True)]
+    return [over(c[0] - c[i], c[0] - e[-1]) for c, e in zip(curves, ends, strict=True)]
 
 
 def better_way(numbers: Numbers) -> Sequence[Check]:
@@ -72,7 +72,7 @@ def start(name: str) -> Callable[[Numbers], Sequence[Check]]:
     def checks(numbers: Numbers) -> Sequence[Check]:
         found = numbers["maps"]
         beyond = [
-            (i - s) / (b - i)
+            over(i - s, b - i)
             for i, s, b in zip(found["from_identity"], found[f"from_{name}"], found["before"], strict=True)
         ]
         return [Check("what it gains beyond the identity, over the identity's gain", nets(beyond, True), "≥", 0.02)]

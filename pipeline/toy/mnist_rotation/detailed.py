@@ -1,11 +1,13 @@
 """One net, looked at closely: what one sees through rotations in which its layers' Jacobians are sparse.
 
-R_0 = I, then R_1, R_2, R_3 one after another: R_l J_l R_{l-1}ᵀ sparse on average over inputs. Source: Baker 2022; the parts
-are the questions of its discussion. The middle layer, both sides of which are rotated, is the one that is looked at.
+R_0 = I, then R_1, R_2, R_3 … one after another: R_l J_l R_{l-1}ᵀ sparse on average over inputs. Source: Baker 2022; the
+parts are the questions of its discussion. The second layer, both sides of which are rotated, is the one that is looked at:
+the middle one of three.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from pipeline.toy.images import Images, load_images
 from pipeline.toy.mnist_rotation.net import Net, accuracy, layer_jacobians, rotated_forward, train_net
+from pipeline.toy.mnist_rotation.saved import load_net
 from pipeline.toy.mnist_rotation.settings import Settings
 from pipeline.train.rotations.invertible import solve_invertible
 from pipeline.train.rotations.jacobians import Dense
@@ -26,7 +29,7 @@ STARTS = ("random", "qr", "svd", "eigen")  # beside the identity, from which the
 
 @dataclass(frozen=True)
 class Setting:
-    """What every part begins with: the trained net and its Jacobians, the same in each, a few seconds."""
+    """What every part begins with: the net, trained or saved, and its Jacobians, the same in each, a few seconds."""
 
     config: Settings
 
@@ -36,7 +39,14 @@ class Setting:
 
     @cached_property
     def net(self) -> Net:
-        return train_net(self.config, self.images)
+        if not self.config.model:
+            return train_net(self.config, self.images)
+        return load_net(Path(self.config.model), self.config.activation, self.images.train_x.shape[1])
+
+    @property
+    def widths(self) -> list[int]:
+        """(d_0, …, d_L)."""
+        return [self.net.W[0].shape[1], *map(len, self.net.W)]
 
     @cached_property
     def fit(self) -> list[Dense]:
@@ -68,21 +78,20 @@ def rotation(config: Settings) -> dict[str, Any]:
     """The chain of rotations, each layer's measures, and what any invertible map reaches instead of the middle layer's R_2.
 
     unchanged: largest |difference| of a logit with the rotations spliced in. layers: {train, heldout} × {before, after,
-    random}. last: agreement of R_3 with the identity, and of random bases. magnitude: (d, d) mean |Jacobian| of the
-    middle layer on held-out inputs.
+    random}. kept: numbers of the layers, from 1, of which no rotation of what they write was sparser than none. last:
+    agreement of R_L with the identity, and of random bases. magnitude: (d_2, d_1) mean |Jacobian| of the middle layer on
+    held-out inputs.
     """
     setting = Setting(config)
-    net, images, fit, held = setting.net, setting.images, setting.fit, setting.held
-    R = setting.chained(fit[:1])
-    _, middle, history = setting.solved(fit[1], "out", R[1], _eye(config.width))
-    _, last, _ = setting.solved(fit[2], "out", middle, _eye(10))
-    R += [middle, last]
-    _, D = solve_invertible(fit[1], R[1], middle, objective=config.objective, sides=("out",))
+    net, images, fit, held, widths = setting.net, setting.images, setting.fit, setting.held, setting.widths
+    R = setting.chained(fit)
+    history = setting.solved(fit[1], "out", R[1], _eye(widths[2]))[2]
+    _, D = solve_invertible(fit[1], R[1], R[2], objective=config.objective, sides=("out",))
     h = net.hidden(images.test_x)
-    eye = _eye(config.width)
+    hidden = range(1, net.n_layers)
     return {
         "config": config.model_dump(),
-        "widths": [images.train_x.shape[1], config.width, config.width, 10],
+        "widths": widths,
         "accuracy": {
             "train": accuracy(net, images.train_x, images.train_y),
             "test": accuracy(net, images.test_x, images.test_y),
@@ -93,12 +102,13 @@ def rotation(config: Settings) -> dict[str, Any]:
             {"train": compare(fit[i], R[i], R[i + 1]), "heldout": compare(held[i], R[i], R[i + 1])}
             for i in range(net.n_layers)
         ],
+        "kept": [i for i, (found, d) in enumerate(zip(R, widths, strict=True)) if i and torch.equal(found, _eye(d))],
         "history": history,
         "invertible": {"heldout": measure(held[1], R[1], D), "condition": float(torch.linalg.cond(D))},
-        "last": {"identity": agreement(last, _eye(10)), "random": agreement_null(10)},
-        "kurtosis": {f"hidden {i}": [kurtosis(h[i]), kurtosis(h[i] @ R[i].T.float())] for i in (1, 2)},
+        "last": {"identity": agreement(R[-1], _eye(10)), "random": agreement_null(10)},
+        "kurtosis": {f"hidden {i}": [kurtosis(h[i]), kurtosis(h[i] @ R[i].T.float())] for i in hidden},
         "magnitude": {
-            "before": mean_magnitude(held[1], eye, eye).numpy().round(4).tolist(),
+            "before": mean_magnitude(held[1], _eye(widths[1]), _eye(widths[2])).numpy().round(4).tolist(),
             "after": mean_magnitude(held[1], R[1], R[2]).numpy().round(4).tolist(),
         },
     }
@@ -123,31 +133,35 @@ def starts(config: Settings) -> dict[str, Any]:
     below = setting.chained(setting.fit[:1])[1]
     moment = setting.fit[1].second_moments()[1]
     for init in STARTS:
-        start = initial(init, config.width, config.seed, weights=lambda: setting.net.W[1], moment=lambda: moment)
+        start = initial(init, setting.widths[2], config.seed, weights=lambda: setting.net.W[1], moment=lambda: moment)
         _, middle, _ = setting.solved(setting.fit[1], "out", below, start)
         found[init] = measure(setting.held[1], below, middle)
     beside = setting.solver.model_copy(
         update={"side": "out", "epsilon_start": setting.solver.epsilon, "n_iterations": 0}
     )
-    _, middle, _ = solve(setting.fit[1], beside, below, _eye(config.width), config.n_polish)
+    _, middle, _ = solve(setting.fit[1], beside, below, _eye(setting.widths[2]), config.n_polish)
     return {**found, "beside": measure(setting.held[1], below, middle)}
 
 
 def agreements(config: Settings) -> dict[str, Any]:
     """Each layer rotated for itself, both sides free but pixels and logits: does the basis in which one writes agree with
-    that in which the next reads? Of hidden layer 1 and 2, each {output_input, random}; own: each layer's held-out measures;
+    that in which the next reads? Of each hidden layer {output_input, random}; own: each layer's held-out measures;
     mean_svd: the middle layer's, by the singular vectors of its mean Jacobian, and its linear share."""
     setting = Setting(config)
-    sides: list[Side] = ["out", "both", "in"]
+    n = setting.net.n_layers
+    sides: list[Side] = ["out", *["both"] * (n - 2), "in"]  # pyright: ignore[reportAssignmentType]
     own = [
         setting.solved(J, side, _eye(J.shape[2]), _eye(J.shape[1]))[:2]
         for J, side in zip(setting.fit, sides, strict=True)
     ]
-    null = agreement_null(config.width)
     *by_mean, linear = mean_svd(setting.fit[1])
     return {
         "hidden": {
-            f"hidden {i + 1}": {"output_input": agreement(own[i][1], own[i + 1][0]), "random": null} for i in range(2)
+            f"hidden {i}": {
+                "output_input": agreement(own[i - 1][1], own[i][0]),
+                "random": agreement_null(setting.widths[i]),
+            }
+            for i in range(1, n)
         },
         "own": [measure(J, *R) for J, R in zip(setting.held, own, strict=True)],
         "mean_svd": {**measure(setting.held[1], *by_mean), "linear": linear},

@@ -1,6 +1,7 @@
 """The page of the digits net's rotations: what one sees through them, and what they miss."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from pipeline.train.rotations.pictures import agreement_figure, rotation_figure
 def page(numbers: Mapping[str, Any]) -> Page:
     found = numbers["rotation"]
     c, widths, accuracies = found["config"], found["widths"], found["accuracy"]
+    whose = f" The net is {c['model']}; all others on this page are trained here." if c["model"] else ""
     return Page(
         "Rotations that make a small net's layers local",
-        f"A net of three layers ({' → '.join(map(str, widths))}, {c['activation']}) reads digits, {accuracies['test']:.1%} "
-        "of the held-out ones rightly. Its neurons need not be the axes of what it computes. Here each layer's activations "
-        "are rotated so that each output axis depends on few input axes: Rₗ Jₗ Rₗ₋₁ᵀ, the layer's Jacobian in the new "
-        "axes, is to have as many entries near 0 as it can, on average over inputs. Pixels keep their own axes, then R₁, R₂, "
-        "R₃ follow. Source: Baker 2022, and its discussion.\n\n"
+        f"A net of {len(widths) - 1} layers ({' → '.join(map(str, widths))}, {c['activation']}) reads digits, "
+        f"{accuracies['test']:.1%} of the held-out ones rightly. Its neurons need not be the axes of what it computes. Here "
+        "each layer's activations are rotated so that each output axis depends on few input axes: Rₗ Jₗ Rₗ₋₁ᵀ, the layer's "
+        "Jacobian in the new axes, is to have as many entries near 0 as it can, on average over inputs. Pixels keep their "
+        f"own axes, then R₁, R₂, R₃ … follow. Source: Baker 2022, and its discussion.{whose}\n\n"
         f"Claims are decided over {c['n_nets']} nets of {c['small_width']} neurons a layer, which differ in their first "
         f"weights; their rotations are fitted to {c['small_fit']} training inputs. What a rotation reaches is the fall of "
         f"the objective ({c['objective']}) from neurons, on held-out inputs. The source's text does not say which measure "
@@ -54,6 +56,11 @@ def _values(measures: Any) -> list[float]:
     return [float(np.mean([m[name] for m in several])) for name in _SHOWN]
 
 
+def _net(found: dict[str, Any]) -> str:
+    """Which net the parts on one net look at."""
+    return found["config"]["model"] or f"one of {found['config']['width']} neurons a layer, trained here"
+
+
 def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
     middle, c = found["layers"][1], found["config"]
     objective = c["objective"]
@@ -73,7 +80,7 @@ def _middle_section(found: dict[str, Any], rows: list[dict[str, Any]]) -> Sectio
     )
     return Section(
         "One net: its middle layer",
-        f"From here on one net of {c['width']} neurons a layer is looked at, rotations fitted to {max(c['n_fit'])} inputs. "
+        f"From here on one net is looked at, {_net(found)}: its second layer, rotations fitted to {max(c['n_fit'])} inputs. "
         f"With all of them spliced in, no logit differs by more than {found['unchanged']:.0e}; the largest is "
         f"{found['largest_logit']:.0f}. Means over {c['n_heldout']} inputs that neither training nor fit has seen, each "
         "input's Jacobian in units of its root mean square, ε = 0.1. Lower is sparser but for the last column; -1 is Hoyer's "
@@ -120,7 +127,9 @@ def _maps_section(found: dict[str, Any], starts: dict[str, Any]) -> Section:
 
 
 def _layers_section(found: dict[str, Any], agreements: dict[str, Any]) -> Section:
-    names, objective = ("pixels → hidden 1", "hidden 1 → hidden 2", "hidden 2 → logits"), found["config"]["objective"]
+    n, objective = len(found["layers"]), found["config"]["objective"]
+    places = ["pixels", *(f"hidden {i}" for i in range(1, n)), "logits"]
+    names = [f"{a} → {b}" for a, b in pairwise(places)]
     layers = []
     own, mean = agreements["own"], agreements["mean_svd"]
     for name, layer, alone in zip(names, found["layers"], own, strict=True):
@@ -128,9 +137,12 @@ def _layers_section(found: dict[str, Any], agreements: dict[str, Any]) -> Sectio
         random = float(np.mean([m[objective] for m in held["random"]]))
         layers.append([name, held["before"][objective], held["after"][objective], alone[objective], random])
     last = found["last"]
+    kept = ", ".join(names[i - 1] for i in found["kept"])
+    unturned = f"Not turned, for what was found is no sparser on the fitted inputs: {kept}. " if kept else ""
     return Section(
         "One net: all layers",
-        f"The mean of {objective} on held-out inputs. R₃ turns the logits: it agrees with the identity by "
+        f"The mean of {objective} on held-out inputs, of {_net(found)}. {unturned}The last rotation turns the logits: "
+        "it agrees with the identity by "
         f"{last['identity']:.2f}, as mean |cosine| of axes matched one to one, random bases by {np.mean(last['random']):.2f}. "
         "In turn, R₁ is chosen for the first layer alone; for itself, both sides of a layer are free but pixels and logits. "
         f"The mean Jacobian has {mean['linear']:.0%} of the middle layer's mean J²: that share is linear. Its singular "

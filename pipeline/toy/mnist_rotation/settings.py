@@ -12,7 +12,8 @@ ACTIVATIONS = {"relu": torch.relu, "gelu": torch.nn.functional.gelu, "tanh": tor
 
 
 class Settings(Config):
-    """data: see load_images. The net that is looked at: width of both hidden layers, and how it is trained. n_fit: with how
+    """data: see load_images. The net that is looked at: width of both hidden layers, and how it is trained. model: a file
+    with a net to look at in its place (saved.py), whose hidden layers have the activation given. n_fit: with how
     many inputs its rotations are fitted; the most are those of the one that is looked at. n_heldout: inputs that no fit and
     no training has seen. n_iterations, n_polish: steps of the solver.
 
@@ -20,6 +21,7 @@ class Settings(Config):
     """
 
     data: str = "digits"
+    model: str = ""
     width: int = Field(default=64, ge=2)
     activation: str = Field(default="relu", pattern=f"^({'|'.join(ACTIVATIONS)})$")
     n_steps: int = Field(default=1000, ge=1)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from pipeline.toy.findings import decide
-from pipeline.toy.mnist_rotation.checks_bases import unpaired
+from pipeline.toy.mnist_rotation.checks_bases import from_few, unpaired
 from pipeline.toy.mnist_rotation.checks_regimes import CHANGES, NAMES
 from pipeline.toy.mnist_rotation.claims import CLAIMS
 from pipeline.toy.mnist_rotation.settings import Settings
@@ -112,3 +112,11 @@ def test_the_changes_compare_every_kind_and_kinds_that_differ_in_one_thing() -> 
     assert kinds["plain"] == small(Settings())
     for more, less in pairs:
         assert sum(vars(kinds[more])[key] != vars(kinds[less])[key] for key in vars(kinds[more])) == 1
+
+
+def test_a_share_of_a_gain_of_nothing_is_not_measured() -> None:
+    """Rotations that are no sparser than neurons are not taken, so that their gain is 0."""
+    rows = [{"n": n, "heldout": [0.2, 0.0], "fitted": [0.2, 0.0]} for n in (1, 64)]
+    (check,) = from_few(0)({"few_inputs": {"rows": rows}})
+    assert check.outcome == "open"
+    assert "not measured" in str(check)
