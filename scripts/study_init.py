@@ -9,6 +9,7 @@ on 8,192 held-out rows, every ten steps. Prints a table in Markdown and writes r
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.files import ModelFiles
+from pipeline.models.load import load_model
 from pipeline.stages import Run, load_recipe, run_extract
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.learner import FamilyLearner
@@ -56,7 +58,7 @@ def main() -> None:
         run = Run(load_recipe("demo", [f"extract.hook_points={list(HOOK_POINTS)}"]), Path(folder), "cpu")
         run_extract(run)
         store = run.open_store()
-        weights = ModelFiles.of_store(store.description).load
+        weights = partial(load_model, ModelFiles.of_store(store.description))
         for hook_point in store.hook_points:
             source = source_of_store(run.recipe.train, store, Site.at(hook_point), weights)
             heldout = torch.from_numpy(np.concatenate(list(store.heldout(hook_point, 8192)))).float()
