@@ -43,13 +43,13 @@ def at_l0(
     return best, [(c, tries[c][1]) for c in sorted(tries)]
 
 
-def interpolated(points: Sequence[tuple[float, float]], l0: float) -> float:
+def interpolated(points: Sequence[tuple[float, float]], l0: float, tolerance: float = 0.03) -> float:
     """The measure at an L0, of points (L0, measure): along a line in log L0 between the nearest on both sides. Where all
-    lie on one side: not a number."""
+    lie on one side: that of the nearest, if it is within the tolerance, or not a number."""
     known = sorted((math.log(a), b) for a, b in points if a > 0)
     x = math.log(l0)
     for (x0, y0), (x1, y1) in itertools.pairwise(known):
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / max(x1 - x0, 1e-12)
     nearest = min(known, key=lambda p: abs(p[0] - x), default=(math.inf, math.nan))
-    return nearest[1] if abs(nearest[0] - x) <= 0.03 else math.nan
+    return nearest[1] if abs(nearest[0] - x) <= tolerance else math.nan

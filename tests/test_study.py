@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from pipeline.train.methods import METHODS
 from scripts.at_l0 import at_l0, interpolated
 from scripts.saelens_peer import train_peer
+from scripts.study_defaults import at_target, changes
 from scripts.synthetic import Hierarchy, heldout_codes, source_of, training_rows, truth_of
 from scripts.trained import Trained, families, kept, recovered, sparsity_key, train_ours
 
@@ -76,6 +78,27 @@ def test_interpolation_is_a_line_in_the_logarithm() -> None:
 def test_every_family_has_a_setting_of_its_sparsity() -> None:
     for method in families():
         assert sparsity_key(method) in ("k", "l0_target", "l1_coefficient", "l0_coefficient")
+
+
+def test_one_setting_changes_at_a_time_and_never_to_the_default() -> None:
+    for method in families():
+        fields = METHODS[method].config.model_fields
+        alone = changes(method, full=False)
+        assert alone[0] == {}
+        assert all(len(change) == 1 for change in alone[1:])
+        assert all(fields[key].default != value for change in alone[1:] for key, value in change.items())
+        every = changes(method, full=True)
+        assert every[0] == {}
+        assert all(change in every for change in alone)
+
+
+def test_the_study_of_defaults_reads_reconstruction_at_the_target() -> None:
+    """Two seeds, FVU 0.3 and 0.5 at L0 8, 0.1 and 0.3 at 32: at 16, half way in the logarithm, 0.2 and 0.4."""
+    tries = [[{"l0": l0, "fvu": fvu + more, "dead": 0.0} for more in (0.0, 0.2)] for l0, fvu in ((8, 0.3), (32, 0.1))]
+    found = at_target(tries, 16, searched=True)
+    assert found["fvu"] == pytest.approx(0.3)
+    assert found["spread"] == pytest.approx(0.2)
+    assert math.isnan(at_target(tries[:1], 16, searched=True)["fvu"])
 
 
 @pytest.mark.slow
