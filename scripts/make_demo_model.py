@@ -1,6 +1,10 @@
 """Make the embedded demo model: a small GPT-2 that has read Python source.
 
     python scripts/make_demo_model.py --out pipeline/assets/demo [--tokens 40_000_000] [--device cpu|cuda]
+    python scripts/make_demo_model.py --out runs/second-model --d-model 64 --layers 2 --batch 8 \
+        --text stdlib --tokens 3_000_000
+
+The second makes another model for scripts/study_defaults.py, of the standard library alone, in six minutes on one core.
 
 Text: the standard library of the running Python (pipeline/extract/stdlib.py says which files are held out), its
 test folder, and the Python source of the project's own permissively licensed dependencies (BSD, MIT, Apache, PSF).
@@ -50,8 +54,8 @@ def long_lines(text: str) -> set[str]:
     return {line.strip() for line in text.splitlines() if len(line.strip()) >= 30}
 
 
-def training_text() -> tuple[list[str], list[str], list[str]]:
-    """(standard library, general text, held-out), lists of documents."""
+def training_text(general: bool) -> tuple[list[str], list[str], list[str]]:
+    """(standard library, general text, held-out), lists of documents; the general text is empty unless it is asked for."""
     heldout = [read(p) for p in stdlib_files("heldout")]
     seen_lines: set[str] = set().union(*(long_lines(t) for t in heldout))
 
@@ -72,6 +76,8 @@ def training_text() -> tuple[list[str], list[str], list[str]]:
         return kept
 
     stdlib = clean(stdlib_files("train"))
+    if not general:
+        return stdlib, [], heldout
     root = Path(sysconfig.get_paths()["stdlib"])
     tests = sorted(p for p in (root / "test").rglob("*.py") if "data" not in p.parts)
     site = Path(torch.__file__).parents[1]
@@ -168,31 +174,34 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40_000_000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--d-model", type=int, default=192)
+    parser.add_argument("--batch", type=int, default=BATCH, help="sequences")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--text", choices=("all", "stdlib"), default="all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     rng = random.Random(0)
 
-    stdlib, general, heldout_text = training_text()
+    stdlib, general, heldout_text = training_text(args.text == "all")
     tokenizer = train_tokenizer(stdlib)
     heldout = pack(tokenizer, heldout_text, random.Random(1))
     passes = [pack(tokenizer, stdlib, rng) for _ in range(3)]
     other = pack(tokenizer, general, rng)
     bigram = bigram_nats(np.concatenate([passes[0], other]), heldout)
-    n_steps = args.tokens // (BATCH * CONTEXT)
-    n_late = min(2 * len(passes[0]), int(n_steps * BATCH * DECAY))
+    n_steps = args.tokens // (args.batch * CONTEXT)
+    n_late = min(2 * len(passes[0]), int(n_steps * args.batch * DECAY))
     late = np.concatenate(passes[1:])[:n_late]
     early = np.concatenate([passes[0], other[np.random.default_rng(0).permutation(len(other))]])
-    early = early[: n_steps * BATCH - n_late]
+    early = early[: n_steps * args.batch - n_late]
     draw = np.random.default_rng(2)
     sequences = np.concatenate([early[draw.permutation(len(early))], late[draw.permutation(len(late))]])
-    n_steps = len(sequences) // BATCH
+    n_steps = len(sequences) // args.batch
     print(f"stdlib {passes[0].size:,} tokens, other {other.size:,}, held-out {heldout.size:,}; bigram {bigram:.3f} nats; "
           f"{n_steps} steps", flush=True)  # fmt: skip
 
     heads = args.d_model // 64
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=args.d_model, n_layer=4, n_head=heads, resid_pdrop=0.0,
+        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=args.d_model, n_layer=args.layers, n_head=heads, resid_pdrop=0.0,
         embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = GPT2LMHeadModel(config).to(args.device)
@@ -212,7 +221,7 @@ def main() -> None:
 
     def card(step: int) -> dict:
         return {
-            "tokens_trained": step * BATCH * CONTEXT,
+            "tokens_trained": step * args.batch * CONTEXT,
             "heldout_nats_per_token": round(cross_entropy(model, heldout, args.device), 4),
             "bigram_heldout_nats_per_token": round(bigram, 4),
             "uniform_nats_per_token": round(math.log(VOCABULARY), 4),
@@ -229,7 +238,7 @@ def main() -> None:
         for optimiser, lr in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = lr * rate
-        x = torch.from_numpy(sequences[step * BATCH : (step + 1) * BATCH]).long().to(args.device)
+        x = torch.from_numpy(sequences[step * args.batch : (step + 1) * args.batch]).long().to(args.device)
         with torch.autocast(args.device, torch.bfloat16):
             logits = forward(input_ids=x, use_cache=False).logits
         loss = F.cross_entropy(logits[:, :-1].reshape(-1, VOCABULARY).float(), x[:, 1:].reshape(-1))
@@ -240,7 +249,7 @@ def main() -> None:
             optimiser.zero_grad()
         running = 0.95 * running + 0.05 * loss.item() if step > first else loss.item()
         if (step + 1) % 50 == 0:
-            speed = (step + 1 - first) * BATCH * CONTEXT / (time.time() - started)
+            speed = (step + 1 - first) * args.batch * CONTEXT / (time.time() - started)
             print(f"step {step + 1}/{n_steps} loss {running:.3f} {speed:.0f} tokens/s", flush=True)
         if (step + 1) % 500 == 0 or step + 1 == n_steps:
             info = card(step + 1)
