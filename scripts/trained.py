@@ -35,18 +35,14 @@ def families() -> list[str]:
     return [name for name, method in METHODS.items() if issubclass(method.config, FamilyConfig)]
 
 
-def sparsity_key(method: str) -> str:
-    """The setting that decides a family's L0: k, l0_target, or the penalty's coefficient. Raises ValueError: none."""
+def sparsity_key(method: str, bisect: bool = False) -> str:
+    """The setting that decides a family's L0: k, l0_target, or the penalty's coefficient, which is to be searched; bisect:
+    that rather than l0_target. Raises ValueError: none."""
     fields = METHODS[method].config.model_fields
-    for key in ("k", "l0_target", "l1_coefficient", "l0_coefficient"):
+    for key in ("k", *(() if bisect else ("l0_target",)), "l1_coefficient", "l0_coefficient"):
         if key in fields:
             return key
     raise ValueError(f"{method} has none of the settings k, l0_target, l1_coefficient and l0_coefficient")
-
-
-def coefficient_key(method: str) -> str:
-    """The setting that holds a penalty's coefficient."""
-    return next(key for key in ("l1_coefficient", "l0_coefficient") if key in METHODS[method].config.model_fields)
 
 
 def learner_of(method: str, settings: dict[str, Any], source: Source) -> Any:

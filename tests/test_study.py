@@ -95,10 +95,10 @@ def test_one_setting_changes_at_a_time_and_never_to_the_default() -> None:
 def test_the_study_of_defaults_reads_reconstruction_at_the_target() -> None:
     """Two seeds, FVU 0.3 and 0.5 at L0 8, 0.1 and 0.3 at 32: at 16, half way in the logarithm, 0.2 and 0.4."""
     tries = [[{"l0": l0, "fvu": fvu + more, "dead": 0.0} for more in (0.0, 0.2)] for l0, fvu in ((8, 0.3), (32, 0.1))]
-    found = at_target(tries, 16, searched=True)
+    found = at_target(tries, 16, may_miss=True)
     assert found["fvu"] == pytest.approx(0.3)
     assert found["spread"] == pytest.approx(0.2)
-    assert math.isnan(at_target(tries[:1], 16, searched=True)["fvu"])
+    assert math.isnan(at_target(tries[:1], 16, may_miss=True)["fvu"])
 
 
 @pytest.mark.slow
