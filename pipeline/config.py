@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +30,10 @@ class MethodConfig(Config):
     def n_rows_to_begin(self) -> int:
         """How many training rows there have to be."""
         return 0
+
+    def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
+        """What to tell a user who reads the last line of a dictionary's log; nothing where all went as it was asked."""
+        return []
 
     def check(self, site: Site, d_in: int) -> None:
         """Raises ValueError: these settings do not fit a site that reads d_in coordinates. By default a method writes what

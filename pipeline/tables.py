@@ -49,12 +49,15 @@ def _show_dictionaries(site: str, rows: list[dict]) -> None:
     columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
                *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
     table = [
-        [row["name"], str(row["d_sae"]), _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
+        [row["name"] + " !" * bool(row["warnings"]), str(row["d_sae"]), _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
          _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), str(row["dead"]),
          _number(row, "ultra_low_density"), *(_number(row, f"fvu_at_l0_{k}") for k in sparsities)]
         for row in rows
     ]  # fmt: skip
     _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{_ablations(rows[0])}", columns, table)
+    for row in rows:
+        for line in row["warnings"]:
+            print(f"! {row['name']}, at the end of training: {line}")
 
 
 def _ablations(row: dict) -> str:

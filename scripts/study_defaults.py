@@ -9,7 +9,7 @@ model's residual stream and MLP. Changed: the lengths at the beginning (init_nor
 coefficient; with --full every combination. A family with an l0_target is given it; of another with a penalty, or of all with
 --bisect, the coefficient is searched, in whole trainings, and FVU at the target is on a line in log L0 between the nearest
 two. An L0 over 5% off the target has no FVU. Seeds learn together, in one product where they are small. SAELens on the same
-rows: at its default rate and two others. FVU, L0 and dead features are of 8,192 held-out rows. Prints a table in Markdown and
+rows: at its default rate and two others. FVU, L0 and dead features are of 8,192 held-out rows of all texts. Prints a table in Markdown and
 writes runs/bench/defaults_D.json.
 
 About four seconds a training of 293 steps at d 64, eight at 192, forty at 768, of one core: five minutes for ten families at
@@ -53,8 +53,11 @@ PLACES = {  # d → model, hook point, d_sae
     768: ("demo", "blocks.1.mlp.hook_post", 1536),
 }
 INIT_NORMS = (1.0, 0.5, 0.25, 0.1)
-LRS = (1e-3, 3e-3, 9e-3)
+LRS = (3e-3, 6e-3, 1.8e-2)
 WARMUPS = (0.0, 0.1, 0.3)
+OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {  # of one family alone
+    "jumprelu": {"threshold": (0.01, 0.03, 0.1), "bandwidth": (0.03, 0.06, 0.2), "pre_gradient": (True,)},
+}
 _TOLERANCE = 0.05  # of a search: FVU is interpolated
 Measures = dict[str, float]
 
@@ -87,7 +90,8 @@ class Task:
         store = run.open_store()
         weights = partial(load_model, ModelFiles.of_store(store.description))
         source = source_of_store(run.recipe.train, store, Site.at(hook_point), weights)
-        heldout = torch.from_numpy(np.concatenate(list(store.heldout(hook_point, N_HELD)))).float()
+        rows = np.concatenate(list(store.heldout(hook_point, store.n_heldout_rows)))
+        heldout = torch.from_numpy(rows[:: max(1, len(rows) // N_HELD)]).float()  # texts differ: of all of them
         return cls(store, hook_point, source, heldout, d_sae, n_tokens // batch, l0, n_seeds, batch, bisect)
 
     def loader(self) -> BatchLoader:
@@ -101,7 +105,8 @@ def changes(method: str, full: bool) -> list[dict[str, Any]]:
     """Settings beside the defaults, which come first; warm-ups only of a family that has one."""
     fields = METHODS[method].config.model_fields
     warmup = next((key for key in fields if key.endswith("_warmup")), None)
-    of: dict[str, tuple[float, ...]] = {"init_norm": INIT_NORMS, "lr": LRS} | ({warmup: WARMUPS} if warmup else {})
+    of: dict[str, tuple[Any, ...]] = {"init_norm": INIT_NORMS, "lr": LRS} | ({warmup: WARMUPS} if warmup else {})
+    of |= OTHERS.get(method, {})
     of = {key: tuple(v for v in values if v != fields[key].default) for key, values in of.items() if key in fields}
     if not full:
         return [{}, *({key: value} for key, values in of.items() for value in values)]
@@ -177,7 +182,7 @@ def line(figures: dict[str, Any], method: str, name: str, measure: Callable[[], 
 def study(task: Task, method: str, full: bool, peer: bool) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     key = sparsity_key(method, task.bisect)
-    start = METHODS[method].config.model_fields[key].default if key.endswith("coefficient") else 0.0
+    start = (METHODS[method].config.model_fields[key].default if key.endswith("coefficient") else 0.0) or 1.0
 
     def measured(change: dict[str, Any]) -> Measures:
         nonlocal start  # the next search begins where this one ended, if it ended at the target

@@ -109,6 +109,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
                 "signed": dictionary.signed,
                 "sparse": dictionary.sparse,
                 **measured[subject.name],
+                "warnings": dictionary.provenance.get("warnings", []),
                 **_mean_shares(site, scaled_decoder(dictionary, store), histogram),
                 **loss,
             }

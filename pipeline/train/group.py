@@ -120,11 +120,16 @@ class Group:
         self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
         for name, learner in self.learners.items():
             task, unit = self.items[name]
-            dictionary = learner.to_dictionary(provenance(self.recipe, self.store, task, unit))
+            record = logs.last(unit.folder / logs.METRICS)
+            told = task.config.warnings(record, self.source.reads.d) if record else []
+            found = provenance(self.recipe, self.store, task, unit) | ({"warnings": told} if told else {})
+            dictionary = learner.to_dictionary(found)
             if not self.first:
                 continue
+            for line in told:
+                tqdm.write(f"{name} at {self.where}: {line}")
             dictionary.save(unit.folder)
-            unit.finish(self.device, time.time() - started, logs.last(unit.folder / logs.METRICS))
+            unit.finish(self.device, time.time() - started, record)
             shutil.rmtree(unit.folder / "checkpoints", ignore_errors=True)
         self.ranks.wait()
         return self.diverged

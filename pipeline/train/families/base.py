@@ -55,6 +55,16 @@ class FamilyConfig(MethodConfig):
     resample_every_tokens: int | None = Field(default=None, ge=1)
     skip: bool = False
 
+    def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
+        found = []
+        if record["l0"] > d_in:
+            found.append(f"L0 {record['l0']:.4g} is more than the {d_in} coordinates that are read: that is not sparse")
+        if record["fvu"] > 1:
+            found.append(f"it reconstructs worse than the mean does, FVU {record['fvu']:.3g}: try a smaller lr")
+        if 3 * record["dead"] > self.d_sae:
+            found.append(f"{record['dead']:.0f} of {self.d_sae} features are dead")
+        return found
+
     @property
     def n_rows_to_begin(self) -> int:
         return self.d_sae if self.init == "data" else 0

@@ -26,8 +26,8 @@ class JumpReLUConfig(PenaltyConfig):
     coefficient_field: ClassVar[str] = "l0_coefficient"
 
     l0_coefficient: float | None = Field(default=None, ge=0)
-    threshold: float = Field(default=0.001, gt=0)
-    bandwidth: float = Field(default=0.001, gt=0)
+    threshold: float = Field(default=0.03, gt=0)
+    bandwidth: float = Field(default=0.06, gt=0)
     penalty: Literal["l0", "tanh"] = "l0"
     tanh_scale: float = Field(default=4.0, gt=0)
     pre_gradient: bool = False

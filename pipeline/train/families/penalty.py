@@ -17,13 +17,23 @@ class PenaltyConfig(FamilyConfig):
     """penalty_warmup: part of the steps over which the coefficient rises from 0, in a line. l0_target: active features a
     token at the end of training; the coefficient is where the search for it begins. None: the coefficient stays.
 
-    coefficient_field: the setting that is the coefficient; None: the family's rule.
+    coefficient_field: the setting that is the coefficient; None: the family's rule. init_norm: with 1 the penalty has to
+    shrink what is learned at first, and FVU at equal L0 is larger by a third to two thirds (scripts/study_defaults.py).
     """
 
     coefficient_field: ClassVar[str] = "l1_coefficient"
 
+    init_norm: float = Field(default=0.25, gt=0)
     penalty_warmup: float = Field(default=0.1, ge=0, le=1)
     l0_target: float | None = Field(default=None, ge=1)
+
+    def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
+        found = super().warnings(record, d_in)
+        if self.l0_target and abs(math.log(max(record["l0"], 1e-3) / self.l0_target)) > _MISSED:
+            found.append(
+                f"L0 is {record['l0']:.4g}, l0_target = {self.l0_target:g} was not reached: it takes more steps or a larger lr"
+            )
+        return found
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
@@ -41,6 +51,7 @@ class Penalised(Family):
 
     label: ClassVar[dict[str, str]] = {"l1_coefficient": "l1_", "l0_target": "l0_"}
     as_tensors: ClassVar[tuple[str, ...]] = ("l1_coefficient", "l0_target")
+    gain: ClassVar[float] = 2.0
     coefficient_at_768: ClassVar[float] = 5.0  # as in Anthropic's "Circuits updates, April 2024"
     config: PenaltyConfig
     l0_target: Tensor
@@ -71,11 +82,16 @@ class Penalised(Family):
             return {"l0_mean": l0}
         wanted = _APPROACH / now.n_steps * (self.l0_target / l0).log()
         wanted = wanted.clamp(-_FASTEST * now.lr, _FASTEST * now.lr)
-        change = _GAIN * ((l0 / before).log() - wanted)
-        return {"l0_mean": l0, "coefficient": self.coefficient * torch.where(change.isnan(), 0.0, change).exp()}
+        change = self.gain * ((l0 / before).log() - wanted)
+        near = (l0 / self.l0_target).log().abs() / _NEAR
+        change = change * near.clamp(_CALM, 1.0)
+        change = torch.where((before > 0) & self.l0_target.isfinite(), change, 0.0)
+        return {"l0_mean": l0, "coefficient": self.coefficient * change.exp()}
 
 
+_MISSED = 0.15  # of log L0; a single batch is some hundredths off
 _GAIN = 2.0
 _APPROACH = 16.0  # e-folds of the distance to the target, over a whole run
 _FASTEST = 3.0  # e-folds of L0 in 1/lr steps: at twice that ReLU features die before λ comes back (test_l0_target.py)
+_NEAR, _CALM = 0.25, 0.5
 _MEMORY = 0.9  # a batch's L0 is uncertain by some hundredths
