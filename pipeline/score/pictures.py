@@ -18,6 +18,7 @@ from pipeline.score.shares import centres
 
 _COLOURS = {
     "topk": "#0072b2",
+    "abs_topk": "#44aa99",
     "batch_topk": "#56b4e9",
     "matryoshka": "#332288",
     "relu_l1": "#d55e00",

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.config import MethodConfig
 from pipeline.train import baselines
 from pipeline.train.contract import check_declared
+from pipeline.train.families.abs_topk import AbsTopK
 from pipeline.train.families.base import Family
 from pipeline.train.families.batch_topk import BatchTopK
 from pipeline.train.families.gated import Gated
@@ -74,6 +75,7 @@ def of_family(family: type[Family]) -> Method:
 
 METHODS: dict[str, Method] = {
     "topk": of_family(TopK),
+    "abs_topk": of_family(AbsTopK),
     "batch_topk": of_family(BatchTopK),
     "matryoshka": of_family(Matryoshka),
     "relu_l1": of_family(ReluL1),

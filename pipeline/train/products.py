@@ -65,7 +65,7 @@ class Products:
         if self.dense:
             assert isinstance(code, Dense)
             assert code.pre is not None
-            return Dense(select.dense(torch.where(latents, code.pre, -torch.inf)))
+            return Dense(select.dense(torch.where(latents, code.pre, 0.0)))  # a selected 0 is no entry
         own = latents.nonzero().squeeze(1)
         pre = self.pre(x, W_enc[own], b_enc[own]).float()
         return Dense(select.dense(pre, self.ranks), own)

@@ -70,6 +70,21 @@ class Largest(Selection):
 
 
 @dataclass(frozen=True)
+class LargestMagnitude(Selection):
+    """The k of largest magnitude of each row, with their signs."""
+
+    k: int
+    few = True
+
+    def dense(self, pre: Pre, ranks: Ranks = ALONE) -> Pre:
+        return Largest(self.k).dense(pre.abs(), ranks) * pre.sign()
+
+    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+        found = Largest(self.k).entries(pre.abs(), ranks)
+        return found._replace(values=pre[found.rows, found.indices].float())
+
+
+@dataclass(frozen=True)
 class LargestOfBatch(Selection):
     """The k · batch largest positive ones of the whole batch, and what equals the smallest of them.
 

@@ -3,7 +3,7 @@
 from pipeline.train.codes import Code, Dense
 from pipeline.train.families.base import Family, FamilyConfig, Loss, Now
 from pipeline.train.families.penalty import Penalised, PenaltyConfig
-from pipeline.train.selections import Largest, LargestOfBatch, Positive, Selection
+from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Positive, Selection
 
 __all__ = [
     "Code",
@@ -11,6 +11,7 @@ __all__ = [
     "Family",
     "FamilyConfig",
     "Largest",
+    "LargestMagnitude",
     "LargestOfBatch",
     "Loss",
     "Now",

@@ -44,6 +44,9 @@ class TopK(Family):
     def selection(self, k: int) -> Selection:
         return Largest(k)
 
+    def among_dead(self, k: int) -> Selection:
+        return Largest(k)
+
     def prefixes(self) -> tuple[int, ...]:
         """Numbers of latents, rising up to d_sae, each of which reconstructs on its own; the loss is their mean."""
         return ()
@@ -57,7 +60,7 @@ class TopK(Family):
         auxiliary = torch.zeros_like(mse[-1])
         aux_k = self.d_in // 2 if config.aux_k is None else config.aux_k
         if aux_k and now.any_dead:
-            revived = self.encode_among(now.dead, x, Largest(aux_k), code)
+            revived = self.encode_among(now.dead, x, self.among_dead(aux_k), code)
             auxiliary = (errors[-1].detach() - self.decode(revived)).square().sum(-1).mean() * now.dead.any()
         return Loss(mse.mean() + config.aux_coefficient * auxiliary, code, {"mse": mse[-1], "aux": auxiliary})
 

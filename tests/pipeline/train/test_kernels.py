@@ -6,7 +6,7 @@ import torch
 from pipeline.train.codes import Sparse
 from pipeline.train.kernels import fast_dtype
 from pipeline.train.products import Products
-from pipeline.train.selections import Largest, LargestOfBatch, Positive, Selection
+from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Positive, Selection
 
 SPARSE, NO_DENSITY = Products(dense=False), torch.zeros(())
 
@@ -124,3 +124,14 @@ def test_topk_is_torchs_topk(dtype: torch.dtype, kind: str) -> None:
         assert torch.equal(values.sort(descending=True).values, expected[i][expected[i] > 0])
         assert torch.equal(pre[i, indices].float(), values)
         assert len(indices.unique()) == len(indices)
+
+
+@pytest.mark.parametrize("width", [40, 960])  # on a CPU the wide ones take another path
+def test_the_largest_magnitudes_are_those_of_every_latent_and_its_opposite(width: int) -> None:
+    pre, k = torch.randn(70, width, generator=torch.Generator().manual_seed(0)), 7
+    both = Largest(k).dense(torch.cat([pre, -pre], dim=-1))
+    expected = both[:, :width] - both[:, width:]
+    assert (expected < 0).any()
+    assert torch.equal(LargestMagnitude(k).dense(pre), expected)
+    code = LargestMagnitude(k).entries(pre)
+    assert torch.equal(torch.zeros(70, width).index_put((code.rows, code.indices), code.values), expected)

@@ -17,6 +17,7 @@ from tests.conftest import environment, make_store, planted_rows, unmix
 HOOK = "blocks.0.hook_resid_post"
 METHODS = {
     "topk": "k = 4\ndead_after_tokens = 300",
+    "abs_topk": "k = 4\ndead_after_tokens = 300",
     "batch_topk": "k = 4\ndead_after_tokens = 300",
     "matryoshka": "k = 4\nn_prefixes = 3\ndead_after_tokens = 300",
     "relu_l1": "l1_coefficient = 0.5\ngrad_clip = 1.0\nl0_target = 6.0",
@@ -84,7 +85,7 @@ def test_rows_divided_among_two_processes(folder: Path) -> None:
 
 def test_features_divided_among_two_processes(folder: Path) -> None:
     divisible = {name: settings for name, settings in METHODS.items() if train.METHODS[name].divisible}
-    assert len(divisible) == 7
+    assert len(divisible) == 8
     path = str(recipe(folder, divisible, 'parallel = "features"'))
     unmix("train", path, "--name", "one", cwd=folder)
     done = torchrun(folder, path, "--name", "two")

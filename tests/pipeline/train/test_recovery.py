@@ -53,7 +53,7 @@ def recovered(method: str, **settings) -> float:
         made.step(data.batch(256), step, 4000)
     dictionary = made.to_dictionary({})
     live = (dictionary.encode(data.batch(20_000)) != 0).any(0)
-    return mmcs(data.truth, dictionary.directions[live], signed=False)
+    return mmcs(data.truth, dictionary.directions[live], signed=dictionary.signed)
 
 
 @pytest.mark.slow
@@ -61,6 +61,7 @@ def recovered(method: str, **settings) -> float:
     ("method", "settings"),
     [
         ("topk", {"k": 5, "lr": 2e-3}),
+        ("abs_topk", {"k": 5, "lr": 2e-3}),
         ("batch_topk", {"k": 5, "lr": 2e-3}),
         ("matryoshka", {"k": 5, "lr": 2e-3, "n_prefixes": 2}),
         ("relu_l1", {"l1_coefficient": 1.57, "lr": 1e-3}),
