@@ -21,6 +21,7 @@ _COLOURS = {
     "abs_topk": "#44aa99",
     "batch_topk": "#56b4e9",
     "matryoshka": "#332288",
+    "matching_pursuit": "#88ccee",
     "relu_l1": "#d55e00",
     "tied": "#882255",
     "gated": "#e69f00",

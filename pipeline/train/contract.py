@@ -192,7 +192,7 @@ def _check_dead(subject: Subject) -> None:
 
 def silence(model: Family, n: int) -> None:
     """Give the first n features an encoder that makes nothing of any row."""
-    for name in ("W_enc", "b_enc"):
+    for name in ("W_enc", "b_enc") if model.biased else ("W_enc",):
         getattr(model, name).data[:n] = 0.0
 
 

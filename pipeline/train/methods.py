@@ -14,6 +14,7 @@ from pipeline.train.families.base import Family
 from pipeline.train.families.batch_topk import BatchTopK
 from pipeline.train.families.gated import Gated
 from pipeline.train.families.jumprelu import JumpReLU
+from pipeline.train.families.matching_pursuit import MatchingPursuit
 from pipeline.train.families.matryoshka import Matryoshka
 from pipeline.train.families.p_anneal import PAnneal
 from pipeline.train.families.relu_l1 import ReluL1
@@ -78,6 +79,7 @@ METHODS: dict[str, Method] = {
     "abs_topk": of_family(AbsTopK),
     "batch_topk": of_family(BatchTopK),
     "matryoshka": of_family(Matryoshka),
+    "matching_pursuit": of_family(MatchingPursuit),
     "relu_l1": of_family(ReluL1),
     "tied": of_family(Tied),
     "gated": of_family(Gated),

@@ -119,7 +119,7 @@ class Family(nn.Module, ABC):
     unit_decoder: decoder rows keep the norm 1, and the gradient along them is removed (Gao et al. 2024, appendix A.4). The
     norm of a row is the sum of its norms by hook point written (Lindsey et al. 2024, "Sparse crosscoders"), and so is the
     norm that penalties weigh codes by.
-    tied: W_enc is W_dec.
+    tied: W_enc is W_dec. biased: there is a b_enc.
     whole: parameters and buffers, by name, that are not one row for each feature.
     by_batch: which features of a token are active depends on the rest of its batch; the dictionary's code does not.
     divisible: several processes can each hold a part of the features: the loss uses encode, decode and total.
@@ -130,6 +130,7 @@ class Family(nn.Module, ABC):
     as_tensors: ClassVar[tuple[str, ...]] = ()
     unit_decoder: ClassVar[bool] = True
     tied: ClassVar[bool] = False
+    biased: ClassVar[bool] = True
     whole: ClassVar[tuple[str, ...]] = ("b_dec", "W_skip")
     by_batch: ClassVar[bool] = False
     divisible: ClassVar[bool] = True
@@ -151,7 +152,8 @@ class Family(nn.Module, ABC):
         self.W_dec = nn.Parameter(decoder / norms if self.unit_decoder else config.init_norm * decoder)
         if not self.tied:
             self.W_enc = nn.Parameter(config.init_norm * begin * (norms if self.unit_decoder else 1.0))
-        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        if self.biased:
+            self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.b_dec = nn.Parameter(
             self.scaled_targets(torch.from_numpy(centre(config.b_dec_init, source.targets))).float()
         )

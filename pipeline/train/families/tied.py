@@ -2,8 +2,15 @@
 
 from torch import Tensor
 
+from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from stores.site import Site
+
+
+def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> None:
+    """Raises ValueError: the settings, or the site, take an encoder and a decoder that are different."""
+    if site != Site.at(site.reads[0]):
+        raise ValueError("its decoder is its encoder: set hook_points, one hook point is read and written")
 
 
 class TiedConfig(ReluL1Config):
@@ -12,8 +19,7 @@ class TiedConfig(ReluL1Config):
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
-        if site != Site.at(site.reads[0]):
-            raise ValueError("its decoder is its encoder: set hook_points, one hook point is read and written")
+        check_that_it_encodes_by_its_decoder(self, site)
 
 
 class Tied(ReluL1):

@@ -12,6 +12,7 @@ from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.batch_topk import BatchTopK, BatchTopKConfig
 from pipeline.train.families.gated import Gated, GatedConfig
 from pipeline.train.families.jumprelu import JumpReLU, JumpReLUConfig
+from pipeline.train.families.matching_pursuit import MatchingPursuit, MatchingPursuitConfig
 from pipeline.train.families.matryoshka import Matryoshka, MatryoshkaConfig
 from pipeline.train.families.p_anneal import PAnneal, PAnnealConfig
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
@@ -31,6 +32,7 @@ CASES = [
         Matryoshka, MatryoshkaConfig(d_sae=48, k=4, lr=1e-2, n_prefixes=3, dead_after_tokens=500), id="matryoshka"
     ),
     pytest.param(ReluL1, ReluL1Config(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="relu_l1"),
+    pytest.param(MatchingPursuit, MatchingPursuitConfig(d_sae=48, k=4, lr=1e-2), id="matching_pursuit"),
     pytest.param(Tied, TiedConfig(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="tied"),
     pytest.param(Gated, GatedConfig(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="gated"),
     pytest.param(PAnneal, PAnnealConfig(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="p_anneal"),

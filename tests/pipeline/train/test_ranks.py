@@ -21,6 +21,7 @@ METHODS = {
     "batch_topk": "k = 4\ndead_after_tokens = 300",
     "matryoshka": "k = 4\nn_prefixes = 3\ndead_after_tokens = 300",
     "relu_l1": "l1_coefficient = 0.5\ngrad_clip = 1.0\nl0_target = 6.0",
+    "matching_pursuit": "k = 4\nresidual_threshold = 0.5",
     "tied": "l1_coefficient = 0.5\nresample_every_tokens = 500\ndead_after_tokens = 300",
     "gated": "l1_coefficient = 0.5",
     "p_anneal": "l1_coefficient = 0.5",

@@ -64,6 +64,7 @@ def recovered(method: str, **settings) -> float:
         ("abs_topk", {"k": 5, "lr": 2e-3}),
         ("batch_topk", {"k": 5, "lr": 2e-3}),
         ("matryoshka", {"k": 5, "lr": 2e-3, "n_prefixes": 2}),
+        ("matching_pursuit", {"k": 5, "lr": 2e-3}),
         ("relu_l1", {"l1_coefficient": 1.57, "lr": 1e-3}),
         ("tied", {"l1_coefficient": 1.57, "lr": 3e-3, "penalty_warmup": 0.5}),
         ("gated", {"l1_coefficient": 2.5, "lr": 2e-3}),
