@@ -9,6 +9,7 @@ from torch.func import functional_call, vmap
 
 from pipeline.train.families.base import Family
 from pipeline.train.learner import FamilyLearner, adam, followed, take_step
+from pipeline.train.whitening import scaled_by
 
 
 class Stack:
@@ -63,12 +64,10 @@ class Stack:
             return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps, any_dead))
 
         own_rows = x.ndim == 3
-        scales = [self.buffers[name] for name in ("scale_in", "scale_out")]
-        x_scale, y_scale = (scale.view(len(scale), 1, -1) if own_rows else scale[0] for scale in scales)
-        scaled = x * x_scale
+        scaled = self._scaled("scale_in", x)
         dims = (0, 0, *((0, 0) if own_rows else (None, None)))
         totals, parts, fired = vmap(loss, in_dims=dims)(
-            self.parameters, self.buffers, scaled, scaled if y is None else y * y_scale
+            self.parameters, self.buffers, scaled, scaled if y is None else self._scaled("scale_out", y)
         )
         self.optimiser.zero_grad()
         totals.sum().backward()
@@ -81,6 +80,11 @@ class Stack:
             own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
         columns = {name: part.unbind() for name, part in {**parts, "dead": dead}.items()}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
+
+    def _scaled(self, name: str, rows: Float[Tensor, "*n batch d"]) -> Float[Tensor, "*n batch d"]:
+        """Raw rows, all learners' or each one's own, by the scale of that name."""
+        scales = self.buffers[name]
+        return vmap(scaled_by)(scales, rows) if rows.ndim == 3 else scaled_by(scales[0], rows)
 
     @torch.no_grad()
     def _follow(

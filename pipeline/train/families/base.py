@@ -4,7 +4,6 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -14,14 +13,17 @@ from torch import Tensor, nn
 
 from pipeline.config import MethodConfig
 from pipeline.train.codes import Code
+from pipeline.train.families.loss import Loss, Now
 from pipeline.train.initialisation import Centre, Init, centre, directions, drawn
 from pipeline.train.products import Products
 from pipeline.train.schedules import lr_factor
 from pipeline.train.selections import Selection
 from pipeline.train.source import Source
+from pipeline.train.whitening import Whiten, scaled_by, unwhitened, whitening, with_unit_rows
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.site import Site
+from stores.spec import WITH_K
 
 _LONG, _LARGEST_LR = 20_000, 1e-2
 _WRITTEN_BY_NO_MATRIX = re.compile(r"hook_embed|.*\.hook_normalized|.*\.attn\.hook_z.*")
@@ -35,7 +37,8 @@ class FamilyConfig(MethodConfig):
     of the encoder's rows, and of the decoder's where the family leaves them free. b_dec_init: of the training rows.
     dead_after_tokens: a feature is dead when it was not active in as many tokens. resample_every_tokens: how often dead
     ones are given new directions (by default never), until the rate decays. skip: a linear map of what is read beside the
-    features, where something else is written (Paulo, Shabalin, Belrose 2025, arXiv:2501.18823).
+    features, where something else is written (Paulo, Shabalin, Belrose 2025, arXiv:2501.18823). whiten: what is read and
+    what is written are whitened before, the error is measured there, see pipeline.train.whitening.
     """
 
     variants: ClassVar[tuple[str, ...]] = ("skip",)
@@ -54,6 +57,7 @@ class FamilyConfig(MethodConfig):
     dead_after_tokens: int = Field(default=10_000_000, ge=1)
     resample_every_tokens: int | None = Field(default=None, ge=1)
     skip: bool = False
+    whiten: Whiten | None = None
 
     def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
         found = []
@@ -72,6 +76,10 @@ class FamilyConfig(MethodConfig):
     def check(self, site: Site, d_in: int) -> None:
         if self.skip and (both := set(site.reads) & set(site.writes)):
             raise ValueError(f"skip = true: {min(both)} is read and written, and a linear map is all that it takes")
+        if self.whiten and max(len(site.reads), len(site.writes)) > 1:
+            raise ValueError(
+                f'whiten = "{self.whiten}" takes one hook point read and one written: leave whiten out here'
+            )
         if self.init != "writer":
             return
         if site != Site.at(site.reads[0]):
@@ -80,28 +88,6 @@ class FamilyConfig(MethodConfig):
             raise ValueError(f'init = "writer": no single matrix writes {site.reads[0]}')
         if site.reads == ("blocks.0.hook_resid_pre",):
             raise ValueError('init = "writer": the embedding writes there, no matrix does')
-
-
-@dataclass(frozen=True)
-class Now:
-    """Where training stands. lr: the rate of this step. dead: features that were not active in dead_after_tokens.
-    any_dead: whether some are, of this dictionary or of one that is trained in the same product."""
-
-    step: int
-    n_steps: int
-    lr: float
-    dead: Bool[Tensor, " d_sae"]
-    any_dead: bool
-
-
-@dataclass(frozen=True)
-class Loss:
-    """total: what is minimised. code: what the reconstruction was made of. parts: scalars for the log and for update, all
-    means over rows; "mse" is |y - y_hat|² summed over d_out."""
-
-    total: Float[Tensor, ""]
-    code: Code
-    parts: dict[str, Tensor]
 
 
 class Family(nn.Module, ABC):
@@ -141,12 +127,16 @@ class Family(nn.Module, ABC):
         self.d_in, self.d_out, self.d_writes = source.reads.d, source.targets.d, source.targets.sizes
         self.d_sae, self.autoencodes = config.d_sae, source.autoencodes
         for name, side in (("scale_in", source.reads), ("scale_out", source.targets)):
-            self.register_buffer(name, torch.as_tensor(side.scale, dtype=torch.float32).clone(), persistent=False)
+            scale = whitening(config.whiten, side) if config.whiten else torch.as_tensor(side.scale)
+            # Eigenvectors may come with other signs on another machine: a matrix is part of the state.
+            self.register_buffer(name, scale.float().clone(), persistent=config.whiten is not None)
         self.scale_in: Tensor
         self.scale_out: Tensor
         # Dictionaries of another size or family must not begin with the same directions: MMCS would see them.
         seed = seed_of("init", type(self).__name__, config.seed, config.d_sae)
         begin = directions(config.init, config.init_noise, config.d_sae, source, seed)
+        if config.whiten and config.init not in ("random", "orthogonal"):
+            begin = nn.functional.normalize(self.scaled(begin), dim=-1)  # these are directions of raw activations
         decoder = begin if self.autoencodes else drawn(config.d_sae, self.d_out, seed_of(seed, "decoder"))
         norms = self.norms(decoder)[:, None] if len(self.d_writes) > 1 else 1.0
         self.W_dec = nn.Parameter(decoder / norms if self.unit_decoder else config.init_norm * decoder)
@@ -159,7 +149,7 @@ class Family(nn.Module, ABC):
         )
         self.W_skip = nn.Parameter(torch.zeros(self.d_in, self.d_out)) if config.skip else None
         mean = torch.from_numpy(source.reads.mean)
-        self.register_buffer("mean_in", self.scaled(mean).float(), persistent=False)
+        self.register_buffer("mean_in", self.scaled(mean).float(), persistent=config.whiten is not None)
         self.mean_in: Tensor
         # Dead features are counted in tokens, never in forward passes: the batch size must not change who is dead.
         self.register_buffer("tokens_since_fired", torch.zeros(self.d_sae, dtype=torch.long))
@@ -248,14 +238,18 @@ class Family(nn.Module, ABC):
         """
         common, several = self.common_scale, len(self.d_writes) > 1
         W_enc, b_enc, W_dec, b_dec = self.W_enc.T, (self.b_enc - self.centring()) / common, self.W_dec, self.b_dec
-        scale_in, skip = self.scale_in.expand(self.d_in)[:, None], {}
+        skip = {}
+        if self.W_skip is not None:
+            b_dec, skip = b_dec - self.mean_in @ self.W_skip, {"W_skip": self.W_skip}
+        if self.config.whiten:
+            weights = {"W_enc": W_enc / common, "b_enc": b_enc, "W_dec": W_dec * common, "b_dec": b_dec, **skip}
+            return unwhitened(weights, self.scale_in, self.scale_out)
+        scale_in = self.scale_in.expand(self.d_in)[:, None]
         if several or not self.autoencodes:
             W_enc = W_enc * (scale_in / common)
         if several:
             W_dec = W_dec * (common / self.scale_out)
-        if self.W_skip is not None:
-            b_dec = b_dec - self.mean_in @ self.W_skip
-            skip = {"W_skip": self.W_skip * scale_in / self.scale_out}
+        skip = {name: W * scale_in / self.scale_out for name, W in skip.items()}
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec / self.scale_out, **skip}
 
     def dictionary(
@@ -263,17 +257,20 @@ class Family(nn.Module, ABC):
     ) -> FeatureDictionary:
         """weights: raw_weights, or what they become; others: what the architecture has besides."""
         spec = self.source.spec(architecture, self.d_sae, provenance, k, self.W_skip is not None)
-        return FeatureDictionary(spec, **weights, **others)
+        weights = {**weights, **others}
+        if self.config.whiten and architecture not in WITH_K:  # which of the k are largest is by the codes' lengths
+            weights = with_unit_rows(weights)
+        return FeatureDictionary(spec, **weights)
 
     # What the learner asks for.
 
     def scaled(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Raw activations, scaled."""
-        return x * self.scale_in
+        return scaled_by(self.scale_in, x)
 
     def scaled_targets(self, y: Float[Tensor, "*batch d_out"]) -> Float[Tensor, "*batch d_out"]:
         """Raw activations, scaled."""
-        return y * self.scale_out
+        return scaled_by(self.scale_out, y)
 
     def centred(
         self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"]

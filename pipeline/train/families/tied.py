@@ -11,6 +11,10 @@ def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> No
     """Raises ValueError: the settings, or the site, take an encoder and a decoder that are different."""
     if site != Site.at(site.reads[0]):
         raise ValueError("its decoder is its encoder: set hook_points, one hook point is read and written")
+    if config.whiten:
+        raise ValueError(
+            f'whiten = "{config.whiten}" makes an encoder of its own, its decoder is its encoder: leave it out'
+        )
 
 
 class TiedConfig(ReluL1Config):

@@ -61,6 +61,8 @@ def recovered(method: str, **settings) -> float:
     ("method", "settings"),
     [
         ("topk", {"k": 5, "lr": 2e-3}),
+        ("topk", {"k": 5, "lr": 2e-3, "whiten": "pca"}),
+        ("relu_l1", {"l1_coefficient": 1.57, "lr": 1e-3, "whiten": "zca"}),
         ("abs_topk", {"k": 5, "lr": 2e-3}),
         ("batch_topk", {"k": 5, "lr": 2e-3}),
         ("matryoshka", {"k": 5, "lr": 2e-3, "n_prefixes": 2}),
