@@ -49,7 +49,8 @@ def _show_dictionaries(site: str, rows: list[dict]) -> None:
     columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
                *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
     table = [
-        [row["name"] + " !" * bool(row["warnings"]), str(row["d_sae"]), _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
+        [row["name"] + " !" * bool(row["warnings"]), str(row["d_sae"]),
+         _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
          _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), str(row["dead"]),
          _number(row, "ultra_low_density"), *(_number(row, f"fvu_at_l0_{k}") for k in sparsities)]
         for row in rows

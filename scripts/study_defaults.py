@@ -4,13 +4,13 @@
         --text stdlib --tokens 3_000_000
     python -m scripts.study_defaults [--d 64] [--families topk relu_l1 …] [--tokens 300_000] [--l0 16] [--full] [--alone]
 
-Stores, kept in runs/study, of which every row is seen once: d 64, the second model's residual stream; d 192 and 768, the demo
-model's residual stream and MLP. Changed: the lengths at the beginning (init_norm), the rate, the warm-up of the penalty's
-coefficient; with --full every combination. A family with an l0_target is given it; of another with a penalty, or of all with
---bisect, the coefficient is searched, in whole trainings, and FVU at the target is on a line in log L0 between the nearest
-two. An L0 over 5% off the target has no FVU. Seeds learn together, in one product where they are small. SAELens on the same
-rows: at its default rate and two others. FVU, L0 and dead features are of 8,192 held-out rows of all texts. Prints a table in Markdown and
-writes runs/bench/defaults_D.json.
+Stores, kept in runs/study, of which every row is seen once: d 64, the second model's residual stream; d 192 and 768,
+the demo model's residual stream and MLP. Changed: the lengths at the beginning (init_norm), the rate, the warm-up of
+the penalty's coefficient; with --full every combination. A family with an l0_target is given it; of another with a
+penalty, or of all with --bisect, the coefficient is searched, in whole trainings, and FVU at the target is on a line in
+log L0 between the nearest two. An L0 over 5% off the target has no FVU. Seeds learn together, in one product where they
+are small. SAELens on the same rows: at its default rate and two others. FVU, L0 and dead features are of 8,192 held-out
+rows of all texts. Prints a table in Markdown and writes runs/bench/defaults_D.json.
 
 About four seconds a training of 293 steps at d 64, eight at 192, forty at 768, of one core: five minutes for ten families at
 64, and as long again for SAELens.

@@ -30,7 +30,7 @@ class JumpReLUConfig(PenaltyConfig):
     bandwidth: float = Field(default=0.06, gt=0)
     penalty: Literal["l0", "tanh"] = "l0"
     tanh_scale: float = Field(default=4.0, gt=0)
-    pre_gradient: bool = False
+    pre_gradient: bool = True
 
 
 class _Jump(torch.autograd.Function):

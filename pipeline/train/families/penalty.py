@@ -51,7 +51,6 @@ class Penalised(Family):
 
     label: ClassVar[dict[str, str]] = {"l1_coefficient": "l1_", "l0_target": "l0_"}
     as_tensors: ClassVar[tuple[str, ...]] = ("l1_coefficient", "l0_target")
-    gain: ClassVar[float] = 2.0
     coefficient_at_768: ClassVar[float] = 5.0  # as in Anthropic's "Circuits updates, April 2024"
     config: PenaltyConfig
     l0_target: Tensor
@@ -82,16 +81,18 @@ class Penalised(Family):
             return {"l0_mean": l0}
         wanted = _APPROACH / now.n_steps * (self.l0_target / l0).log()
         wanted = wanted.clamp(-_FASTEST * now.lr, _FASTEST * now.lr)
-        change = self.gain * ((l0 / before).log() - wanted)
-        near = (l0 / self.l0_target).log().abs() / _NEAR
-        change = change * near.clamp(_CALM, 1.0)
+        change = _GAIN * ((l0 / before).log() - wanted)
+        change = change * ((l0 / self.l0_target).log().abs() / _NEAR).clamp(_CALM, 1.0)
         change = torch.where((before > 0) & self.l0_target.isfinite(), change, 0.0)
         return {"l0_mean": l0, "coefficient": self.coefficient * change.exp()}
 
 
 _MISSED = 0.15  # of log L0; a single batch is some hundredths off
-_GAIN = 2.0
+_GAIN = 4.0
 _APPROACH = 16.0  # e-folds of the distance to the target, over a whole run
 _FASTEST = 3.0  # e-folds of L0 in 1/lr steps: at twice that ReLU features die before λ comes back (test_l0_target.py)
-_NEAR, _CALM = 0.25, 0.5
+_NEAR, _CALM = (
+    0.25,
+    0.5,
+)  # so near its target in log L0 λ is steered by half: texts differ, and the next have another L0
 _MEMORY = 0.9  # a batch's L0 is uncertain by some hundredths

@@ -36,6 +36,12 @@ class Tied(ReluL1):
     unit_decoder = True
     tied = True
 
+    @classmethod
+    def default_lr(cls, config: FamilyConfig, n_steps: int) -> float:
+        """Three times the rule: rows cannot get longer, and thresholds, in units of strengths of some √d_in, move by biases
+        alone."""
+        return 3 * super().default_lr(config, n_steps)
+
     @property
     def W_enc(self) -> Tensor:  # type: ignore[override]
         return self.W_dec

@@ -22,7 +22,9 @@ def test_five_families_have_a_penalty() -> None:
     assert set(NAMES) == {"relu_l1", "tied", "gated", "p_anneal", "jumprelu"}
 
 
-def trained(name: str, targets: list[float | None], n_steps: int, **settings) -> tuple[list[FamilyLearner], list[float]]:
+def trained(
+    name: str, targets: list[float | None], n_steps: int, **settings
+) -> tuple[list[FamilyLearner], list[float]]:
     """Learners, and L0 of what each ends as, on 8 features of 64 a row in 32 dimensions."""
     x, _ = planted(20_000, 32, 64, 8)
     method = METHODS[name]
