@@ -1,10 +1,11 @@
-"""One contract for all families: check_family."""
+"""What families do besides what their contract says (test_contract.py)."""
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
+from pipeline.train import contract
 from pipeline.train import learner as learning
 from pipeline.train.contract import silence
 from pipeline.train.families.abs_topk import AbsTopK, AbsTopKConfig
@@ -22,7 +23,6 @@ from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
 from pipeline.train.source import Source
 from stores.moments import Moments
-from stores.spec import WITH_K
 from tests.conftest import source_of
 
 CASES = [
@@ -63,15 +63,22 @@ def learner(family, config: FamilyConfig, x: torch.Tensor, dtype: torch.dtype = 
     return made
 
 
-@pytest.mark.parametrize(("family", "config"), CASES)
-def test_check_family(family, config: FamilyConfig) -> None:
-    check_family(family, config)
-
-
 @pytest.mark.parametrize(("family", "config"), CASES[:5])  # those whose large dictionaries take another path
-def test_check_family_with_sparse_products(family, config: FamilyConfig, monkeypatch) -> None:
+def test_the_contract_is_kept_with_sparse_products(family, config: FamilyConfig, monkeypatch) -> None:
     monkeypatch.setattr(learning, "SMALL", 0)
-    check_family(family, config)
+    subject = contract.Subject(family, config, contract.SITES["autoencoder"])
+    for check in (contract._check_dictionary, contract._check_resumes, contract._check_dead, contract._check_pure):
+        check(subject)
+
+
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_decoder_rows_have_unit_length(family, config: FamilyConfig) -> None:
+    x, _ = planted(2048, 16, 32, 2)
+    made = learner(family, config, x)
+    for step in range(4):
+        made.step(x[step * 128 :][:128], step, 4)
+    lengths = made.to_dictionary({}).W_dec.norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("family", "config"), CASES[:5])
@@ -91,71 +98,6 @@ def test_dense_and_sparse_products_learn_the_same(family, config: FamilyConfig, 
             torch.testing.assert_close(parts[1][name].float(), value.float(), rtol=1e-4, atol=1e-5, msg=name)
     for name, tensor in made[0].state().items():
         torch.testing.assert_close(made[1].state()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
-
-
-def check_family(family, config: FamilyConfig) -> None:
-    """What every family promises."""
-    x, _ = planted(2048, 16, 32, 2)
-    n_steps = 30
-    batches = [x[torch.randperm(2048, generator=torch.Generator().manual_seed(i))[:256]] for i in range(n_steps)]
-
-    # The loss falls.
-    first = learner(family, config, x)
-    records = [first.step(b, i, n_steps) for i, b in enumerate(batches)]
-    assert records[-1]["mse"] < 0.7 * records[0]["mse"]
-
-    ended = {k: v.clone() for k, v in first.state().items()}
-
-    # The dictionary's forward on raw activations is the training forward.
-    model = first.model
-    scaled = model.scaled(x)
-    dictionary = first.to_dictionary({})
-    ours = model.scaled(dictionary(x))
-    mse = float((scaled - ours).square().sum(-1).mean())
-    with torch.no_grad():
-        parts = model(scaled, scaled, n_steps, n_steps, False)[1]
-    # Which features of a token BatchTopK keeps depends on its batch; its dictionary's threshold makes that one number.
-    exact = not isinstance(model, BatchTopK)
-    assert float(parts["mse"]) == pytest.approx(mse, rel=1e-4 if exact else 0.15)
-    l0 = float((dictionary.encode(x) != 0).sum(-1).float().mean())
-    assert float(parts["l0"]) == pytest.approx(l0, rel=1e-3 if exact else 0.15)
-    if not (config.whiten and dictionary.spec.architecture in WITH_K):
-        lengths = dictionary.W_dec.norm(dim=-1)
-        torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)
-
-    # Saved and loaded in the middle, in another process or not, it ends with the same bits.
-    half = learner(family, config, x)
-    for i in range(13):
-        half.step(batches[i], i, n_steps)
-    saved = {k: v.clone() for k, v in half.state().items()}
-    resumed = learner(family, config, x, torch.bfloat16)  # the arithmetic is part of the state
-    resumed.load_state(saved)
-    for i in range(13, n_steps):
-        resumed.step(batches[i], i, n_steps)
-    for name, tensor in ended.items():
-        assert torch.equal(resumed.state()[name], tensor), name
-
-    # Same seed, same start; another seed or size, another start.
-    start = learner(family, config, x).model.W_dec
-    assert torch.equal(start, learner(family, config, x).model.W_dec)
-    assert not torch.equal(start, learner(family, config.model_copy(update={"seed": 1}), x).model.W_dec)
-    larger = learner(family, config.model_copy(update={"d_sae": 96}), x).model.W_dec
-    assert mmcs(start.detach(), larger.detach(), signed=False) < 0.9
-    others = [other.values[0] for other in CASES if other.values[0] is not family]
-    for other in others:
-        config_of = next(c.values[1] for c in CASES if c.values[0] is other)
-        assert not torch.equal(start, learner(other, config_of, x).model.W_dec)
-
-    # Dead features are counted in tokens, whatever the size of the batches.
-    counts = []
-    for size in (64, 256):
-        own = learner(family, config, x)
-        silence(own.model, 24)
-        for batch in x.split(size):
-            own.step(batch, 0, 1)
-        counts.append(own.model.tokens_since_fired[:24])
-    assert torch.equal(counts[0], counts[1])
-    assert (counts[0] == 2048).all()
 
 
 def test_planted_features_are_found() -> None:
