@@ -19,14 +19,16 @@ class NeuronBasisConfig(MethodConfig):
 class RandomConfig(MethodConfig):
     """A rotation drawn uniformly."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the rotation.")
 
 
-class PCAConfig(MethodConfig):
-    """Principal components, in falling order of variance, of n_rows training rows. d_sae: how many, all by default."""
+class ComponentsConfig(MethodConfig):
+    """Settings of what is found in some of the training rows at once."""
 
-    n_rows: int = Field(default=65_536, ge=2)
-    d_sae: int | None = Field(default=None, ge=1)
+    n_rows: int = Field(default=65_536, ge=2, description="How many training rows are looked at.")
+    d_sae: int | None = Field(
+        default=None, ge=1, description="How many components there are. By default as many as coordinates."
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
@@ -34,6 +36,10 @@ class PCAConfig(MethodConfig):
             raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
         if self.n_rows < d_in:
             raise ValueError(f"n_rows = {self.n_rows} rows have fewer components than the {d_in} coordinates")
+
+
+class PCAConfig(ComponentsConfig):
+    """Principal components, in falling order of variance."""
 
 
 def _orthonormal(source: Source, rows: torch.Tensor, provenance: dict) -> FeatureDictionary:

@@ -1,12 +1,14 @@
 """AbsTopK (Zhu, Khalili, Zhu 2025, arXiv:2510.00404): codes with signs, so that a feature and its opposite are one."""
 
+from pydantic import Field
+
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.selections import LargestMagnitude, Selection
 from stores.dictionary import FeatureDictionary
 
 
 class AbsTopKConfig(TopKConfig):
-    """k: active features a token, of either sign."""
+    k: int = Field(default=32, ge=1, description="Active features a token, of either sign.")
 
 
 class AbsTopK(TopK):

@@ -1,93 +1,28 @@
 """What every dictionary family is while it is being trained."""
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import MethodConfig
 from pipeline.train.codes import Code
+from pipeline.train.families.config import FamilyConfig
 from pipeline.train.families.loss import Loss, Now
-from pipeline.train.initialisation import Centre, Init, centre, directions, drawn
+from pipeline.train.initialisation import centre, directions, drawn
 from pipeline.train.products import Products
 from pipeline.train.schedules import lr_factor
 from pipeline.train.selections import Selection
 from pipeline.train.source import Source
-from pipeline.train.whitening import Whiten, scaled_by, unwhitened, whitening, with_unit_rows
+from pipeline.train.whitening import scaled_by, unwhitened, whitening, with_unit_rows
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
-from stores.site import Site
 from stores.spec import WITH_K
 
 _LONG, _LARGEST_LR = 20_000, 1e-2
-_WRITTEN_BY_NO_MATRIX = re.compile(r"hook_embed|.*\.hook_normalized|.*\.attn\.hook_z.*")
-
-
-class FamilyConfig(MethodConfig):
-    """Settings that all families have. One dictionary: one value of each.
-
-    lr: by default the family's rule. warmup, decay: parts of the steps over which the rate rises from 0 and falls to 0,
-    in a line or half a cosine; decay = 0 keeps it. init, init_noise: see initialisation.directions; init_norm: the length
-    of the encoder's rows, and of the decoder's where the family leaves them free. b_dec_init: of the training rows.
-    dead_after_tokens: a feature is dead when it was not active in as many tokens. resample_every_tokens: how often dead
-    ones are given new directions (by default never), until the rate decays. skip: a linear map of what is read beside the
-    features, where something else is written (Paulo, Shabalin, Belrose 2025, arXiv:2501.18823). whiten: what is read and
-    what is written are whitened before, the error is measured there, see pipeline.train.whitening.
-    """
-
-    variants: ClassVar[tuple[str, ...]] = ("skip",)
-
-    d_sae: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
-    lr: float | None = Field(default=None, gt=0)
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    decay: float = Field(default=0.2, ge=0, le=1)
-    decay_shape: Literal["linear", "cosine"] = "linear"
-    grad_clip: float | None = Field(default=None, gt=0)
-    init: Init = "random"
-    init_noise: float = Field(default=0.3, ge=0)
-    init_norm: float = Field(default=1.0, gt=0)
-    b_dec_init: Centre = "mean"
-    dead_after_tokens: int = Field(default=10_000_000, ge=1)
-    resample_every_tokens: int | None = Field(default=None, ge=1)
-    skip: bool = False
-    whiten: Whiten | None = None
-
-    def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
-        found = []
-        if record["l0"] > d_in:
-            found.append(f"L0 {record['l0']:.4g} is more than the {d_in} coordinates that are read: that is not sparse")
-        if record["fvu"] > 1:
-            found.append(f"it reconstructs worse than the mean does, FVU {record['fvu']:.3g}: try a smaller lr")
-        if 3 * record["dead"] > self.d_sae:
-            found.append(f"{record['dead']:.0f} of {self.d_sae} features are dead")
-        return found
-
-    @property
-    def n_rows_to_begin(self) -> int:
-        return self.d_sae if self.init == "data" else 0
-
-    def check(self, site: Site, d_in: int) -> None:
-        if self.skip and (both := set(site.reads) & set(site.writes)):
-            raise ValueError(f"skip = true: {min(both)} is read and written, and a linear map is all that it takes")
-        if self.whiten and max(len(site.reads), len(site.writes)) > 1:
-            raise ValueError(
-                f'whiten = "{self.whiten}" takes one hook point read and one written: leave whiten out here'
-            )
-        if self.init != "writer":
-            return
-        if site != Site.at(site.reads[0]):
-            raise ValueError('init = "writer" is for one hook point, read and written')
-        if _WRITTEN_BY_NO_MATRIX.fullmatch(site.reads[0]):
-            raise ValueError(f'init = "writer": no single matrix writes {site.reads[0]}')
-        if site.reads == ("blocks.0.hook_resid_pre",):
-            raise ValueError('init = "writer": the embedding writes there, no matrix does')
 
 
 class Family(nn.Module, ABC):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.families.base import Loss, Now
@@ -16,7 +17,7 @@ _THRESHOLD_DECAY = 0.9  # about ten batches: enough entries for a steady minimum
 
 
 class BatchTopKConfig(TopKConfig):
-    """k: active features a token on average."""
+    k: int = Field(default=32, ge=1, description="Active features a token, on average over a batch.")
 
 
 class BatchTopK(TopK):

@@ -13,10 +13,12 @@ from stores.dictionary import FeatureDictionary
 
 
 class GatedConfig(PenaltyConfig):
-    """l1_coefficient: of the gate's pre-activations, on activations scaled to E|x - mean|² = d_in; by default
-    2 √(d_out / 768)."""
-
-    l1_coefficient: float | None = Field(default=None, ge=0)
+    l1_coefficient: float | None = Field(
+        default=None,
+        ge=0,
+        description="λ of the gate's pre-activations, with the squared error summed over d_out, on activations scaled to "
+        "E|x - mean|² = d_in. By default 2 √(d_out / 768).",
+    )
 
 
 class Gated(Penalised):

@@ -17,20 +17,30 @@ from stores.dictionary import FeatureDictionary
 
 
 class JumpReLUConfig(PenaltyConfig):
-    """l0_coefficient: of the penalty, with the squared error summed over d_out, on activations scaled to E|y - mean|² =
-    d_out; by default d_out / 768. threshold, bandwidth: the first threshold and the width of the kernel, on
-    activations of norm 1 as in the source. penalty: "l0", or "tanh": Σ tanh(tanh_scale · z_i |W_dec,i|).
-    pre_gradient: the kernel passes gradients on to the pre-activations as well as to the thresholds (both in
-    Anthropic, "Circuits updates, January 2025")."""
-
     coefficient_field: ClassVar[str] = "l0_coefficient"
 
-    l0_coefficient: float | None = Field(default=None, ge=0)
-    threshold: float = Field(default=0.03, gt=0)
-    bandwidth: float = Field(default=0.06, gt=0)
-    penalty: Literal["l0", "tanh"] = "l0"
-    tanh_scale: float = Field(default=4.0, gt=0)
-    pre_gradient: bool = True
+    l0_coefficient: float | None = Field(
+        default=None,
+        ge=0,
+        description="λ, with the squared error summed over d_out, on activations scaled to E|y - mean|² = d_out. By default "
+        "d_out / 768.",
+    )
+    threshold: float = Field(
+        default=0.03, gt=0, description="Every feature's first θ, on activations of norm 1 as in the source."
+    )
+    bandwidth: float = Field(
+        default=0.06, gt=0, description="Width of the kernel, ε, on activations of norm 1 as in the source."
+    )
+    penalty: Literal["l0", "tanh"] = Field(
+        default="l0",
+        description='"l0", or "tanh": Σ tanh(tanh_scale · z_i |W_dec,i|) (Anthropic, "Circuits updates, January 2025").',
+    )
+    tanh_scale: float = Field(default=4.0, gt=0, description='How steep the penalty "tanh" is at 0.')
+    pre_gradient: bool = Field(
+        default=True,
+        description='Whether the kernel passes gradients on to the pre-activations as well as to θ (Anthropic, "Circuits '
+        'updates, January 2025").',
+    )
 
 
 class _Jump(torch.autograd.Function):

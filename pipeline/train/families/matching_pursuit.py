@@ -18,11 +18,14 @@ from stores.site import Site
 
 
 class MatchingPursuitConfig(FamilyConfig):
-    """k: how many times a feature is selected, one of them perhaps twice. residual_threshold: a row ends sooner when what
-    is left of it has become shorter, on activations scaled to E|x - mean|² = d_in."""
-
-    k: int = Field(default=32, ge=1)
-    residual_threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    k: int = Field(default=32, ge=1, description="How many times a feature is selected, one of them perhaps twice.")
+    residual_threshold: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="A row ends sooner when what is left of it has become shorter, on activations scaled to "
+        "E|x - mean|² = d_in.",
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)

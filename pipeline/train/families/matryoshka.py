@@ -7,9 +7,9 @@ from stores.site import Site
 
 
 class MatryoshkaConfig(BatchTopKConfig):
-    """n_prefixes: nested dictionaries, each half of the next, the last one whole."""
-
-    n_prefixes: int = Field(default=5, ge=1)
+    n_prefixes: int = Field(
+        default=5, ge=1, description="How many dictionaries are nested, each half of the next, the last one whole."
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)

@@ -20,13 +20,17 @@ _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
 
 
 class PAnnealConfig(PenaltyConfig):
-    """l1_coefficient: at p = 1, on activations scaled to E|x - mean|² = d_in; by default 3 √(d_out / 768). p falls from
-    1 to p_end in n_updates equal parts between the step anneal_from · n_steps and the end."""
-
-    l1_coefficient: float | None = Field(default=None, ge=0)
-    p_end: float = Field(default=0.2, gt=0, le=1)
-    n_updates: int = Field(default=10, ge=1)
-    anneal_from: float = Field(default=0.3, ge=0, le=1)
+    l1_coefficient: float | None = Field(
+        default=None,
+        ge=0,
+        description="λ at p = 1, with the squared error summed over d_out, on activations scaled to E|x - mean|² = d_in. By "
+        "default 3 √(d_out / 768).",
+    )
+    p_end: float = Field(default=0.2, gt=0, le=1, description="p at the end of training; it is 1 to begin with.")
+    n_updates: int = Field(default=10, ge=1, description="In how many equal parts p falls.")
+    anneal_from: float = Field(
+        default=0.3, ge=0, le=1, description="First part of the steps (0 to 1), over which p stays at 1."
+    )
 
 
 class PAnneal(Penalised):

@@ -14,18 +14,25 @@ from stores.site import Site
 
 
 class PenaltyConfig(FamilyConfig):
-    """penalty_warmup: part of the steps over which the coefficient rises from 0, in a line. l0_target: active features a
-    token at the end of training; the coefficient is where the search for it begins. None: the coefficient stays.
+    """Settings of families whose sparsity comes from a penalty.
 
-    coefficient_field: the setting that is the coefficient; None: the family's rule. init_norm: with 1 the penalty has to
-    shrink what is learned at first, and FVU at equal L0 is larger by a third to two thirds (scripts/study_defaults.py).
+    coefficient_field: the setting that is the coefficient; None: the family's rule.
     """
 
     coefficient_field: ClassVar[str] = "l1_coefficient"
 
+    # With 1 the penalty has to shrink what is learned at first, and FVU at equal L0 is larger by a third to two thirds
+    # (scripts/study_defaults.py).
     init_norm: float = Field(default=0.25, gt=0)
-    penalty_warmup: float = Field(default=0.1, ge=0, le=1)
-    l0_target: float | None = Field(default=None, ge=1)
+    penalty_warmup: float = Field(
+        default=0.1, ge=0, le=1, description="First part of the steps (0 to 1), over which λ rises from 0 in a line."
+    )
+    l0_target: float | None = Field(
+        default=None,
+        ge=1,
+        description="Active features a token at the end of training: the coefficient is where the search for λ begins. By "
+        "default λ stays where it is.",
+    )
 
     def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
         found = super().warnings(record, d_in)

@@ -11,10 +11,12 @@ from stores.dictionary import FeatureDictionary
 
 
 class ReluL1Config(PenaltyConfig):
-    """l1_coefficient: on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in; by default
-    5 √(d_out / 768)."""
-
-    l1_coefficient: float | None = Field(default=None, ge=0)
+    l1_coefficient: float | None = Field(
+        default=None,
+        ge=0,
+        description="λ, with the squared error summed over d_out, on activations scaled to E|x - mean|² = d_in. By default "
+        "5 √(d_out / 768).",
+    )
 
 
 class ReluL1(Penalised):

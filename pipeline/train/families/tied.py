@@ -1,5 +1,6 @@
 """Tied weights (Cunningham et al. 2023, arXiv:2309.08600; Sharkey, Braun, Millidge 2022): the decoder is the encoder."""
 
+from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.families.base import FamilyConfig
@@ -18,8 +19,12 @@ def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> No
 
 
 class TiedConfig(ReluL1Config):
-    """l1_coefficient: of the code, on activations scaled to E|x - mean|² = d_in, with the squared error summed over d_in.
-    In the sources' units, means over d_in and d_sae instead of sums, it is α d_in / d_sae."""
+    l1_coefficient: float | None = Field(
+        default=None,
+        ge=0,
+        description="λ, with the squared error summed over d_in, on activations scaled to E|x - mean|² = d_in: what the "
+        "sources have times d_in / d_sae, for theirs are means over d_in and d_sae. By default 5 √(d_out / 768).",
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)

@@ -15,16 +15,25 @@ from stores.site import Site
 
 
 class TopKConfig(FamilyConfig):
-    """k: active features a token. k_start: what k falls from, in a line over the first k_anneal of the steps. aux_k: dead
-    features that predict the residual together, by default half of d_in as in the paper (0: none). init_norm: with 1 the
-    first reconstructions are too large (scripts/study_init.py)."""
-
-    init_norm: float = Field(default=0.5, gt=0)
-    k: int = Field(default=32, ge=1)
-    k_start: int | None = Field(default=None, ge=1)
-    k_anneal: float = Field(default=0.2, gt=0, le=1)
-    aux_k: int | None = Field(default=None, ge=0)
-    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    init_norm: float = Field(
+        default=0.5, gt=0
+    )  # with 1 the first reconstructions are too large (scripts/study_init.py)
+    k: int = Field(default=32, ge=1, description="Active features a token.")
+    k_start: int | None = Field(
+        default=None, ge=1, description="What k falls from, in a line, while training begins. By default k stays."
+    )
+    k_anneal: float = Field(
+        default=0.2, gt=0, le=1, description="First part of the steps (0 to 1), over which k falls from k_start."
+    )
+    aux_k: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many dead features predict the residual together, which revives them; 0: none. By default half of "
+        "d_in, as in Gao et al. 2024.",
+    )
+    aux_coefficient: float = Field(
+        default=1 / 32, ge=0, description="By what their squared error is multiplied (Gao et al. 2024)."
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)

@@ -4,29 +4,18 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pipeline.config import MethodConfig
+from pipeline.train.baselines import ComponentsConfig
 from pipeline.train.linear import linear
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
-from stores.site import Site
 
 
-class ICAConfig(MethodConfig):
-    """n_rows: training rows. d_sae: how many components, all by default. n_iterations: at most; tolerance: of the change of
-    a direction's cosine, at which to stop."""
+class ICAConfig(ComponentsConfig):
+    """Independent components: a rotation in whitened space, by FastICA (Hyvärinen and Oja 2000)."""
 
-    n_rows: int = Field(default=65_536, ge=2)
-    d_sae: int | None = Field(default=None, ge=1)
-    n_iterations: int = Field(default=200, ge=1)
-    tolerance: float = Field(default=1e-3, gt=0)
-    seed: int = Field(default=0, ge=0)
-
-    def check(self, site: Site, d_in: int) -> None:
-        super().check(site, d_in)
-        if self.d_sae is not None and self.d_sae > d_in:
-            raise ValueError(f"d_sae = {self.d_sae} is more than the {d_in} components there are")
-        if self.n_rows < d_in:
-            raise ValueError(f"n_rows = {self.n_rows} rows have fewer components than the {d_in} coordinates")
+    n_iterations: int = Field(default=200, ge=1, description="How many at most.")
+    tolerance: float = Field(default=1e-3, gt=0, description="Change of a direction's cosine at which to stop.")
+    seed: int = Field(default=0, ge=0, description="Of the rotation to begin with.")
 
 
 def ica(config: ICAConfig, source: Source, provenance: dict) -> FeatureDictionary:

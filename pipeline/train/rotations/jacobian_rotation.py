@@ -31,23 +31,32 @@ _N_COMPARED = 1024  # rows at which the end is compared with the beginning: as l
 
 
 class JacobianRotationConfig(SolverConfig):
-    """layer_norm: whether the Jacobian is by the residual stream, the layer norm's derivative in it, or by what the MLP
-    reads. n_inputs: how many rows of each batch are learned from. n_fit: learn from so many training rows alone, again and
-    again, to see how many are enough (by_n_fit.png, where several values are listed); 0: from all. init: of both sides;
-    "eigen" from 4,096 rows or those n_fit.
+    """The rotations of what an MLP reads and what it writes in which its Jacobian is sparse (Baker 2022)."""
 
-    msp is 0 by default: on the demo model's layer 1 the eigenvectors begin at a log of 3.03 on held-out rows (3.54 before),
-    and 390 steps end as low from random rotations and by way of MSP as from there: at 2.92 with 32 columns, at 2.93 with 16
-    (and at 3.01 with a tenth of the rate, no epsilon_start and 8 columns).
-    """
-
+    # On the demo model's layer 1 the eigenvectors begin at a log of 3.03 on held-out rows (3.54 before), and 390 steps end
+    # as low from random rotations and by way of MSP as from there: at 2.92 with 32 columns, at 2.93 with 16 (and at 3.01
+    # with a tenth of the rate, no epsilon_start and 8 columns).
     msp: float = Field(default=0.0, ge=0, le=1)
     equal_inputs: bool = True
-    layer_norm: bool = True
-    n_inputs: int = Field(default=256, ge=1)
-    n_fit: int = Field(default=0, ge=0)
+    layer_norm: bool = Field(
+        default=True,
+        description="Whether the Jacobian is by the residual stream, the layer norm's derivative in it, or by what the MLP "
+        "reads.",
+    )
+    n_inputs: int = Field(default=256, ge=1, description="How many rows of each batch are learned from.")
+    n_fit: int = Field(
+        default=0,
+        ge=0,
+        description="From how many training rows alone it learns, again and again; 0: from all. Where several values are "
+        "listed, by_n_fit.png shows how many are enough.",
+    )
     columns: int = Field(default=16, ge=0)
-    init: str = Field(default="eigen", pattern=f"^({'|'.join(INITS)})$")
+    init: str = Field(
+        default="eigen",
+        pattern=f"^({'|'.join(INITS)})$",
+        description=f"Both sides' axes to begin with, one of {', '.join(INITS)}: of the MLP's matrices (qr, svd), or of the "
+        "Jacobians' second moments at 4,096 rows, or those n_fit (eigen).",
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         self.check_columns(d_in)

@@ -22,10 +22,12 @@ _TINY = 1e-10  # of the largest eigenvalue: what float32 rows and weights can te
 
 
 class LocalInteractionBasisConfig(MethodConfig):
-    """n_rows: how many training rows the moments are of."""
+    """The local interaction basis of what an MLP reads (Bushnaq et al. 2024): axes that are not orthogonal."""
 
-    n_rows: int = Field(default=16_384, ge=2)
-    layer_norm: bool = True
+    n_rows: int = Field(default=16_384, ge=2, description="How many training rows the moments are of.")
+    layer_norm: bool = Field(
+        default=True, description="Whether the layer norm's derivative is in the Jacobian that the axes are made from."
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)

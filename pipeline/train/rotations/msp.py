@@ -10,12 +10,12 @@ from jaxtyping import Float, Float64
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import MethodConfig
 from pipeline.train.linear import linear
+from pipeline.train.rotations.config import SearchConfig, SolverConfig
 from pipeline.train.rotations.jacobians import Dense
 from pipeline.train.rotations.objectives import OBJECTIVES
-from pipeline.train.rotations.orthogonal import RETRACTIONS, initial, random_rotation
-from pipeline.train.rotations.solvers import Solver, SolverConfig
+from pipeline.train.rotations.orthogonal import initial, random_rotation
+from pipeline.train.rotations.solvers import Solver
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
@@ -24,18 +24,13 @@ _N_ROWS = 4096  # to compare the end with the beginning
 __all__ = ["RotationConfig", "RotationLearner", "random_rotation"]
 
 
-class RotationConfig(MethodConfig):
-    """objective: "l4" (quartimax), "l1", "varimax", "log" …; the settings of SolverConfig. init: of R."""
+class RotationConfig(SearchConfig):
+    """The rotation in which activations are sparse, by L4 (Zhai et al. 2020, algorithm 2) or another objective."""
 
     objective: str = Field(default="l4", pattern=f"^({'|'.join(OBJECTIVES)})$")
-    epsilon: float = Field(default=0.1, gt=0)
-    epsilon_start: float = Field(default=3.0, gt=0)
-    n_iterations: int = Field(default=25, ge=1)
-    msp: float = Field(default=0.5, ge=0, le=1)
-    retraction: str = Field(default="cayley", pattern=f"^({'|'.join(RETRACTIONS)})$")
-    lr: float | None = Field(default=None, gt=0)
-    init: str = Field(default="random", pattern="^(identity|random)$")
-    seed: int = Field(default=0, ge=0)
+    init: str = Field(
+        default="random", pattern="^(identity|random)$", description="The rotation to begin with: identity or random."
+    )
 
 
 class RotationLearner:

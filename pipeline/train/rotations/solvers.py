@@ -13,54 +13,19 @@ may leave a good beginning. What is returned is the lower of the two, by the obj
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import MethodConfig
+from pipeline.train.rotations.config import Side, SolverConfig
 from pipeline.train.rotations.jacobians import Jacobians, sampled_columns, split
 from pipeline.train.rotations.objectives import OBJECTIVES
 from pipeline.train.rotations.orthogonal import RETRACTIONS, antisymmetric, polar
 from stores.manifest import seed_of
 
-Side = Literal["in", "out", "both"]
 _BUDGET = 2**29  # bytes that one product with its gradient may take
 _BETAS = (0.9, 0.99)
-
-
-class SolverConfig(MethodConfig):
-    """objective, epsilon (in units of J's root mean square), side: what is minimised over what.
-
-    msp: the share of the steps for MSP, in n_iterations of as many batches each; the rest polish. An objective "l4" takes
-    all of them: it is MSP's own. equal_inputs: each input's Jacobian is divided by its own norm, which no rotation
-    changes, so that L4 does not see the largest ones alone. epsilon_start: the polish begins with this epsilon, which falls
-    to epsilon geometrically. With a large one log is smooth, and leads to minima that a small one alone does not find: two
-    planted rotations of d = 128 come out of 32 inputs in 400 steps, without it of 512 or more. lr: of an entry of the
-    antisymmetric matrix in one step, falling to 0; by default 0.3/√d. columns: how many of G's columns are drawn for each
-    input, an estimate without bias; 0: all.
-    """
-
-    objective: str = Field(default="log", pattern=f"^({'|'.join(OBJECTIVES)})$")
-    epsilon: float = Field(default=0.1, gt=0)
-    epsilon_start: float = Field(default=3.0, gt=0)
-    side: Side = "both"
-    n_iterations: int = Field(default=25, ge=1)
-    msp: float = Field(default=0.5, ge=0, le=1)
-    equal_inputs: bool = False
-    retraction: str = Field(default="cayley", pattern=f"^({'|'.join(RETRACTIONS)})$")
-    lr: float | None = Field(default=None, gt=0)
-    columns: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0)
-
-    def check_columns(self, d_in: int) -> None:
-        """Raises ValueError: columns that cannot be drawn, or not without bias."""
-        if self.columns > d_in:
-            raise ValueError(f"columns = {self.columns} are more than the {d_in} there are")
-        if self.columns and not OBJECTIVES[self.objective].separable:
-            raise ValueError(f"objective {self.objective!r} of sampled columns is biased: set columns = 0")
 
 
 def gradient(
