@@ -1,11 +1,13 @@
 """argv → (stage, recipe). The only reader of sys.argv."""
 
 import errno
+import json
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -163,6 +165,39 @@ def verify(
 _stage_command("run", "extract, train and score, one after another.")
 _stage_command("train", "An activation store → feature dictionaries.")
 _stage_command("score", "Feature dictionaries → scores, a table, pictures.")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of this one, its keys.")] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="PATH", help="A Python file with methods of your own; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, with all keys.")] = False,
+    debug: Debug = False,
+) -> None:
+    """What dictionaries can be made, and the keys of each: meaning, default and source."""
+
+    def work() -> None:
+        from pipeline.config import nearest
+        from pipeline.tables import show_method, show_methods
+        from pipeline.train.described import described
+        from pipeline.train.own_methods import methods as all_methods
+        from pipeline.train.tasks import KEYS_OF_TRAIN
+
+        known = {name: described(name, method) for name, method in all_methods(files or [], KEYS_OF_TRAIN).items()}
+        if name is not None and name not in known:
+            raise UserError(f"no method {name!r}{nearest(name, list(known))}")
+        if as_json:
+            wanted = asdict(known[name]) if name else [asdict(method) for method in known.values()]
+            print(json.dumps(wanted, indent=2, ensure_ascii=False))
+        elif name:
+            show_method(known[name])
+        else:
+            show_methods(list(known.values()))
+
+    _guarded(debug, work)
 
 
 @app.command()

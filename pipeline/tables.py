@@ -1,13 +1,16 @@
 """Tables in the terminal. The only importer of rich."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.stages import Progress
+from pipeline.train.described import Described, Key
 from stores.manifest import read_json
 
 
@@ -119,6 +122,38 @@ def _show_sets(rows: list[dict]) -> None:
     _table(title, columns, table)
 
 
+def show_methods(methods: Sequence[Described]) -> None:
+    """A line per method."""
+    _table("", ["method", "what it is"], [[m.name, _what(m)] for m in methods], n_left=2, fold=True)
+    _text("`unmix methods NAME` tells what its table in a recipe, [train.NAME], can hold.")
+
+
+def show_method(method: Described) -> None:
+    """A table of the keys of each class of settings, the method's own first."""
+    _text(f"{method.name}: {_what(method)}\n", "bold")
+    every = [key for keys in method.keys for key in keys.keys]
+    names, defaults = (max(map(len, texts), default=0) for texts in ([k.name for k in every], map(_default, every)))
+    for keys in method.keys:
+        title = keys.of if keys.what in ("", method.what) else f"{keys.of}: {keys.what}"
+        rows = [[key.name.ljust(names), _default(key).ljust(defaults), key.meaning] for key in keys.keys]
+        _table(title, ["key", "default", "meaning"], rows, n_left=3, fold=True)
+    _text(
+        "Where no default stands, the meaning says what holds. hook_points, or reads and writes, say where a dictionary is "
+        "made. A list of values makes one for each."
+    )
+
+
+def _what(method: Described) -> str:
+    return f"{method.what} From {method.origin}." if method.origin else method.what
+
+
+def _default(key: Key) -> str:
+    """As a recipe writes it; nothing for what the meaning tells."""
+    if key.default is None:
+        return "required" if key.required else ""
+    return f"{key.default:_}" if type(key.default) is int else json.dumps(key.default, ensure_ascii=False)
+
+
 def _number(row: dict, key: str, digits: int = 3) -> str:
     value = row.get(key)
     if isinstance(value, float):
@@ -129,15 +164,24 @@ def _number(row: dict, key: str, digits: int = 3) -> str:
 def _table(title: str, columns: list[str], rows: list[list[str]], n_left: int = 1, fold: bool = False) -> None:
     """The first n_left columns are text, the others numbers. fold: the last one takes several lines where the terminal is
     narrow, so that the others stay whole."""
-    console = Console() if sys.stdout.isatty() else Console(width=400)
     if title:
-        console.print(title, style="italic", soft_wrap=True, highlight=False)  # a table's own title wraps at its width
+        _text(title, "italic")  # a table's own title wraps at its width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(
             column, justify="left" if i < n_left else "right", no_wrap=not (fold and i == len(columns) - 1)
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a text in brackets is no markup
+    console = _console()
     console.print(table)
     console.print()
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=400)
+
+
+def _text(text: str, style: str | None = None) -> None:
+    """Wrapped at the terminal's width; one line elsewhere."""
+    _console().print(text, style=style, soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)

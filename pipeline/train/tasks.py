@@ -13,6 +13,8 @@ from pipeline.train.sites import KEYS, sites
 from stores.names import check_name
 from stores.site import Site
 
+KEYS_OF_TRAIN = tuple(name for name in TrainConfig.model_fields if name != "methods")  # no method's names
+
 
 @dataclass(frozen=True)
 class Task:
@@ -36,11 +38,10 @@ def tasks(config: TrainConfig, d: Callable[[str], int], hook_points: tuple[str, 
     for hook_point in hook_points:
         _checked("the store", check_name, hook_point, "a hook point")
     found: dict[tuple[Site, str], Task] = {}
-    keys = [name for name in TrainConfig.model_fields if name != "methods"]
-    known = methods(config.method_files, keys)
+    known = methods(config.method_files, KEYS_OF_TRAIN)
     for method_name, tables in config.methods.items():
         if method_name not in known:
-            raise UserError(f"unknown key train.{method_name}{nearest(method_name, [*known, *keys])}")
+            raise UserError(f"unknown key train.{method_name}{nearest(method_name, [*known, *KEYS_OF_TRAIN])}")
         method = known[method_name]
         for table in tables:
             where = f"train.{method_name}"
