@@ -23,6 +23,7 @@ from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 
 _OF_SIDES = ("scale_in", "scale_out", "mean_in")
+_DEAD_AFTER = 10_000_000  # tokens (Gao et al. 2024)
 SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
 
@@ -69,6 +70,7 @@ class FamilyLearner:
         """x: raw activations; y: what is written where x is read, None where that is x. Returns the parts of the loss,
         "l0" and "dead"."""
         model, ranks = self.model, self.ranks
+        self.measure_run(self._n_whole(x), n_steps)
         any_dead = bool(ranks.total(self.dead().any().int()))
         scaled = model.scaled(x)
         total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
@@ -92,6 +94,11 @@ class FamilyLearner:
         dead = self.dead().sum()
         return parts | {"dead": ranks.total(dead) if ranks.splits_features else dead}
 
+    def measure_run(self, batch: int, n_steps: int) -> None:
+        """From when on features are dead, in a run of n_steps batches of so many tokens."""
+        if self.config.dead_after_tokens is None:
+            self.model.dead_after = max(1, min(_DEAD_AFTER, batch * n_steps // 10))
+
     def _n_whole(self, x: Float[Tensor, "batch d_in"]) -> int:
         """Rows of the whole batch of which x is a part."""
         if len(x) not in self._n_rows:
@@ -103,7 +110,7 @@ class FamilyLearner:
         return len(x) / self._n_whole(x)
 
     def dead(self) -> Bool[Tensor, " d_sae"]:
-        return self.model.tokens_since_fired > self.config.dead_after_tokens
+        return self.model.tokens_since_fired > self.model.dead_after
 
     @torch.no_grad()
     def resample(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> None:

@@ -56,8 +56,10 @@ class Stack:
         y: Float[Tensor, "*n batch d_out"] | None = None,
     ) -> list[dict[str, Tensor]]:
         """As FamilyLearner.step, for each learner. x: (batch, d_in) for all, or (n, batch, d_in), each its own; y alike."""
-        model, config = self.first.model, self.first.config
-        dead = self.buffers["tokens_since_fired"] > config.dead_after_tokens
+        model = self.first.model
+        for own in self.learners:
+            own.measure_run(x.shape[-2], n_steps)
+        dead = self.buffers["tokens_since_fired"] > model.dead_after
         any_dead = bool(dead.any())
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
@@ -74,7 +76,7 @@ class Stack:
         take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         parts = {name: part.detach() for name, part in parts.items()}
         self._follow(parts, fired, x.shape[-2], step, n_steps)
-        dead = (self.buffers["tokens_since_fired"] > config.dead_after_tokens).sum(-1)
+        dead = (self.buffers["tokens_since_fired"] > model.dead_after).sum(-1)
         for i, own in enumerate(self.learners):
             target = x if y is None else y
             own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)

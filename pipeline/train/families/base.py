@@ -59,6 +59,9 @@ class Family(nn.Module, ABC):
     def __init__(self, config: FamilyConfig, source: Source) -> None:
         super().__init__()
         self.config, self.source, self.products = config, source, Products()
+        self.dead_after = (
+            config.dead_after_tokens or 1
+        )  # tokens; by default the learner says, who knows how long the run is
         self.d_in, self.d_out, self.d_writes = source.reads.d, source.targets.d, source.targets.sizes
         self.d_sae, self.autoencodes = config.d_sae, source.autoencodes
         for name, side in (("scale_in", source.reads), ("scale_out", source.targets)):
@@ -223,7 +226,7 @@ class Family(nn.Module, ABC):
         config = self.config
         factor = lr_factor(step, n_steps, config.warmup, config.decay, config.decay_shape)
         lr = factor * (config.lr or self.default_lr(config, n_steps))
-        return Now(step, n_steps, lr, self.tokens_since_fired > config.dead_after_tokens, any_dead)
+        return Now(step, n_steps, lr, self.tokens_since_fired > self.dead_after, any_dead)
 
     def forward(
         self,

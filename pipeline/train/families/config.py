@@ -65,8 +65,11 @@ class FamilyConfig(MethodConfig):
     b_dec_init: Centre = Field(
         default="mean", description='Where b_dec begins: at the "mean" or the "geometric_median" of the training rows.'
     )
-    dead_after_tokens: int = Field(
-        default=10_000_000, ge=1, description="A feature is dead when it was not active in as many tokens."
+    dead_after_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="A feature is dead when it was not active in as many tokens. By default a tenth of the run, at most "
+        "10,000,000 (Gao et al. 2024).",
     )
     resample_every_tokens: int | None = Field(
         default=None,
