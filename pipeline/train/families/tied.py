@@ -19,6 +19,12 @@ def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> No
 
 
 class TiedConfig(ReluL1Config):
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="Adam's learning rate at its highest. By default three times the other families': 6e-4 √(2^14 / d_sae), in "
+        "a run of fewer than 20,000 steps times √(20,000 / steps), up to 3e-2.",
+    )
     l1_coefficient: float | None = Field(
         default=None,
         ge=0,
