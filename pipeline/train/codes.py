@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -63,14 +64,18 @@ class Dense(Code):
     def total(
         self, of: Callable[[Tensor], Tensor] | None = None, weights: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, ""]:
-        by_feature = (of(self.z) if of else self.z).sum(0, dtype=torch.float32)
+        by_feature = (of(self.z.float()) if of else self.z).sum(0, dtype=torch.float32)
         return (by_feature if weights is None else by_feature * weights).sum() / len(self.z)
 
     def l0(self) -> Float[Tensor, ""]:
-        return self.z.detach().sign().abs().sum(dtype=torch.float32) / len(self.z)
+        return self._active.sum(dtype=torch.float32) / len(self.z)
 
     def fired(self) -> Bool[Tensor, " n"]:
-        return self.z.detach().abs().amax(0) > 0
+        return self._active.any(0)
+
+    @cached_property
+    def _active(self) -> Bool[Tensor, "batch n"]:
+        return self.z.detach().bool()
 
     def smallest(self) -> Float[Tensor, ""]:
         z = self.z.detach()

@@ -49,7 +49,9 @@ class Products:
             choose: Callable[[Tensor], Entries] = lambda pre: select.entries(pre, ranks)  # noqa: E731
             entries = Encode.apply(x, W_enc, b_enc, choose, self.dtype, shared)
             return Sparse(Entries(*entries), shared)  # type: ignore[misc]
-        pre = self.pre(x, W_enc, b_enc).float()
+        pre = self.pre(x, W_enc, b_enc)
+        if select.few:  # else the code stays as small as it is: each pass over it in float32 allocates anew
+            pre = pre.float()
         return Dense(select.dense(pre), pre=pre)
 
     def encode_among(
