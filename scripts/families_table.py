@@ -74,6 +74,8 @@ def draw(by_method: dict[str, Rows], path: Path) -> None:
             axis.plot([r["l0"] for r in rows], [r[key] for r in rows], ".-", color=_COLOURS[method], label=method, lw=1)
     left.set(ylabel="FVU, fraction of variance unexplained", yscale="log")
     right.set(ylabel="CE score (zero ablation)")
+    left.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2, 0.5], ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5"])
+    left.set_yticks([], minor=True)
     for axis in (left, right):
         axis.set(xscale="log", xlabel="L0, active features a token", xticks=[8, 16, 32, 64, 128])
         axis.set_xticks([], minor=True)

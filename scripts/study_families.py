@@ -87,7 +87,7 @@ def ours(search: Search, method: str, rows: Rows, bisect: bool) -> Measures:
         return run({"k": round(rows.l0)})
     if key == "l0_target":
         return run({"l0_target": rows.l0})
-    default = METHODS[method].config.model_fields[key].default
+    default = METHODS[method].config.model_fields[key].default or 1.0
     return search.at(method, lambda c: run({key: c}), rows.l0, default)
 
 

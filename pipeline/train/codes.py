@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -98,7 +99,9 @@ class Sparse(Code):
         self, of: Callable[[Tensor], Tensor] | None = None, weights: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, ""]:
         own = of(self.entries.values) if of else self.entries.values
-        return (own if weights is None else own * weights[self.entries.indices]).sum() / self._n_rows
+        if weights is not None:  # not weights[indices]: on a CPU its gradient's sums are in any order
+            own = own * F.embedding(self.entries.indices, weights[:, None])[:, 0]
+        return own.sum() / self._n_rows
 
     def l0(self) -> Float[Tensor, ""]:
         return (self.entries.values.detach() != 0).sum() / self._n_rows

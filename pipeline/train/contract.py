@@ -1,11 +1,10 @@
 """What every family promises, checked on small planted data in a few seconds: check_family."""
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from threading import Barrier
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from pipeline.train.learner import FamilyLearner
 from pipeline.train.ranks import ALONE, Parallel, Ranks
 from pipeline.train.source import Source
 from pipeline.train.stack import Stack
+from pipeline.train.threads import in_threads
 from stores.site import Site
 
 READ, WRITTEN = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
@@ -24,7 +24,7 @@ SITES = {
     "transcoder": Site((READ,), (WRITTEN,)),
     "crosscoder": Site((READ, WRITTEN), (READ, WRITTEN)),
 }
-_N_ROWS, _BATCH, _N_STEPS = 1024, 128, 24
+_N_ROWS, _BATCH, _N_STEPS, _FEW_STEPS, _MIDDLE = 1024, 128, 24, 12, 5
 
 
 class ContractError(ValueError):
@@ -83,22 +83,19 @@ def check_family(family: type[Family], config: FamilyConfig | None = None) -> No
     """
     check_declared(family)
     config = family.Config(d_sae=48, lr=1e-2) if config is None else config
+    refused: dict[str, str] = {}
+    once = [_check_seeds, _check_dead, _check_pure, _check_resamples]  # whatever is read and written
     for kind, site in SITES.items():
         for skip in (False, True) if kind == "transcoder" else (False,):
             own = config.model_copy(update={"skip": skip})
+            name = f"as {'a skip ' if skip else 'an ' if kind[0] == 'a' else 'a '}{kind}"
             try:
                 own.check(site, 16 if kind != "crosscoder" else 40)
-            except ValueError:
-                if kind == "autoencoder":
-                    raise
+            except ValueError as error:
+                refused[name] = str(error)
                 continue  # it says itself that it is not for this kind of site
             subject = Subject(family, own, site)
-            name = f"as {'a skip ' if skip else 'an ' if kind[0] == 'a' else 'a '}{kind}"
-            checks = [_check_dictionary, _check_resumes]
-            if kind == "autoencoder":
-                checks += [_check_seeds, _check_dead, _check_pure]
-            if kind != "transcoder" or not skip:
-                checks += [_check_stacks, _check_divides]
+            checks, once = [_check_dictionary, _check_resumes, *once, _check_stacks, _check_divides], []
             for check in checks:
                 try:
                     check(subject)
@@ -109,6 +106,9 @@ def check_family(family: type[Family], config: FamilyConfig | None = None) -> No
                     raise ContractError(
                         f"{family.__name__} {name}, in {check.__name__.removeprefix('_check_')}: {what}"
                     ) from error
+
+    if once:
+        raise ContractError(f"{family.__name__} is for no kind of site: {refused}")
 
 
 def check_declared(family: type[Family]) -> None:
@@ -183,8 +183,8 @@ def _check_dead(subject: Subject) -> None:
     for size in (64, 256):
         own = subject.learner()
         silence(own.model, 24)
-        for x in subject.sides()[0].split(size):
-            own.step(x, 0, 1)
+        for x, y in zip(*(side.split(size) for side in subject.sides()), strict=True):
+            own.step(x, 0, 1, y)
         counts.append(own.model.tokens_since_fired[:24])
     kept = torch.equal(counts[0], counts[1]) and bool((counts[0] == _N_ROWS).all())
     _require(kept, f"features that are silent count {counts[0].min()} to {counts[0].max()} tokens of {_N_ROWS}")
@@ -200,9 +200,10 @@ def _check_pure(subject: Subject) -> None:
     """The loss is a function: the same twice, and nothing else changes."""
     learner = subject.learner()
     subject.learn(learner, range(2))
-    model, x = learner.model, learner.model.scaled(subject.sides()[0])
+    model, (x, y) = learner.model, subject.sides()
+    x, y = model.scaled(x), model.scaled_targets(y)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, second = (model(x, x, 5, _N_STEPS, False) for _ in range(2))
+    first, second = (model(x, y, 5, _N_STEPS, False) for _ in range(2))
     _require(first[0].ndim == 0 and bool(first[0].isfinite()), f"loss.total is {first[0]}, expected a finite number")
     _require("mse" in first[1], 'loss.parts has no "mse"')
     _require(torch.equal(first[0], second[0]), "the same rows have another loss the second time")
@@ -221,8 +222,8 @@ def _check_stacks(subject: Subject) -> None:
         raise ContractError(f"with other {', '.join(changed[1])} it cannot be trained in one product")
     stack = Stack(together)
     for own in alone:
-        subject.learn(own)
-    for step, x, y in subject.batches():
+        subject.learn(own, range(_FEW_STEPS))
+    for step, x, y in subject.batches(range(_FEW_STEPS)):
         stack.step(x, step, _N_STEPS, y)
     exact = subject.site == SITES["autoencoder"]
     for one, other in zip(alone, together, strict=True):
@@ -232,67 +233,44 @@ def _check_stacks(subject: Subject) -> None:
             _require(same, f"in one product with another it ends with another {name}")
 
 
+def _check_resamples(subject: Subject) -> None:
+    """Dead features get new directions."""
+    learner = subject.learner(resample_every_tokens=2 * _BATCH, dead_after_tokens=_BATCH)
+    silence(learner.model, 8)
+    subject.learn(learner, range(4))
+    _require(all(bool(t.isfinite().all()) for t in learner.state().values()), "resampled, it is not finite")
+    norms = learner.model.W_enc[:8].norm(dim=-1)
+    _require(bool((norms > 0).all()), "resampled, dead features have no encoder rows")
+
+
 def _check_divides(subject: Subject) -> None:
-    """Two processes learn what one learns, and each goes on from the other's checkpoint."""
+    """Two processes learn what one learns; one goes on from their checkpoint, and they from one's. After some steps: the
+    sums are in another order, and features that come and go make much of that in the end."""
     ways: tuple[Parallel, ...] = ("data", "features") if subject.family.divisible else ("data",)
     one = subject.learner()
-    subject.learn(one)
+    subject.learn(one, range(_MIDDLE))
+    middle = copy.deepcopy(one.state())
+    subject.learn(one, range(_MIDDLE, _FEW_STEPS))
     for parallel in ways:
-        for begin in (0, 9):  # alone up to there
-            first = subject.learner()
-            subject.learn(first, range(begin))
-            saved = {name: tensor.clone() for name, tensor in first.state().items()}
 
-            def work(ranks: Ranks, begin: int = begin, saved: dict[str, Tensor] = saved) -> dict[str, Tensor]:
-                own = subject.learner(ranks)
-                own.load_state({name: tensor.clone() for name, tensor in saved.items()})
-                subject.learn(own, range(begin, _N_STEPS))
-                return own.to_dictionary({}).state_dict()
+        def begin(ranks: Ranks) -> dict[str, Tensor]:
+            own = subject.learner(ranks)
+            subject.learn(own, range(_MIDDLE))
+            return own.state()
 
-            for found in in_threads(2, parallel, work):
-                for name, tensor in one.to_dictionary({}).state_dict().items():
-                    _require(
-                        torch.allclose(found[name], tensor, 2e-2, 2e-3),
-                        f"two processes that divide {'rows' if parallel == 'data' else 'features'} end with another {name}",
-                    )
+        def go_on(ranks: Ranks, state: dict[str, Tensor] = middle) -> dict[str, Tensor]:
+            own = subject.learner(ranks)
+            own.load_state(copy.deepcopy(state))
+            subject.learn(own, range(_MIDDLE, _FEW_STEPS))
+            return own.to_dictionary({}).state_dict()
 
-
-@dataclass(frozen=True)
-class _Meeting:
-    """Where threads leave what they bring."""
-
-    barrier: Barrier
-    brought: list[Any]
+        what = f"two processes that divide {'rows' if parallel == 'data' else 'features'}"
+        for state in in_threads(2, parallel, begin):
+            _alike(one, go_on(ALONE, state), f"from the checkpoint of {what} one ends")
+        for found in in_threads(2, parallel, go_on):
+            _alike(one, found, f"{what} end")
 
 
-@dataclass(frozen=True)
-class Threads(Ranks):
-    """Ranks that are threads of this process."""
-
-    meeting: _Meeting = field(default_factory=lambda: _Meeting(Barrier(1), [None]))
-
-    def reduced(self, x: Tensor, by: Literal["sum", "min"]) -> Tensor:
-        parts = torch.stack(self.each(x))
-        return x.copy_(parts.sum(0) if by == "sum" else parts.amin(0))
-
-    def each(self, x: Tensor) -> list[Tensor]:
-        self.meeting.brought[self.rank] = x.clone()
-        self.meeting.barrier.wait(60)
-        found = list(self.meeting.brought)
-        self.meeting.barrier.wait(60)
-        return found
-
-
-def in_threads(n: int, parallel: Parallel, work: Callable[[Ranks], Any]) -> list[Any]:
-    """What work(ranks) returns in each of n threads that learn together."""
-    meeting = _Meeting(Barrier(n), [None] * n)
-
-    def one(rank: int) -> Any:
-        try:
-            return work(Threads(rank, n, parallel, meeting))
-        except BaseException:
-            meeting.barrier.abort()
-            raise
-
-    with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(one, range(n)))
+def _alike(one: FamilyLearner, found: dict[str, Tensor], message: str) -> None:
+    for name, tensor in one.to_dictionary({}).state_dict().items():
+        _require(torch.allclose(found[name], tensor, 1e-2, 1e-3), f"{message} with another {name}")

@@ -39,9 +39,11 @@ class FamilyLearner:
         self.model.to(device)
         self.optimiser = adam(self.model.parameters())
         self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
-        # One value each: b_enc, a threshold. W_dec, W_enc and b_dec are not of this kind.
+        # What a resampled feature begins with again; its rows of W_enc and W_dec are new.
         self.at_first = {
-            n: float(p.detach()[0]) for n, p in self.model.named_parameters() if p.ndim == 1 and n not in family.whole
+            name: p.detach().clone()
+            for name, p in self.model.named_parameters()
+            if self._per_feature(name, p) and name not in ("W_enc", "W_dec")
         }
 
     @property
@@ -141,14 +143,15 @@ class FamilyLearner:
         read, target = model.centred(model.scaled(x[rows]), model.scaled_targets(y[rows]))
         directions = {"W_enc": normalize(read, dim=-1), "W_dec": normalize(target, dim=-1)}
         for name, parameter in model.named_parameters():
-            if name in model.whole:
+            if not self._per_feature(name, parameter):
                 continue
             if name in self.at_first:
-                parameter[dead] = self.at_first[name]
+                parameter[dead] = self.at_first[name][dead]
             else:
                 parameter[dead] = directions[name] * self._mean_norm(parameter[~dead]) * (0.2 if name == "W_enc" else 1)
-            for key in ("exp_avg", "exp_avg_sq"):
-                self.optimiser.state[parameter][key][dead] = 0.0
+            for key, moment in self.optimiser.state.get(parameter, {}).items():
+                if key != "step":
+                    moment[dead] = 0.0
         model.tokens_since_fired[dead] = 0
 
     def _mean_norm(self, rows: Float[Tensor, "n d"]) -> Tensor:

@@ -76,7 +76,7 @@ def _of_packages() -> Found:
         where = f"the installed package {package}"
         try:
             value = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{where}: {point.name} = {point.value}: {_told(error)}; mend it or uninstall it") from None
         yield point.name, value, {"from": package}, where
 
@@ -104,7 +104,7 @@ def _loaded(path: Path, digest: str, where: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines or [None])[-1]
@@ -112,7 +112,7 @@ def _loaded(path: Path, digest: str, where: str) -> ModuleType:
     return module
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 

@@ -76,10 +76,10 @@ class Stack:
         take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         parts = {name: part.detach() for name, part in parts.items()}
         self._follow(parts, fired, x.shape[-2], step, n_steps)
-        dead = (self.buffers["tokens_since_fired"] > model.dead_after).sum(-1)
         for i, own in enumerate(self.learners):
             target = x if y is None else y
             own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
+        dead = (self.buffers["tokens_since_fired"] > model.dead_after).sum(-1)
         columns = {name: part.unbind() for name, part in {**parts, "dead": dead}.items()}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
 

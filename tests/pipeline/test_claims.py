@@ -1,6 +1,8 @@
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
+
 from pipeline.claims import Claims
 from tests.pipeline.test_units import unit
 
@@ -43,6 +45,7 @@ def begin_at_once(folder: Path, i: int, start) -> None:
                     one.finish("cpu", 0.0)
 
 
+@pytest.mark.slow
 def test_forty_starts_of_four_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     context = get_context("spawn")
     start = context.Barrier(4)

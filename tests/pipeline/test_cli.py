@@ -160,6 +160,7 @@ def test_killed_at_several_points_it_ends_with_the_same_bytes(recipe: Path, stag
                 assert (undisturbed / "train" / log).read_text() == (killed / "train" / log).read_text()
 
 
+@pytest.mark.slow
 def test_rotations_of_two_layers_killed_and_scored_with_what_the_layers_write(recipe: Path) -> None:
     """The output axes are scored where the store has their hook point, and compared with what the next layer reads."""
     text = (recipe / "tiny.toml").read_text()

@@ -243,6 +243,7 @@ def test_what_killed_processes_left_is_swept_when_it_is_old(tmp_path: Path, desc
     assert [young.name] == there.names("attempts")
 
 
+@pytest.mark.slow
 def test_on_s3_a_loser_compares_and_a_killed_winners_files_are_moved(s3: str, description: Description) -> None:
     for step in (0, 4, 5, 7):
         there = StoreWriter.create(f"{s3}/attempts/{step}", description).place

@@ -183,6 +183,7 @@ def race(folder: Path, i: int, start) -> None:
             start.wait()
 
 
+@pytest.mark.slow
 def test_of_four_that_begin_at_once_one_wins_in_each_of_forty_rounds(tmp_path: Path) -> None:
     context = get_context("spawn")
     start = context.Barrier(4)

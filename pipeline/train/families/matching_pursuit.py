@@ -36,8 +36,8 @@ class MatchingPursuit(Family):
     """r_0 = x - b_dec; k times: i = argmax <r, W_dec,i>, v = ReLU <r, W_dec,i>, r ← r - v W_dec,i. z_i is the sum of i's v,
     rows of W_dec are of unit length; loss = |r|² at the end, which is |x - x_hat|².
 
-    The gradient goes through every step, and past the choice of the features. Of W_dec it keeps the rows that were chosen,
-    (batch, k, d), and nothing of the size (batch, d_sae). Nothing revives the dead but resample_every_tokens.
+    The gradient goes through every step, and past the choice of the features; b_dec learns through the values, too. Of
+    W_dec the graph keeps the rows that were chosen, (batch, k, d). Nothing revives the dead but resample_every_tokens.
     """
 
     Config = MatchingPursuitConfig

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.families.base import Family, FamilyConfig, Now
+from pipeline.train.schedules import sparsity_factor
 from pipeline.train.source import Source
 from stores.site import Site
 
@@ -16,7 +17,7 @@ from stores.site import Site
 class PenaltyConfig(FamilyConfig):
     """Settings of families whose sparsity comes from a penalty.
 
-    coefficient_field: the setting that is the coefficient; None: the family's rule.
+    coefficient_field: the name of the setting that is λ; where that setting is None, λ is default_coefficient.
     """
 
     coefficient_field: ClassVar[str] = "l1_coefficient"
@@ -44,8 +45,14 @@ class PenaltyConfig(FamilyConfig):
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
-        if self.l0_target is not None and self.l0_target > self.d_sae:
+        if self.l0_target is None:
+            return
+        if self.l0_target > self.d_sae:
             raise ValueError(f"l0_target = {self.l0_target:g} is more than d_sae = {self.d_sae}")
+        if getattr(self, self.coefficient_field) == 0:
+            raise ValueError(f"l0_target is sought from {self.coefficient_field} on, which is 0: leave it out")
+        if self.penalty_warmup >= 1:
+            raise ValueError("l0_target is sought after the penalty's warm-up: penalty_warmup has to be less than 1")
 
 
 class Penalised(Family):
@@ -79,7 +86,7 @@ class Penalised(Family):
 
     def weight(self, now: Now) -> Tensor:
         """λ now."""
-        return self.coefficient * min(1.0, now.step / max(1.0, self.config.penalty_warmup * now.n_steps))
+        return self.coefficient * sparsity_factor(now.step, now.n_steps, self.config.penalty_warmup)
 
     def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
         before = self.l0_mean
@@ -97,7 +104,9 @@ class Penalised(Family):
 _MISSED = 0.15  # of log L0; a single batch is some hundredths off
 _GAIN = 4.0
 _APPROACH = 16.0  # e-folds of the distance to the target, over a whole run
-_FASTEST = 3.0  # e-folds of L0 in 1/lr steps: at twice that ReLU features die before λ comes back (test_l0_target.py)
+_FASTEST = (
+    3.0  # e-folds of L0 in 1/lr steps: at ten times that ReLU features die before λ comes back (test_l0_target.py)
+)
 _NEAR, _CALM = (
     0.25,
     0.5,

@@ -10,6 +10,8 @@ from stores.site import Site
 
 def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> None:
     """Raises ValueError: the settings, or the site, take an encoder and a decoder that are different."""
+    if "init_norm" in config.model_fields_set:
+        raise ValueError("its encoder is its decoder, whose rows are of unit length: leave init_norm out")
     if site != Site.at(site.reads[0]):
         raise ValueError("its decoder is its encoder: set hook_points, one hook point is read and written")
     if config.whiten:

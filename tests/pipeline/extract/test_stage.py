@@ -187,6 +187,7 @@ def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, ti
     assert "nothing can be learned from such rows" in train.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:  # noqa: F811
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a small file system")

@@ -32,6 +32,7 @@ def round_of(folder: Path, name: str, dies_at: list[tuple[str, int] | None]) -> 
     return [process.wait() for process in processes]
 
 
+@pytest.mark.slow
 def test_three_workers_make_the_store_of_one(recipe: Path) -> None:  # noqa: F811
     unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe)
     commit, sums, rows = "*/commits/*.json", "*/commits/*.npz", f"*/{RESID}/c/*"

@@ -37,6 +37,7 @@ def lose_summary(run: Path) -> None:
         picture.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["frontier", "mmcs"])
 def test_a_picture_is_there_whole_or_not_at_all(scored: Path, name: str) -> None:
     whole = results(scored)

@@ -7,6 +7,8 @@ from pipeline.train.contract import ContractError, check_family
 from pipeline.train.families import Dense, Family, FamilyConfig, Loss, Now
 from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.source import Source
+from stores.site import Site
 from tests.pipeline.train.test_families import CASES
 
 
@@ -75,9 +77,49 @@ class Unstarted(TopK):
     label = {"nothing": "n"}  # noqa: RUF012
 
 
+class OfMaps(TopKConfig):
+    def check(self, site: Site, d_in: int) -> None:
+        super().check(site, d_in)
+        if site.reads == site.writes:
+            raise ValueError("it is for transcoders")
+
+
+class ForTranscoders(TopK):
+    Config = OfMaps
+
+
+def test_a_family_for_transcoders_alone_is_held_to_the_rest() -> None:
+    check_family(ForTranscoders, OfMaps(d_sae=48, k=4, lr=1e-2))
+
+
+class ForNothing(OfMaps):
+    def check(self, site: Site, d_in: int) -> None:
+        raise ValueError("it is for nothing")
+
+
+class HasAnother(ReluL1):
+    """A matrix of its own, of a row for each feature."""
+
+    def __init__(self, config: ReluL1Config, source: Source) -> None:
+        super().__init__(config, source)
+        self.W_more = torch.nn.Parameter(torch.ones(self.d_sae, 3))
+
+
+def test_a_parameter_of_its_own_is_resampled_to_where_it_began() -> None:
+    check_family(HasAnother, ReluL1Config(d_sae=48, l1_coefficient=0.5, lr=1e-2))
+
+
+class FailsElsewhere(ReluL1):
+    def loss(self, x: torch.Tensor, y: torch.Tensor, now: Now) -> Loss:
+        if self.products.ranks.rank == 1:
+            raise ValueError("the true reason")
+        return super().loss(x, y, now)
+
+
 @pytest.mark.parametrize(
     ("family", "message"),
     [
+        (FailsElsewhere, "the true reason"),
         (Forgets, "ends with another"),
         (Writes, "mul_|loss changes coefficient|another"),
         (Climbs, "the squared error rose"),

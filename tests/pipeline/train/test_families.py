@@ -100,6 +100,24 @@ def test_dense_and_sparse_products_learn_the_same(family, config: FamilyConfig, 
         torch.testing.assert_close(made[1].state()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_sparse_products_are_the_same_twice_with_several_threads(monkeypatch) -> None:
+    """60,000 entries: from 32,768 on PyTorch's sums by index are in any order."""
+    monkeypatch.setattr(learning, "SMALL", 0)
+    x, _ = planted(2048, 32, 64, 3)
+    before, states = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    for _ in range(3):
+        made = learner(ReluL1, ReluL1Config(d_sae=2048, lr=1e-3, init_norm=1.0), x)
+        with torch.no_grad():
+            made.model.b_enc[:] = -10.0
+        parts = [made.step(x, step, 4) for step in range(4)]
+        assert 16 < parts[-1]["l0"] < 0.05 * 2048
+        states.append({name: tensor.clone() for name, tensor in made.state().items()})
+    torch.set_num_threads(before)
+    for name, tensor in states[0].items():
+        assert all(torch.equal(other[name], tensor) for other in states[1:]), name
+
+
 def test_planted_features_are_found() -> None:
     x, truth = planted(40_000, 32, 64, 3)
     made = learner(TopK, TopKConfig(d_sae=96, k=3, lr=5e-3, dead_after_tokens=20_000), x)

@@ -158,6 +158,7 @@ def test_a_transcoder_finds_a_planted_linear_map_of_sparse_features() -> None:
     assert mmcs(data.truth[A], dictionary.W_enc.T, signed=False) > 0.95
 
 
+@pytest.mark.slow
 def test_a_skip_transcoder_finds_planted_neurons_beside_a_planted_linear_map() -> None:
     """y = M x + Σ b_i ReLU(a_i x - 1.5), x normal: without the skip matrix the features are spent on M."""
     generator = torch.Generator().manual_seed(0)
@@ -177,6 +178,7 @@ def test_a_skip_transcoder_finds_planted_neurons_beside_a_planted_linear_map() -
     assert errors[True] < 0.03 < 0.3 < errors[False]
 
 
+@pytest.mark.slow
 def test_a_crosscoder_finds_features_of_one_layer_and_of_several() -> None:
     data = planted(20_000, G=48, k=3, d=(32, 40))
     data.truth[A][:12], data.truth[B][12:24] = 0.0, 0.0  # at B alone, at A alone, and the rest at both

@@ -68,6 +68,7 @@ def test_another_file_is_another_dictionary(folder: Path) -> None:
     [
         (None, r"mine.py: no such file, looked in /"),
         ("x = 1\n1 / 0", r"mine.py, line 2: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", r"mine.py, line 1: SystemExit: 0"),
         ("def f(:", r"mine.py, line 1: SyntaxError"),
         ("import nothing_like_it", r"line 1: ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("x = 1", r'it has no METHODS, expected METHODS = {"name": MyFamily}'),

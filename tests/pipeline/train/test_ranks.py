@@ -84,6 +84,7 @@ def test_rows_divided_among_two_processes(folder: Path) -> None:
     assert_alike(learned(folder, "one"), learned(folder, "two"))
 
 
+@pytest.mark.slow  # in threads every family does it in test_contract.py
 def test_features_divided_among_two_processes(folder: Path) -> None:
     divisible = {name: settings for name, settings in METHODS.items() if train.METHODS[name].divisible}
     assert len(divisible) == 8
@@ -94,7 +95,7 @@ def test_features_divided_among_two_processes(folder: Path) -> None:
     assert_alike(learned(folder, "one"), learned(folder, "two"))
 
 
-@pytest.mark.parametrize("parallel", ["data", "features"])
+@pytest.mark.parametrize("parallel", ["data", pytest.param("features", marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: Path, parallel: str) -> None:
     methods = {m: METHODS[m] for m in ("topk", "batch_topk")}
     path = str(recipe(folder, methods, f'parallel = "{parallel}"'))
@@ -120,7 +121,7 @@ def test_more_data_points_than_rows_to_begin_from_are_refused(folder: Path) -> N
     path = str(recipe(folder, {"topk": METHODS["topk"] + "\ninit = 'data'"}))
     done = unmix("train", path, "--set", "train.topk.d_sae=5000", cwd=folder, check=False)
     assert done.returncode == 2
-    assert 'init = "data" takes d_sae = 5000 training rows, the store has' in done.stderr
+    assert "begins from 5000 training rows, the store has" in done.stderr
     assert not (folder / "runs").exists()
 
 

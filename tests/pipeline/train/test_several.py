@@ -35,6 +35,7 @@ def test_trainers_of_one_run_make_what_one_makes_and_log_each_step_once(recipe: 
     assert steps(several) == steps(one)
 
 
+@pytest.mark.slow
 def test_a_trainer_takes_over_from_one_that_is_killed(recipe: Path) -> None:  # noqa: F811
     unmix("train", "sweep.toml", *FEW, "--name", "one", cwd=recipe)
     # Whoever has relu_l1's units dies; the other one goes on with them, and dies at the same point.

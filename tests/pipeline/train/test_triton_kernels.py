@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install -e '.
 CHECK = """
 import torch
 from pipeline.train import kernels, triton_kernels
-from pipeline.train.kernels import Code
+from pipeline.train.kernels import Entries
 
 device = "{device}"
 generator = torch.Generator().manual_seed(0)
@@ -25,7 +25,7 @@ for d, n_rows, n_table in ((24, 9, 40), (5000, 3, 11), (1, 4, 3)):
     indices = torch.randint(0, n_table, (n,), generator=generator)
     table = torch.randn(n_table, d, generator=generator)
     a = torch.randn(n_rows, d, generator=generator)
-    code = Code(values, indices, offsets)
+    code = Entries(values, indices, offsets)
     on = [t.to(device) for t in (values, indices, offsets, table, a)]
     found = triton_kernels.bag(*on[:4]).cpu()
     torch.testing.assert_close(found, kernels.bag(code, table), rtol=1e-5, atol=1e-4)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
+from pipeline.train.contract import check_family
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
@@ -10,7 +11,7 @@ from pipeline.train.whitening import SHRINKAGE, whitening
 from stores.site import Site
 from tests.conftest import source_of
 from tests.pipeline.train import test_families, test_maps
-from tests.pipeline.train.test_families import CASES, check_family, learner
+from tests.pipeline.train.test_families import CASES, learner
 from tests.pipeline.train.test_learner import some, states_of
 
 A, B = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.toy.known_layer.claims import CLAIMS
 from pipeline.toy.known_layer.dictionaries import FAMILIES
 from tests.pipeline.toy.mutations import check_claims, measured
@@ -9,6 +11,7 @@ from tests.pipeline.toy.mutations import check_claims, measured
 SMALL = {"n_inputs": 64, "n_iterations": 8, "n_polish": 5, "n_steps": 10, "exclusive_steps": 5, "shared_steps": 20}
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
     numbers = measured("known-layer", tmp_path, n_seeds=2, dictionary_seeds=2, kept_steps=20, rule_rows=20_000, **SMALL)
     families = [numbers[name] for name in FAMILIES]

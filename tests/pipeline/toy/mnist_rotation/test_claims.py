@@ -82,6 +82,7 @@ def _set(node: dict[str, Any], **values: float) -> None:
         node[key] = [value] * len(node[key])
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(numbers: dict[str, Any]) -> None:
     found = favourable(numbers)
     check_claims([claim for claim in CLAIMS if claim.name not in AGAINST], found, n_mutations=60)

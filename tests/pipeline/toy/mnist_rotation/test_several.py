@@ -100,6 +100,7 @@ def test_gradient_descent_is_the_same_in_rotated_coordinates_and_adam_is_not() -
     assert abs(losses["adam"][0] / losses["adam"][1] - 1) > 1e-3
 
 
+@pytest.mark.slow
 def test_plain_descent_and_ours_begin_at_the_same_value(numbers: dict[str, Any]) -> None:
     by = numbers["descent"]["by"]
     assert LR == 1e-4

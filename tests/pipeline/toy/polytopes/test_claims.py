@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.toy.polytopes.claims import CLAIMS
 from tests.pipeline.toy.mutations import check_claims, measured
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(tiny_model: Path, tmp_path: Path) -> None:
     small = {
         "model": str(tiny_model),

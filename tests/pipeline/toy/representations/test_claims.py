@@ -3,11 +3,14 @@
 import copy
 from pathlib import Path
 
+import pytest
+
 from pipeline.toy.representations.claims import CLAIMS
 from pipeline.toy.representations.words import PLURAL
 from tests.pipeline.toy.mutations import check_claims, measured
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(tmp_path: Path, tiny_model: Path) -> None:
     small = {  # too few steps to find anything
         "rows_steps": 5, "n_permutations": 19, "compression_steps": 5, "pictures": 40, "pictures_steps": 10,

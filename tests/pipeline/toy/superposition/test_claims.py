@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.toy.superposition.claims import CLAIMS
 from tests.pipeline.toy.mutations import check_claims, measured
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(tmp_path: Path) -> None:
     small = {  # enough seeds for an interval to be narrow, too few steps to find anything
         "n": 20,

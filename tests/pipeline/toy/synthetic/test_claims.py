@@ -81,5 +81,6 @@ def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return measured("synthetic", tmp_path, **SMALL)
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_numbers(numbers: dict[str, Any]) -> None:
     check_claims(CLAIMS, agreeing(numbers), n_mutations=60)
