@@ -31,6 +31,11 @@ class MethodConfig(Config):
         """How many training rows there have to be."""
         return 0
 
+    @property
+    def fvu_name(self) -> str:
+        """What the log calls the fraction of variance unexplained of the rows that are learned."""
+        return "fvu"
+
     def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
         """What to tell a user who reads the last line of a dictionary's log; nothing where all went as it was asked."""
         return []

@@ -171,7 +171,7 @@ class Group:
             record |= {key: round(float(value), 6) for key, value in values.items()}
             if "mse" in record:
                 # rows are scaled to E|y - mean|² = d_out
-                record["fvu"] = round(record["mse"] / self.source.targets.d, 6)
+                record[self.items[name][0].config.fvu_name] = round(record["mse"] / self.source.targets.d, 6)
             for log in self.logs[name]:
                 log.write(record)
 

@@ -89,12 +89,17 @@ class FamilyConfig(MethodConfig):
         "where the decoder is the encoder. By default they are not.",
     )
 
+    @property
+    def fvu_name(self) -> str:
+        return "fvu_whitened" if self.whiten else "fvu"
+
     def warnings(self, record: Mapping[str, float], d_in: int) -> list[str]:
         found = []
         if record["l0"] > d_in:
             found.append(f"L0 {record['l0']:.4g} is more than the {d_in} coordinates that are read: that is not sparse")
-        if record["fvu"] > 1:
-            found.append(f"it reconstructs worse than the mean does, FVU {record['fvu']:.3g}: try a smaller lr")
+        if (fvu := record[self.fvu_name]) > 1:
+            what = "whitened activations " if self.whiten else ""
+            found.append(f"it reconstructs {what}worse than the mean does, FVU {fvu:.3g}: try a smaller lr")
         if 3 * record["dead"] > self.d_sae:
             found.append(f"{record['dead']:.0f} of {self.d_sae} features are dead")
         return found

@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline.config import UserError
-from pipeline.train import logs
+from pipeline.train import logs, pictures
 from pipeline.train.config import TrainConfig
 from pipeline.train.pictures import draw
 from pipeline.units import Unit
@@ -74,3 +75,20 @@ def test_curves_of_those_that_have_any(tmp_path: Path) -> None:
         )
         draw(tmp_path, "h")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_whitened_dictionaries_have_a_panel_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, *_, **__: drawn.append(figure))
+    panels = []
+    for name, key in (("raw", "fvu"), ("white", "fvu_whitened")):
+        (tmp_path / name).mkdir()
+        record = {"step": 1, "tokens": 1, key: 0.5, "l0": 3.0, "dead": 1.0}
+        (tmp_path / name / logs.METRICS).write_text(json.dumps(record) + "\n")
+        draw(tmp_path, "h")
+        panels.append({axis.get_title(loc="left"): len(axis.lines) for axis in drawn[-1].axes})
+    assert panels == [
+        {"FVU": 1, "L0": 1, "dead features": 1},
+        {"FVU": 1, "FVU of whitened activations": 1, "L0": 2, "dead features": 2},
+    ]
+    assert [text.get_text() for text in drawn[-1].legends[0].texts] == ["raw", "white"]

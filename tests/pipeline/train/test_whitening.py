@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.score.similarity import mmcs
+from pipeline.train import contract, logs
 from pipeline.train.contract import check_family
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1Config
@@ -9,7 +12,7 @@ from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.stack import Stack
 from pipeline.train.whitening import SHRINKAGE, whitening
 from stores.site import Site
-from tests.conftest import source_of
+from tests.conftest import make_store, source_of, unmix
 from tests.pipeline.train import test_families, test_maps
 from tests.pipeline.train.test_families import CASES, learner
 from tests.pipeline.train.test_learner import some, states_of
@@ -58,15 +61,14 @@ def test_a_direction_without_variance_gets_no_more_than_the_bound(kind) -> None:
 
 @pytest.mark.parametrize(("family", "config"), whitened())
 def test_check_whitened_family(family, config: FamilyConfig, monkeypatch) -> None:
-    planted = test_families.planted
+    planted = contract.planted_rows
 
-    def stretched(*arguments):
-        x, truth = planted(*arguments)
-        factors = torch.logspace(0, -1, x.shape[1])
-        return x * factors, truth * factors
+    def stretched(hook_point: str) -> torch.Tensor:
+        x = planted(hook_point)
+        return x * torch.logspace(0, -1, x.shape[1])
 
-    monkeypatch.setattr(test_families, "planted", stretched)
-    check_family(family, config)
+    monkeypatch.setattr(contract, "planted_rows", stretched)
+    contract.check_family(family, config)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -75,9 +77,7 @@ def test_a_whitened_transcoder_on_raw_activations_is_the_training_forward(
     family, config: FamilyConfig, skip: bool, monkeypatch
 ) -> None:
     config = config.model_copy(update={"skip": skip})
-    test_maps.test_the_dictionary_on_raw_activations_is_the_training_forward(
-        family, config, "transcoder", True, monkeypatch
-    )
+    test_maps.test_the_dictionary_on_raw_activations_is_the_training_forward(family, config, "transcoder", monkeypatch)
 
 
 @pytest.mark.parametrize(("family", "config"), list(whitened())[:3])
@@ -144,3 +144,23 @@ def test_several_hook_points_are_refused() -> None:
     for site in (Site((A, B), (A, B)), Site((A,), (A, B))):
         with pytest.raises(ValueError, match="takes one hook point read and one written"):
             config.check(site, 16)
+
+
+def test_what_is_measured_on_whitened_activations_has_a_name_of_its_own(tmp_path: Path) -> None:
+    make_store(tmp_path / "s.zarr", n_sequences=40, d={A: 8})
+    (tmp_path / "own.toml").write_text(
+        f'store = "{tmp_path}/s.zarr"\n[train]\nbatch_size = 64\nn_tokens = 640\n'
+        '[[train.topk]]\nd_sae = 16\nk = 2\n[[train.topk]]\nd_sae = 16\nk = 2\nwhiten = "pca"\n'
+    )
+    unmix("train", "own.toml", cwd=tmp_path)
+    plain, whitened = sorted((tmp_path / "runs/own/train" / A).glob(f"*/{logs.METRICS}"), key=lambda p: "pca" in str(p))
+    for path, name in ((plain, "fvu"), (whitened, "fvu_whitened")):
+        record = logs.last(path)
+        assert [key for key in record if key.startswith("fvu")] == [name]
+        assert record[name] == pytest.approx(record["mse"] / 8, abs=1e-5)
+
+
+def test_a_warning_says_that_it_is_of_whitened_activations() -> None:
+    config = TopKConfig(d_sae=48, k=4, whiten="zca")
+    (told,) = config.warnings({"l0": 4.0, "fvu_whitened": 1.2, "dead": 0.0}, 16)
+    assert told.startswith("it reconstructs whitened activations worse than the mean does, FVU 1.2")
