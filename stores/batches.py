@@ -99,6 +99,8 @@ def _arrays(batch: Any) -> dict[str, Any]:
     for name, x in arrays.items():
         if not isinstance(name, str):
             raise ValueError(f"a hook point is called {name!r}, expected a string")
+        if isinstance(x, torch.Tensor) and x.layout != torch.strided:
+            raise ValueError(f"{name} is a sparse tensor, expected a dense one: call to_dense() first")
         if len(x.shape) != 2:
             raise ValueError(f"{name} is {tuple(x.shape)}, expected (n, d): reshape it to one row each")
     return arrays

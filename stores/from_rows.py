@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from numbers import Integral, Real
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +50,29 @@ def write_store(
     Raises ValueError: an input that is no such thing, or a row that is not finite in the dtype. StoreError: something lies
     at the path. What was written by then is removed, also when the input raises.
     """
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    if not 0 < heldout_fraction < 1:
-        raise ValueError(f"heldout_fraction = {heldout_fraction}, expected a number between 0 and 1")
-    if min(chunk_rows, shard_chunks) < 1:
-        raise ValueError(f"chunk_rows = {chunk_rows}, shard_chunks = {shard_chunks}: expected at least 1")
+    if not isinstance(heldout_fraction, Real) or not 0 < heldout_fraction < 1:
+        raise ValueError(f"heldout_fraction = {heldout_fraction!r}, expected a number between 0 and 1")
+    for name, value in (("chunk_rows", chunk_rows), ("shard_chunks", shard_chunks)):
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} = {value!r}, expected a whole number, at least 1")
+    for name, value, kinds in (("path", path, (str, Path)), ("text", text, str)):
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected a string")
+    try:
+        positions = None if positions is None else [index(p) for p in positions]
+    except TypeError:
+        raise ValueError(f"positions = {str(positions)[:40]!r}, expected whole numbers") from None
+    try:
+        batches: Iterator[Any] = iter([rows] if isinstance(rows, Mapping) else rows)
+    except TypeError:
+        raise ValueError(
+            f"rows are a {type(rows).__name__}, expected {{hook point: (n, d)}}, or batches of it"
+        ) from None
+    heldout_fraction, chunk_rows, shard_chunks = float(heldout_fraction), int(chunk_rows), int(shard_chunks)
     place = place_at(path)
     _check_free(place)
-    batches: Iterator[Any] = iter([rows] if isinstance(rows, Mapping) else rows)
     first = next(batches, None)
     if first is None:
         raise ValueError("rows gave no batch, expected {hook point: (n, d)}")

@@ -164,8 +164,18 @@ X = np.zeros((10, 3))
         ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": [1, 2]}, "expected growing places in a context of 2"),
         ({"x": X}, {"positions": [0]}, 'expected "tokens" beside the hook points'),
         ({"x": X}, {"dtype": "int8"}, "dtype 'int8' is not one of float16, float32, bfloat16"),
+        ({"x": X}, {"dtype": ["float32"]}, "dtype .* is not one of float16"),
         ({"x": X}, {"heldout_fraction": 0}, "heldout_fraction = 0, expected a number between 0 and 1"),
-        ({"x": X}, {"chunk_rows": 0}, "chunk_rows = 0, shard_chunks = 4: expected at least 1"),
+        ({"x": X}, {"heldout_fraction": "a"}, "heldout_fraction = 'a', expected a number between 0 and 1"),
+        ({"x": X}, {"chunk_rows": 0}, "chunk_rows = 0, expected a whole number, at least 1"),
+        ({"x": X}, {"chunk_rows": 4.0}, "chunk_rows = 4.0, expected a whole number, at least 1"),
+        ({"x": X}, {"shard_chunks": "a"}, "shard_chunks = 'a', expected a whole number, at least 1"),
+        ({"x": X}, {"text": 3}, "text is a int, expected a string"),
+        ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": 1}, "positions = '1', expected whole numbers"),
+        ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": ["a"]}, "positions = .*, expected whole numbers"),
+        (None, {}, "rows are a NoneType, expected {hook point"),
+        (5, {}, "rows are a int, expected {hook point"),
+        ({"x": torch.zeros(10, 3).to_sparse()}, {}, r"x is a sparse tensor, expected a dense one: call to_dense\(\)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, rows: Any, options: dict, message: str) -> None:
@@ -174,6 +184,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, rows: Any, opt
         write_store(path, rows, **(SMALL | options))
     assert "\n" not in str(error.value)
     assert not list(path.rglob("*"))
+
+
+def test_numpys_numbers_are_numbers(tmp_path: Path) -> None:
+    given = {"heldout_fraction": np.float32(0.5), "chunk_rows": np.int64(64), "shard_chunks": np.int32(4)}
+    plain = write_store(tmp_path / "plain", ROWS, heldout_fraction=0.5, **SMALL)
+    assert write_store(tmp_path / "s", ROWS, **given).digest == plain.digest
 
 
 @pytest.mark.parametrize("where", ["input", "write_shard", "close", "create"])
