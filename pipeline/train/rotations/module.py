@@ -1,9 +1,11 @@
 """rotate(): the orthogonal bases in which the Jacobians of any small torch module are sparse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from stores.manifest import seed_of
 
 # what makes a row's output depend on chance or on the other rows, in training alone
 _TRAINS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+Inputs = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,9 @@ class Rotation:
 
 def rotate(
     module: Callable[[Tensor], Tensor],
-    inputs: Tensor,
+    inputs: Inputs,
     *,
-    heldout: Tensor | None = None,
+    heldout: Inputs | None = None,
     init: str = "identity",
     n_polish: int = 200,
     seed: int = 0,
@@ -48,25 +53,27 @@ def rotate(
 ) -> Rotation:
     """The rotations of a module's inputs and outputs in which its Jacobians at the inputs are sparse.
 
-    module: (n, d_in) → (n, d_out), row by row, or (d_in,) → (d_out,). inputs: (n_inputs, d_in). heldout:
-    (n_heldout, d_in), for measures alone. settings: of SolverConfig: side ("in", "out", "both": what may turn; the other
-    stays the identity), objective, n_iterations, columns …; equal_inputs is True by default. init: "identity", "random", or
-    of the mean Jacobian and its second moments "qr", "svd", "eigen"; of the sides that may turn. n_polish: steps after
-    n_iterations. device: of the search; by default that of the inputs. The module stays where its parameters are. Memory:
-    n_inputs · d_out · d_in numbers, several times.
+    module: (n, d_in) → (n, d_out), row by row, or (d_in,) → (d_out,). inputs: (n_inputs, d_in), a tensor, an array or
+    lists. heldout: (n_heldout, d_in), for measures alone. settings: of SolverConfig: side ("in", "out", "both": what may
+    turn; the other stays the identity), objective, n_iterations, columns …; equal_inputs is True by default. init:
+    "identity", "random", or of the mean Jacobian and its second moments "qr", "svd", "eigen"; of the sides that may turn.
+    n_polish: steps after n_iterations. device: of the search; by default that of the inputs. The module stays where its
+    parameters are. Memory: n_inputs · d_out · d_in numbers, several times.
 
-    Raises UserError: inputs or a module of which no Jacobians can be had, or settings that are not known.
+    Raises UserError: inputs or a module of which no Jacobians can be had, a device that is not there, or settings that are
+    not known.
     """
     if "msp" in settings:
         raise UserError("rotate: msp is not a setting here: n_iterations steps of MSP come first, then n_polish others")
     config = validated(SolverConfig, {"equal_inputs": True, **settings, "seed": seed}, "rotate")
     if init not in INITS:
         raise UserError(f"rotate: init {init!r} is not one of {', '.join(INITS)}")
-    if n_polish < 0:
-        raise UserError(f"rotate: n_polish = {n_polish}, expected 0 or more steps")
-    device = device or str(inputs.device)
-    J = _jacobians(module, inputs, "inputs", device)
-    held = None if heldout is None else _jacobians(module, heldout, "heldout", device)
+    if not isinstance(n_polish, Integral) or n_polish < 0:
+        raise UserError(f"rotate: n_polish = {n_polish!r}, expected 0 or more steps")
+    x = _rows(inputs, "inputs")
+    device = str(x.device) if device is None else _usable(device)
+    J = _jacobians(module, x, "inputs", device)
+    held = None if heldout is None else _jacobians(module, _rows(heldout, "heldout"), "heldout", device)
     if held and held.shape[1:] != J.shape[1:]:
         raise UserError(
             f"rotate: Jacobians of heldout are {held.shape[1:]}, of inputs {J.shape[1:]}: expected the same"
@@ -76,7 +83,7 @@ def rotate(
     except ValueError as error:
         raise UserError(f"rotate: {error}") from None
     start = _start(J, config, init)
-    R_in, R_out, values = solve(J, config, *start, n_polish)
+    R_in, R_out, values = solve(J, config, *start, int(n_polish))
     kept = torch.equal(R_in, start[0]) and torch.equal(R_out, start[1])
     R_in, R_out = R_in.cpu(), R_out.cpu()
     measured = [None if own is None else compare(Dense(own.J.cpu()), R_in, R_out) for own in (J, held)]
@@ -97,6 +104,30 @@ def _start(J: Dense, config: SolverConfig, init: str) -> tuple[Float64[Tensor, "
         R = initial(own, d, seed, weights=lambda W=weights: W, moment=lambda M=moment: M)
         found.append(R.to(J.J.device))
     return found[0], found[1]
+
+
+def _usable(device: Any) -> str:
+    """Raises UserError: there is no such device, or it has no float64."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=device).item()
+    except Exception as error:  # torch has a kind of its own for each backend
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"rotate: device {device!r}: {reason}") from None
+    return str(device)
+
+
+def _rows(x: Any, name: str) -> Tensor:
+    """As a tensor. Raises UserError: it is not numbers, of one shape, that lie in memory."""
+    try:
+        found = torch.as_tensor(x)
+    except Exception as error:  # anything may be given
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"rotate: {name} are a {type(x).__name__} that torch.as_tensor does not take: {reason}"
+        ) from None
+    if found.layout != torch.strided or found.is_meta:
+        raise UserError(f"rotate: {name} are a sparse or a meta tensor, expected a dense one")
+    return found
 
 
 def _jacobians(module: Callable[[Tensor], Tensor], x: Tensor, name: str, device: str) -> Dense:

@@ -1,5 +1,6 @@
 """rotate(): of any small module, and what it refuses."""
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_a_module_of_single_rows_and_one_of_batches_have_the_same_jacobians() ->
     assert rows.fitted["before"] == pytest.approx(batches.fitted["before"], rel=1e-5)
 
 
+def test_arrays_and_lists_are_inputs_as_tensors_are() -> None:
+    expected = rotate(hidden, X, heldout=X[:8], n_iterations=2, n_polish=2)
+    for given in (X.numpy(), X.tolist()):
+        found = rotate(hidden, given, heldout=given[:8], n_iterations=2, n_polish=2)
+        assert torch.equal(found.R_in, expected.R_in)
+        assert found.heldout == expected.heldout
+
+
 def test_a_seed_gives_the_same_bits_and_another_one_other_starts() -> None:
     first, again, other = (rotate(hidden, X, init="random", seed=s, n_iterations=2, n_polish=2) for s in (3, 3, 4))
     assert torch.equal(first.R_in, again.R_in)
@@ -123,13 +132,20 @@ NAN[3, 2] = torch.nan
         (hidden, X, {"init": "pca"}, r"init 'pca' is not one of identity, random, qr, svd, eigen"),
         (hidden, X, {"columns": 13}, r"columns = 13 are more than the 12 there are"),
         (hidden, X, {"n_polish": -1}, r"n_polish = -1, expected 0 or more"),
+        (hidden, X, {"n_polish": "a"}, r"n_polish = 'a', expected 0 or more"),
+        (hidden, X, {"device": "banana"}, r"device 'banana': .*device"),
+        (hidden, X, {"device": "meta"}, r"device 'meta': "),
+        (hidden, [[1.0], [1.0, 2.0]], {}, r"inputs are a list that torch.as_tensor does not take: "),
+        (hidden, None, {}, r"inputs are a NoneType that torch.as_tensor does not take: "),
+        (hidden, X, {"heldout": "a"}, r"heldout are a str that torch.as_tensor does not take: "),
+        (hidden, X.to_sparse(), {}, r"inputs are a sparse or a meta tensor, expected a dense one"),
     ],
 )
 def test_what_cannot_be_rotated_is_refused_in_one_line(
-    module: Callable[[Tensor], Tensor], inputs: Tensor, settings: dict[str, Any], line: str
+    module: Callable[[Tensor], Tensor], inputs: Any, settings: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(UserError, match=line) as refused:
-        rotate(module, inputs, **settings)
+        inspect.unwrap(rotate)(module, inputs, **settings)  # users' calls are not checked as the tests' are
     assert "\n" not in str(refused.value)
 
 
