@@ -26,10 +26,9 @@ class MethodConfig(Config):
 
     variants: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def n_rows_to_begin(self) -> int:
-        """How many training rows there have to be."""
-        return 0
+    def rows_to_begin(self, d: int) -> dict[str, int]:
+        """How many training rows there have to be, by what takes them, in words. d: the larger of d_in and d_out."""
+        return {}
 
     @property
     def fvu_name(self) -> str:

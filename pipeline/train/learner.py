@@ -35,6 +35,9 @@ class FamilyLearner:
         self.model = family(config, source)
         small = self.ranks.size == 1 and max(self.model.d_in, self.model.d_out) * config.d_sae <= SMALL
         self.model.products = Products(product_dtype(source.precision, device), small, self.ranks)
+        if self.ranks.size > 1:  # eigenvectors, of which weights are made, may have other signs on another machine
+            for tensor in self.model.state_dict().values():
+                tensor.copy_(self.ranks.first(tensor.to(device)))
         self._keep_own_features()
         self.model.to(device)
         self.optimiser = adam(self.model.parameters())

@@ -78,6 +78,10 @@ class Ranks:
             x = self.reduced(x.detach().clone(), "sum")
         return x
 
+    def first(self, x: Tensor) -> Tensor:
+        """x as the first process has it."""
+        return self.total(x if self.rank == 0 else torch.zeros_like(x))
+
     def row_total(self, x: Tensor) -> Tensor:
         """The sum of what each process has for its rows."""
         return self.total(x) if self.splits_rows else x.detach()

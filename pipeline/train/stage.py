@@ -47,9 +47,13 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
     if not wanted:
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
     for task in wanted:
-        if (n := task.config.n_rows_to_begin) > store.n_train_rows:
-            found = f"begins from {n} training rows, the store has {store.n_train_rows}"
-            raise UserError(f"train.{task.method} at {task.site.name}: {found}")
+        held = [side for side in (task.site.reads, task.site.writes) if set(side) <= set(store.hook_points)]
+        for what, n in task.config.rows_to_begin(max(sum(map(store.d, side)) for side in held)).items():
+            if n > store.n_train_rows:
+                raise UserError(
+                    f"train.{task.method} at {task.site.name}: {what} = {n} training rows, the store has "
+                    f"{store.n_train_rows}: take a larger store, or leave it out"
+                )
     return [(task, _unit(task, config, run, store)) for task in wanted]
 
 

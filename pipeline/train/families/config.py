@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipeline.config import MethodConfig
-from pipeline.train.initialisation import Centre, Init
+from pipeline.train.initialisation import N_ROWS, Centre, Init
 from pipeline.train.whitening import Whiten
 from stores.site import Site
 
@@ -85,8 +85,8 @@ class FamilyConfig(MethodConfig):
     whiten: Whiten | None = Field(
         default=None,
         description='What is read and what is written are whitened, "pca" (Saraswatula, Klindt 2025, arXiv:2511.13981) or '
-        '"zca" (Bell, Sejnowski 1997), by matrices that are folded into the weights; for one hook point on each side, and not '
-        "where the decoder is the encoder. By default they are not.",
+        f'"zca" (Bell, Sejnowski 1997), by matrices of the first {N_ROWS:,} training rows, which are folded into the weights; '
+        "for one hook point on each side, and not where the decoder is the encoder. By default they are not.",
     )
 
     @property
@@ -104,9 +104,9 @@ class FamilyConfig(MethodConfig):
             found.append(f"{record['dead']:.0f} of {self.d_sae} features are dead")
         return found
 
-    @property
-    def n_rows_to_begin(self) -> int:
-        return self.d_sae if self.init == "data" else 0
+    def rows_to_begin(self, d: int) -> dict[str, int]:
+        found = {'init = "data" takes d_sae': self.d_sae} if self.init == "data" else {}
+        return found | ({f'whiten = "{self.whiten}" takes d': d} if self.whiten else {})
 
     def check(self, site: Site, d_in: int) -> None:
         if self.skip and (both := set(site.reads) & set(site.writes)):

@@ -1,16 +1,24 @@
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.config import UserError
 from pipeline.score.similarity import mmcs
-from pipeline.train import contract, logs
+from pipeline.train import contract, logs, stage
+from pipeline.train.config import TrainConfig
 from pipeline.train.contract import check_family
+from pipeline.train.families import base
+from pipeline.train.threads import in_threads
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.ranks import ALONE, Parallel, Ranks
 from pipeline.train.stack import Stack
 from pipeline.train.whitening import SHRINKAGE, whitening
+from stores.activations import ActivationStore
 from stores.site import Site
 from tests.conftest import make_store, source_of, unmix
 from tests.pipeline.train import test_families, test_maps
@@ -164,3 +172,41 @@ def test_a_warning_says_that_it_is_of_whitened_activations() -> None:
     config = TopKConfig(d_sae=48, k=4, whiten="zca")
     (told,) = config.warnings({"l0": 4.0, "fvu_whitened": 1.2, "dead": 0.0}, 16)
     assert told.startswith("it reconstructs whitened activations worse than the mean does, FVU 1.2")
+
+
+@pytest.mark.parametrize("parallel", ["data", "features"])
+def test_all_processes_have_the_matrix_of_the_first(parallel: Parallel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where eigenvectors come with other signs in the second one."""
+    here = threading.local()
+    monkeypatch.setattr(base, "whitening", lambda *arguments: here.sign * whitening(*arguments))
+
+    def made(ranks: Ranks) -> dict[str, torch.Tensor]:
+        here.sign = 1 - 2 * ranks.rank
+        config = TopKConfig(d_sae=48, k=4, whiten="pca", init="data")
+        return contract.Subject(TopK, config, contract.SITES["autoencoder"]).learner(ranks).state()
+
+    expected = made(ALONE)
+    for state in in_threads(2, parallel, made):
+        for name, tensor in expected.items():
+            assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"whiten": "pca"}, f'train.topk at {A}--{B}: whiten = "pca" takes d = 40 training rows, the store has 30:'),
+        ({"init": "data"}, f'train.topk at {A}--{B}: init = "data" takes d_sae = 48 training rows, the store has 30:'),
+        ({}, ""),
+    ],
+)
+def test_fewer_training_rows_than_it_takes_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    store = make_store(tmp_path / "s", n_sequences=4, d={A: 8, B: 40}, chunk_sequences=1)
+    assert isinstance(store, ActivationStore)
+    table = {"reads": A, "writes": B, "d_sae": 48, **settings}
+    config = TrainConfig(batch_size=8, n_tokens=8, methods={"topk": [table]})
+    if not message:
+        assert len(stage.units(config, tmp_path, store)) == 1
+        return
+    with pytest.raises(UserError) as refused:
+        stage.units(config, tmp_path, store)
+    assert str(refused.value).startswith(message)
