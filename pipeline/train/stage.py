@@ -17,8 +17,7 @@ from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
 from pipeline.train.group import Group, provenance
 from pipeline.train.loop import joined
-from pipeline.train.methods import METHODS
-from pipeline.train.own_methods import check
+from pipeline.train.own_methods import check, methods
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Activations, Source, Weights
 from pipeline.train.tasks import Task, tasks
@@ -39,13 +38,15 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
     if config.parallel == "features":
         for task in wanted:
             if not task.made_by.divisible:
-                divisible = ", ".join(name for name, method in METHODS.items() if method.divisible)
+                known = methods(config.method_files)
+                divisible = ", ".join(name for name, method in known.items() if method.divisible)
                 raise UserError(
                     f'train.{task.method} at {task.site.name}: parallel = "features" is for {divisible}, '
                     f'set train.parallel = "data"'
                 )
     if not wanted:
-        raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {', '.join(METHODS)}")
+        known = ", ".join(methods(config.method_files))
+        raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {known}")
     for task in wanted:
         held = [side for side in (task.site.reads, task.site.writes) if set(side) <= set(store.hook_points)]
         for what, n in task.config.rows_to_begin(max(sum(map(store.d, side)) for side in held)).items():

@@ -3,13 +3,16 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipeline.train.families
 from pipeline.config import UserError
+from pipeline.train.config import TrainConfig
 from pipeline.train.own_methods import methods
-from stores import FeatureDictionary
+from pipeline.train.stage import units
+from stores import ActivationStore, FeatureDictionary
 from tests.conftest import make_store, planted_rows, unmix
 
 HOOK = "blocks.0.hook_resid_post"
@@ -86,6 +89,17 @@ def test_a_bad_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     with pytest.raises(UserError, match=message) as raised:
         methods(["mine.py"], ["seed"])
     assert "\n" not in str(raised.value)
+
+
+def test_a_users_own_methods_are_named_where_methods_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    store = ActivationStore.open(folder / "activations.zarr")
+    common: dict[str, Any] = {"batch_size": 64, "n_tokens": 64, "method_files": ["mine.py"]}
+    with pytest.raises(UserError, match=r"trains nothing: .* METHOD one of topk, .*, log_penalty"):
+        units(TrainConfig(**common), folder, store)
+    undivided = TrainConfig(**common, parallel="features", methods={"matryoshka": [{"d_sae": 32, "k": 4}]})
+    with pytest.raises(UserError, match=r'parallel = "features" is for topk, .*, log_penalty, set'):
+        units(undivided, folder, store)
 
 
 LOSS = re.compile(r"    def loss.*?(?=    def to_dictionary)", re.DOTALL)
