@@ -9,14 +9,13 @@ from pipeline.config import UserError
 from pipeline.score.similarity import mmcs
 from pipeline.train import contract, logs, stage
 from pipeline.train.config import TrainConfig
-from pipeline.train.contract import check_family
 from pipeline.train.families import base
-from pipeline.train.threads import in_threads
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.ranks import ALONE, Parallel, Ranks
 from pipeline.train.stack import Stack
+from pipeline.train.threads import in_threads
 from pipeline.train.whitening import SHRINKAGE, whitening
 from stores.activations import ActivationStore
 from stores.site import Site
