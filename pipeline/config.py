@@ -27,7 +27,7 @@ class MethodConfig(Config):
     variants: ClassVar[tuple[str, ...]] = ()
 
     def rows_to_begin(self, d: int) -> dict[str, int]:
-        """How many training rows there have to be, by what takes them, in words. d: the larger of d_in and d_out."""
+        """How many training rows there have to be, by the setting that takes them. d: the larger of d_in and d_out."""
         return {}
 
     @property

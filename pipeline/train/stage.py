@@ -49,11 +49,11 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
         raise UserError(f"the recipe trains nothing: add a table [train.METHOD], METHOD one of {known}")
     for task in wanted:
         held = [side for side in (task.site.reads, task.site.writes) if set(side) <= set(store.hook_points)]
-        for what, n in task.config.rows_to_begin(max(sum(map(store.d, side)) for side in held)).items():
+        for setting, n in task.config.rows_to_begin(max(sum(map(store.d, side)) for side in held)).items():
             if n > store.n_train_rows:
                 raise UserError(
-                    f"train.{task.method} at {task.site.name}: {what} = {n} training rows, the store has "
-                    f"{store.n_train_rows}: take a larger store, or leave it out"
+                    f"train.{task.method} at {task.site.name}: {setting} begins from {n} training rows, the "
+                    f"store has {store.n_train_rows}: take a larger store, or leave it out"
                 )
     return [(task, _unit(task, config, run, store)) for task in wanted]
 

@@ -105,8 +105,8 @@ class FamilyConfig(MethodConfig):
         return found
 
     def rows_to_begin(self, d: int) -> dict[str, int]:
-        found = {'init = "data" takes d_sae': self.d_sae} if self.init == "data" else {}
-        return found | ({f'whiten = "{self.whiten}" takes d': d} if self.whiten else {})
+        found = {'init = "data"': self.d_sae} if self.init == "data" else {}
+        return found | ({f'whiten = "{self.whiten}"': d} if self.whiten else {})
 
     def check(self, site: Site, d_in: int) -> None:
         if self.skip and (both := set(site.reads) & set(site.writes)):

@@ -193,8 +193,8 @@ def test_all_processes_have_the_matrix_of_the_first(parallel: Parallel, monkeypa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"whiten": "pca"}, f'train.topk at {A}--{B}: whiten = "pca" takes d = 40 training rows, the store has 30:'),
-        ({"init": "data"}, f'train.topk at {A}--{B}: init = "data" takes d_sae = 48 training rows, the store has 30:'),
+        ({"whiten": "pca"}, f'train.topk at {A}--{B}: whiten = "pca" begins from 40 training rows, the store has 30:'),
+        ({"init": "data"}, f'train.topk at {A}--{B}: init = "data" begins from 48 training rows, the store has 30:'),
         ({}, ""),
     ],
 )
