@@ -58,7 +58,9 @@ def damaged(drill: Drill, after: str, damages: list[tuple[str, int]], seed: int)
     return drill.rows[-1]
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(
+    "kind", [kind if kind != "truncate" else pytest.param(kind, marks=pytest.mark.slow) for kind in DAMAGES]
+)
 def test_one_damaged_file_is_mended(check: Check, kind: str) -> None:
     check("score", [(kind, 5)], 0)
 

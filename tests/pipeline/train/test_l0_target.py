@@ -39,7 +39,12 @@ def trained(
     return learners, [float((own.to_dictionary({}).encode(x) != 0).sum(-1).float().mean()) for own in learners]
 
 
-@pytest.mark.parametrize("name", NAMES)
+OF_EACH_KIND = ("relu_l1", "jumprelu")  # by strengths, by number
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_training_ends_at_the_l0_that_was_asked_for(name: str) -> None:
     targets = [5.0, 8.0, 12.0]
     _, l0 = trained(name, targets, 600)

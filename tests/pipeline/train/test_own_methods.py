@@ -58,6 +58,7 @@ def test_the_printed_family_trains_stacked_and_scores(folder: Path) -> None:
     assert "log_penalty-d32" in (folder / "runs/own/score/scores.json").read_text()
 
 
+@pytest.mark.slow
 def test_another_file_is_another_dictionary(folder: Path) -> None:
     unmix("train", "own.toml", cwd=folder)
     (folder / "mine.py").write_text(printed().replace("log1p()", "sqrt()"))

@@ -74,9 +74,13 @@ def assert_alike(one: dict[str, FeatureDictionary], other: dict[str, FeatureDict
             torch.testing.assert_close(other[name].state_dict()[key], tensor, rtol=2e-3, atol=2e-4, msg=f"{name} {key}")
 
 
-def test_rows_divided_among_two_processes(folder: Path) -> None:
+SOME = ("batch_topk", "relu_l1", "tied", "rotation", "pca")  # the others in threads, in test_contract.py
+
+
+@pytest.mark.parametrize("names", [SOME, pytest.param(tuple(METHODS), marks=pytest.mark.slow)], ids=["some", "all"])
+def test_rows_divided_among_two_processes(folder: Path, names: tuple[str, ...]) -> None:
     """The batch has 65 rows: one process sees 33, the other 32."""
-    path = str(recipe(folder, METHODS))
+    path = str(recipe(folder, {name: METHODS[name] for name in names}))
     unmix("train", path, "--name", "one", cwd=folder)
     done = torchrun(folder, path, "--name", "two")
     assert done.returncode == 0, done.stderr

@@ -66,6 +66,7 @@ def test_a_direction_without_variance_gets_no_more_than_the_bound(kind) -> None:
     assert factors[0] / factors[-1] == pytest.approx((1 + 1 / (SHRINKAGE * 11 / 12)) ** 0.5, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "config"), whitened())
 def test_check_whitened_family(family, config: FamilyConfig, monkeypatch) -> None:
     planted = contract.planted_rows
