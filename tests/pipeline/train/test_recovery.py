@@ -80,10 +80,11 @@ def test_every_family_finds_the_truth(method: str, settings: dict) -> None:
 
 @pytest.mark.slow
 def test_relu_l1_where_the_known_answers_are() -> None:
-    """In the source's units α, means over d and d_sae instead of sums, on unscaled x: λ = α scale d / d_sae."""
+    """In the source's units α, means over d and d_sae instead of sums, on unscaled x: λ = α scale d / d_sae; from encoder
+    rows of length 1, as there."""
     scale = source_of(Synthetic().batch(100_000)).reads.scale
     found = {
-        (h, alpha): recovered("relu_l1", d_sae=h, l1_coefficient=alpha * scale * D / h, lr=1e-3)
+        (h, alpha): recovered("relu_l1", d_sae=h, l1_coefficient=alpha * scale * D / h, lr=1e-3, init_norm=1.0)
         for h, alpha in ((128, 0.3), (256, 1.0), (128, 3.0))
     }
     assert found[128, 0.3] >= 0.95
