@@ -59,9 +59,8 @@ class Family(nn.Module, ABC):
     def __init__(self, config: FamilyConfig, source: Source) -> None:
         super().__init__()
         self.config, self.source, self.products = config, source, Products()
-        self.dead_after = (
-            config.dead_after_tokens or 1
-        )  # tokens; by default the learner says, who knows how long the run is
+        # In tokens; by default the learner says, who knows how long the run is.
+        self.dead_after = config.dead_after_tokens or 1
         self.d_in, self.d_out, self.d_writes = source.reads.d, source.targets.d, source.targets.sizes
         self.d_sae, self.autoencodes = config.d_sae, source.autoencodes
         for name, side in (("scale_in", source.reads), ("scale_out", source.targets)):

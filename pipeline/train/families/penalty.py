@@ -104,11 +104,8 @@ class Penalised(Family):
 _MISSED = 0.15  # of log L0; a single batch is some hundredths off
 _GAIN = 4.0
 _APPROACH = 16.0  # e-folds of the distance to the target, over a whole run
-_FASTEST = (
-    3.0  # e-folds of L0 in 1/lr steps: at ten times that ReLU features die before λ comes back (test_l0_target.py)
-)
-_NEAR, _CALM = (
-    0.25,
-    0.5,
-)  # so near its target in log L0 λ is steered by half: texts differ, and the next have another L0
+# e-folds of L0 in 1/lr steps: at ten times that ReLU features die before λ comes back (test_l0_target.py)
+_FASTEST = 3.0
+# So near its target in log L0 λ is steered by half: texts differ, and the next have another L0.
+_NEAR, _CALM = 0.25, 0.5
 _MEMORY = 0.9  # a batch's L0 is uncertain by some hundredths

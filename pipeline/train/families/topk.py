@@ -15,9 +15,8 @@ from stores.site import Site
 
 
 class TopKConfig(FamilyConfig):
-    init_norm: float = Field(
-        default=0.5, gt=0
-    )  # with 1 the first reconstructions are too large (scripts/study_init.py)
+    # With 1 the first reconstructions are too large (scripts/study_init.py).
+    init_norm: float = Field(default=0.5, gt=0)
     k: int = Field(default=32, ge=1, description="Active features a token.")
     k_start: int | None = Field(
         default=None, ge=1, description="What k falls from, in a line, while training begins. By default k stays."
