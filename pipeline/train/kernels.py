@@ -35,8 +35,33 @@ def product_dtype(precision: str, device_type: str) -> torch.dtype:
 
 
 def matmul(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b computed in dtype, returned in it."""
-    return a.to(dtype) @ b.to(dtype)
+    """a @ b computed in dtype, returned in it. Under torch.vmap each of several products, and each of its gradients, has
+    the bits that it has alone."""
+    return Product.apply(a.to(dtype), b.to(dtype))  # type: ignore[return-value]
+
+
+class Product(torch.autograd.Function):
+    """a @ b. A batched product may divide long sums among threads in another way than a single one (MKL does), so torch.vmap
+    makes one after another."""
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        to_a, to_b = ctx.needs_input_grad
+        return grad @ b.mT if to_a else None, a.mT @ grad if to_b else None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], a: Tensor, b: Tensor) -> tuple[Tensor, int]:
+        each = ([t] * info.batch_size if dim is None else t.unbind(dim) for t, dim in zip((a, b), in_dims, strict=True))
+        return torch.stack([Product.apply(*pair) for pair in zip(*each, strict=True)]), 0  # type: ignore[misc]
 
 
 class Entries(NamedTuple):

@@ -15,8 +15,8 @@ from pipeline.train.whitening import scaled_by
 class Stack:
     """Learners of one shape and at one step, trained in batched products; each learns what it would have learned alone.
 
-    Their weights and Adam's moments become parts of stacked tensors, (n, …), and stay theirs: to save one or to make a
-    dictionary of it, nothing need be known of the stack.
+    Their weights become parts of stacked tensors, (n, …), and stay theirs: to save one or to make a dictionary of it,
+    nothing need be known of the stack.
     """
 
     def __init__(self, learners: list[FamilyLearner]) -> None:
@@ -29,24 +29,16 @@ class Stack:
             name: torch.stack([dict(own.model.named_buffers())[name] for own in learners])
             for name, _ in self.first.model.named_buffers()
         }
-        self.optimiser = adam(self.parameters.values())
-        for name, stacked in self.parameters.items():
-            self._join(learners, name, stacked)
         for i, own in enumerate(learners):
+            for name, parameter in own.model.named_parameters():
+                parameter.data = self.parameters[name].detach()[i]
             for name, stacked in self.buffers.items():
                 setattr(own.model, name, stacked[i])
-
-    def _join(self, learners: list[FamilyLearner], name: str, stacked: Tensor) -> None:
-        """Make one parameter of all learners, and its moments, parts of the stacked ones."""
-        own = [dict(learner.model.named_parameters())[name] for learner in learners]
-        before = [learner.optimiser.state.get(p, {}) for learner, p in zip(learners, own, strict=True)]
-        zeros = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(own[0]), "exp_avg_sq": torch.zeros_like(own[0])}
-        moments = {k: torch.stack([b.get(k, z) for b in before]).detach() for k, z in zeros.items()}
-        moments["step"] = moments["step"][0].clone()
-        self.optimiser.state[stacked] = moments
-        for i, (learner, parameter) in enumerate(zip(learners, own, strict=True)):
-            parameter.data = stacked.detach()[i]
-            learner.optimiser.state[parameter] = {k: v if k == "step" else v[i] for k, v in moments.items()}
+        # Of each one's own parts: over a stacked tensor Adam's kernel rounds other elements than it does over one.
+        self.optimiser = adam([p for own in learners for p in own.model.parameters()])
+        for own in learners:
+            for parameter in own.model.parameters():
+                self.optimiser.state[parameter] = own.optimiser.state[parameter]
 
     def step(
         self,
@@ -71,8 +63,13 @@ class Stack:
         totals, parts, fired = vmap(loss, in_dims=dims)(
             self.parameters, self.buffers, scaled, scaled if y is None else self._scaled("scale_out", y)
         )
-        self.optimiser.zero_grad()
+        for stacked in self.parameters.values():
+            stacked.grad = None
         totals.sum().backward()
+        for i, own in enumerate(self.learners):
+            for name, parameter in own.model.named_parameters():
+                gradient = self.parameters[name].grad
+                parameter.grad = None if gradient is None else gradient[i]
         take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         parts = {name: part.detach() for name, part in parts.items()}
         self._follow(parts, fired, x.shape[-2], step, n_steps)

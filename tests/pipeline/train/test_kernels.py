@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.train.codes import Sparse
-from pipeline.train.kernels import fast_dtype
+from pipeline.train.kernels import fast_dtype, matmul
 from pipeline.train.products import Products
 from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Positive, Selection
 
@@ -135,3 +135,26 @@ def test_the_largest_magnitudes_are_those_of_every_latent_and_its_opposite(width
     assert torch.equal(LargestMagnitude(k).dense(pre), expected)
     code = LargestMagnitude(k).entries(pre)
     assert torch.equal(torch.zeros(70, width).index_put((code.rows, code.indices), code.values), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_of_several_products_has_the_bits_that_it_has_alone(dtype: torch.dtype) -> None:
+    """Products whose sums are long and whose results are small: two threads may divide the sums."""
+    generator = torch.Generator().manual_seed(0)
+    a, b, grad = (torch.randn(3, *shape, generator=generator) for shape in ((128, 6), (6, 16), (128, 16)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        alone, together = ([t.clone().requires_grad_() for t in (a, b)] for _ in range(2))
+        made = [matmul(*pair, dtype) for pair in zip(*alone, strict=True)]
+        for own, g in zip(made, grad, strict=True):
+            own.backward(g.to(dtype), inputs=alone)
+        all_made = torch.vmap(lambda x, y: matmul(x, y, dtype))(*together)
+        all_made.backward(grad.to(dtype))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(all_made, torch.stack(made))
+    for one, other in zip(alone, together, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)

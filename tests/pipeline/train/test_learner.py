@@ -28,7 +28,7 @@ def some(family, config, x: torch.Tensor, dtype: torch.dtype = torch.float32) ->
 @pytest.mark.parametrize(("family", "config"), CASES)
 def test_in_a_stack_each_learns_what_it_learns_alone(family, config, dtype) -> None:
     """To the last bit: who is in a stack depends on who else is left when a run is resumed."""
-    x, _ = planted(2048, 16, 32, 2)
+    x, _ = planted(2048, 13, 32, 2)  # 13: no multiple of what a processor adds at once
     clip = 1.0 if dtype == torch.bfloat16 else None
     config = config.model_copy(update={"grad_clip": clip, "dead_after_tokens": 300, "anneal_from": 0.2})
     alone, together = some(family, config, x, dtype), some(family, config, x, dtype)
