@@ -30,7 +30,7 @@ from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores.manifest import commit_json, read_json
 
-VERSION = 5
+VERSION = 6
 
 # name → what it shows. A line here and a folder of the name, with _ for -, make one more: experiment.py is a Toy, claims.py
 # has CLAIMS, page.py has page. The longest come first: they are started first.

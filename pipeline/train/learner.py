@@ -102,7 +102,7 @@ class FamilyLearner:
     def measure_run(self, batch: int, n_steps: int) -> None:
         """From when on features are dead, in a run of n_steps batches of so many tokens."""
         if self.config.dead_after_tokens is None:
-            self.model.dead_after = max(1, min(_DEAD_AFTER, batch * n_steps // 10))
+            self.model.dead_after = max(1, min(_DEAD_AFTER, batch * n_steps // 100))
 
     def _n_whole(self, x: Float[Tensor, "batch d_in"]) -> int:
         """Rows of the whole batch of which x is a part."""

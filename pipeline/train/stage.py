@@ -26,7 +26,7 @@ from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 from stores.site import Site
 
-VERSION = 3
+VERSION = 4
 
 
 def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:

@@ -22,7 +22,7 @@ from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 from stores.spec import WITH_K
 
-_LONG, _LARGEST_LR = 20_000, 1e-2
+_LONG, _LARGEST_LR = 50_000, 1e-2
 
 
 class Family(nn.Module, ABC):

@@ -25,7 +25,7 @@ class FamilyConfig(MethodConfig):
         default=None,
         gt=0,
         description="Adam's learning rate at its highest. By default 2e-4 √(2^14 / d_sae) (Gao et al. 2024), in a run of "
-        "fewer than 20,000 steps times √(20,000 / steps), up to 1e-2.",
+        "fewer than 50,000 steps times √(50,000 / steps), up to 1e-2.",
     )
     warmup: float = Field(
         default=0.05,
@@ -68,7 +68,7 @@ class FamilyConfig(MethodConfig):
     dead_after_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="A feature is dead when it was not active in as many tokens. By default a tenth of the run, at most "
+        description="A feature is dead when it was not active in as many tokens. By default a hundredth of the run, at most "
         "10,000,000 (Gao et al. 2024).",
     )
     resample_every_tokens: int | None = Field(

@@ -25,7 +25,7 @@ class TiedConfig(ReluL1Config):
         default=None,
         gt=0,
         description="Adam's learning rate at its highest. By default three times the other families': 6e-4 √(2^14 / d_sae), in "
-        "a run of fewer than 20,000 steps times √(20,000 / steps), up to 3e-2.",
+        "a run of fewer than 50,000 steps times √(50,000 / steps), up to 3e-2.",
     )
     l1_coefficient: float | None = Field(
         default=None,

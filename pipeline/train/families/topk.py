@@ -31,7 +31,7 @@ class TopKConfig(FamilyConfig):
         "d_in, as in Gao et al. 2024.",
     )
     aux_coefficient: float = Field(
-        default=1 / 32, ge=0, description="By what their squared error is multiplied (Gao et al. 2024)."
+        default=1.0, ge=0, description="By what their squared error is multiplied (Gao et al. 2024: 1/32)."
     )
 
     def check(self, site: Site, d_in: int) -> None:

@@ -52,7 +52,7 @@ def test_a_coefficients_rule_is_the_one_that_is_told(name: str) -> None:
         assert family.default_coefficient(d_out) == pytest.approx(rule)
 
 
-@pytest.mark.parametrize("n_steps", [100, 5_000, 20_000, 100_000])
+@pytest.mark.parametrize("n_steps", [100, 5_000, 50_000, 100_000])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_rates_rule_is_the_one_that_is_told(name: str, n_steps: int) -> None:
     family = FAMILIES[name]
@@ -60,13 +60,13 @@ def test_the_rates_rule_is_the_one_that_is_told(name: str, n_steps: int) -> None
     told = keys(METHODS[name])["lr"]
     base, top = (
         re.search(r"(\de-\d) √\(2\^14 / d_sae\)", told),
-        re.search(r" times √\(20,000 / steps\), up to (\de-\d)\.", told),
+        re.search(r" times √\(50,000 / steps\), up to (\de-\d)\.", told),
     )
     assert base
     assert top
     for d_sae in (16, 2**14):
         rate = float(base[1]) * (2**14 / d_sae) ** 0.5
-        expected = max(rate, min(float(top[1]), rate * (max(1, 20_000 / n_steps)) ** 0.5))
+        expected = max(rate, min(float(top[1]), rate * (max(1, 50_000 / n_steps)) ** 0.5))
         assert family.default_lr(family.Config(d_sae=d_sae), n_steps) == pytest.approx(expected)
 
 
