@@ -93,11 +93,15 @@ class ActivationStore:
     def heldout(self, hook_point: str, n_rows: int) -> Iterator[Float[np.ndarray, "n d"]]:
         """n_rows held-out rows, or all there are, in pieces of at most a chunk: of chunks that are spread evenly over
         the text, so that every source has its share."""
+        for start, stop in self.heldout_pieces(n_rows):
+            yield self.rows(hook_point, start, stop, "heldout")
+
+    def heldout_pieces(self, n_rows: int) -> list[tuple[int, int]]:
+        """The pieces of `heldout`: (first, one after the last) of the held-out rows."""
         n_rows, size = min(n_rows, self.n_heldout_rows), self.chunk_rows
         n_chunks, n_read = -(-self.n_heldout_rows // size), -(-n_rows // size)
-        for i in range(n_read):
-            start = i * n_chunks // n_read * size  # the last chunk, which may be short, is read if all are
-            yield self.rows(hook_point, start, start + min(size, n_rows - i * size), "heldout")
+        starts = [i * n_chunks // n_read * size for i in range(n_read)]  # the last chunk may be short: read if all are
+        return [(start, start + min(size, n_rows - i * size)) for i, start in enumerate(starts)]
 
     def heldout_tokens(self, n_sequences: int) -> Int32[np.ndarray, "n context"]:
         """(n_sequences, context) int32, or all there are: held-out sequences that are spread evenly over the text."""

@@ -8,6 +8,8 @@ DOCUMENTATION = {
     "fvu": "fraction of variance unexplained of what is written, sums over all scored rows; 0 perfect, 1 the mean; of "
     "several hook points the mean of fvu[HOOK_POINT]",
     "normalized_mse": "sum |y - y_hat|^2 / sum |y|^2 of what is written, mean over hook points",
+    "cosine": "mean over rows of the cosine between what is written and what the dictionary makes; mean over hook points",
+    "norm_ratio": "mean over rows of |y_hat| / |y|, below 1 where reconstructions shrink; mean over hook points",
     "fvu_at_l0_K": "dictionaries that are not sparse: fvu with each row's K largest coordinates kept",
     "fvu_first_K": "pca: fvu with the K components of largest variance kept",
     "share[HOOK_POINT]": "where several are written: a feature's share of its decoder's norm there, in units of each hook "
@@ -15,6 +17,7 @@ DOCUMENTATION = {
     "dead": "features active on none of the n_rows scored rows",
     "ultra_low_density": "features active, but on a smaller fraction of the rows than score.ultra_low_density; null "
     "where that is less than one row",
+    "dense": "features active on more than a tenth of the rows",
     "signed": "whether codes may be negative, as those of rotations, PCA and AbsTopK",
     "sparse": "whether the architecture sets entries of a code to zero, as rotations and PCA do not",
     "ce_*, kl, top1, n_predictions": "absent where the store's rows were made by no language model",

@@ -1,5 +1,6 @@
 """How often, and how strongly, each feature is active: streaming, in logarithmic bins."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +36,31 @@ class ActivationHistogram:
         octave = torch.frexp(z[row, feature].double().abs())
         # |z| = m 2^e with m in [1/2, 1): log2|z| = e - 1 + (m ≥ √½ ? ½ : 0) to half an octave, exactly
         place = (octave.exponent.long() - 1 - LOG2_MIN) * PER_OCTAVE + (octave.mantissa >= 0.5**0.5).long()
-        flat = feature * N_BINS + place.clamp(0, N_BINS - 1)
-        self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
-        self.l0 += torch.bincount((z != 0).sum(1), minlength=len(self.l0)).cpu()
+        flat = (feature * N_BINS + place.clamp(0, N_BINS - 1)).cpu()
+        # Not bincount: it makes all bins anew for each batch, ten million of 131,072 features.
+        self.counts.view(-1).index_add_(0, flat, torch.ones_like(flat))
+        self.l0 += torch.bincount(torch.bincount(row, minlength=len(z)), minlength=len(self.l0)).cpu()
         self.n_rows += len(z)
+
+    def merge(self, later: "ActivationHistogram") -> None:
+        """later: of other rows."""
+        self.counts += later.counts
+        self.l0 += later.l0
+        self.n_rows += later.n_rows
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"counts": self.counts.numpy(), "l0": self.l0.numpy(), "n_rows": np.int64(self.n_rows)}  # type: ignore[dict-item]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "ActivationHistogram":
+        """What `arrays` gave. Raises ValueError: it is none of that."""
+        counts, l0, n_rows = (arrays.get(name, np.zeros(0)) for name in ("counts", "l0", "n_rows"))
+        shapes = counts.shape, l0.shape, n_rows.shape
+        if shapes != ((len(l0) - 1, N_BINS), (len(l0),), ()) or {counts.dtype, l0.dtype, n_rows.dtype} != {
+            np.dtype("int64")
+        }:
+            raise ValueError(f"counts, l0, n_rows are {shapes}, expected int64 (d_sae, {N_BINS}), (d_sae + 1), ()")
+        return cls(torch.from_numpy(counts), torch.from_numpy(l0), int(n_rows))
 
     @property
     def density(self) -> Float64[Tensor, " d_sae"]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -16,15 +17,32 @@ class Reconstruction:
     error: float = 0.0
     variance: float = 0.0
     power: float = 0.0
-    n_rows: int = 0
+    cosines: float = 0.0
+    ratios: float = 0.0
+    n_rows: float = 0
 
     def add(self, x: Num[Tensor, "n d"], x_hat: Num[Tensor, "n d"]) -> None:
         """x, x_hat: (n, d)."""
-        x = x.double()
-        self.error += float((x - x_hat.double()).square().sum())
+        x, x_hat = x.double(), x_hat.double()
+        squares, own = x.square().sum(-1), x_hat.square().sum(-1)
+        self.error += float((x - x_hat).square().sum())
         self.variance += float((x - self.mean.to(x.device)).square().sum())
-        self.power += float(x.square().sum())
+        self.power += float(squares.sum())
+        self.cosines += float(((x * x_hat).sum(-1) / (squares * own).sqrt().clamp_min(_TINY)).sum())
+        self.ratios += float((own / squares.clamp_min(_TINY)).sqrt().sum())
         self.n_rows += len(x)
+
+    def merge(self, later: "Reconstruction") -> None:
+        """later: of rows that come after these."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+
+    def array(self) -> np.ndarray:
+        return np.array([getattr(self, name) for name in _SUMS], np.float64)
+
+    def load(self, array: np.ndarray) -> None:
+        for name, value in zip(_SUMS, array.tolist(), strict=True):
+            setattr(self, name, value)
 
     @property
     def fvu(self) -> float:
@@ -35,13 +53,27 @@ class Reconstruction:
         Raises ValueError: x has no variance.
         """
         if self.variance == 0:
-            raise ValueError(f"the {self.n_rows} rows are all the same: FVU is not defined")
+            raise ValueError(f"the {self.n_rows:.0f} rows are all the same: FVU is not defined")
         return self.error / self.variance
 
     @property
     def normalized_mse(self) -> float:
         """Σ |x - x_hat|² / Σ |x|², as OpenAI's normalised MSE: smaller than FVU where the mean is large."""
         return self.error / self.power
+
+    @property
+    def cosine(self) -> float:
+        """The mean over rows of the cosine between x and x_hat; a row or a reconstruction of zeros counts 0."""
+        return self.cosines / self.n_rows
+
+    @property
+    def norm_ratio(self) -> float:
+        """The mean over rows of |x_hat| / |x|: below 1 where reconstructions shrink."""
+        return self.ratios / self.n_rows
+
+
+_SUMS = ("error", "variance", "power", "cosines", "ratios", "n_rows")
+_TINY = 1e-300
 
 
 class ByHookPoint:
@@ -59,11 +91,34 @@ class ByHookPoint:
     @property
     def fvu(self) -> float:
         """The mean over hook points, each of which counts the same whatever its scale."""
-        return sum(one.fvu for one in self.of.values()) / len(self.of)
+        return self._mean("fvu")
 
     @property
     def normalized_mse(self) -> float:
-        return sum(one.normalized_mse for one in self.of.values()) / len(self.of)
+        return self._mean("normalized_mse")
+
+    @property
+    def cosine(self) -> float:
+        return self._mean("cosine")
+
+    @property
+    def norm_ratio(self) -> float:
+        return self._mean("norm_ratio")
+
+    def _mean(self, name: str) -> float:
+        return sum(getattr(one, name) for one in self.of.values()) / len(self.of)
+
+    def merge(self, later: "ByHookPoint") -> None:
+        """later: of rows that come after these."""
+        for hook_point, one in self.of.items():
+            one.merge(later.of[hook_point])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {hook_point: one.array() for hook_point, one in self.of.items()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for hook_point, one in self.of.items():
+            one.load(arrays[hook_point])
 
 
 @torch.no_grad()

@@ -1,21 +1,16 @@
 """What a scored dictionary leaves in its folder: scores.json, its row of the table, and histograms.npz. Of several that are
 spliced in together there is a row alone."""
 
-import io
 import shlex
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from pipeline.config import UserError
-from pipeline.score.histograms import N_BINS, ActivationHistogram
+from pipeline.score.arrays import commit_arrays, read_arrays
+from pipeline.score.histograms import ActivationHistogram
 from pipeline.unit_files import json_object
-from stores.manifest import commit_bytes, commit_json
+from stores.manifest import commit_json
 
 ROW, HISTOGRAMS = "scores.json", "histograms.npz"
 _COLUMNS = {"site", "name", "method", "d_in", "d_out", "d_sae", "signed", "sparse", "l0", "fvu", "dead", "n_rows"}
@@ -23,11 +18,7 @@ SET_COLUMNS = {"site", "name", "method", "sites", "ce", "kl", "top1", "ce_with_e
 
 
 def write_results(folder: Path, row: dict[str, Any], histogram: ActivationHistogram) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, counts=histogram.counts.numpy(), l0=histogram.l0.numpy(), n_rows=np.int64(histogram.n_rows)
-    )
-    commit_bytes(folder / HISTOGRAMS, buffer.getvalue())
+    commit_arrays(folder / HISTOGRAMS, histogram.arrays())
     write_row(folder, row)
 
 
@@ -46,18 +37,10 @@ def read_row(folder: Path, name: str, columns: Collection[str] = _COLUMNS) -> di
 
 def read_histogram(folder: Path) -> ActivationHistogram:
     """Raises UserError: it is missing or damaged."""
-    file = folder / HISTOGRAMS
     try:
-        with np.load(file) as arrays:
-            counts, l0, n_rows = (arrays[name] for name in ("counts", "l0", "n_rows"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        raise _damaged(file) from None
-    sizes = counts.shape, l0.shape, n_rows.shape
-    if sizes != ((len(l0) - 1, N_BINS), (len(l0),), ()) or {counts.dtype, l0.dtype, n_rows.dtype} != {
-        np.dtype("int64")
-    }:
-        raise _damaged(file)
-    return ActivationHistogram(torch.from_numpy(counts), torch.from_numpy(l0), int(n_rows))
+        return ActivationHistogram.of(read_arrays(folder / HISTOGRAMS) or {})
+    except ValueError:
+        raise _damaged(folder / HISTOGRAMS) from None
 
 
 def _damaged(file: Path) -> UserError:

@@ -3,6 +3,7 @@
 scores.json is flat: {"dictionaries": [row, …], "sets": [row, …], "pairs": [row, …], "documentation": what columns mean}.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ from pipeline.score.downstream import Replacement, Splice
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.layers import next_layers
 from pipeline.score.losses import losses, losses_by_hook_point, model_of
-from pipeline.score.measures import measure, truncations
+from pipeline.score.measures import columns_of, histogram_of, measures_of, truncations
 from pipeline.score.pairs import Entry, all_pairs
 from pipeline.score.places import written_too_early
 from pipeline.score.results import read_histogram, read_row, write_results
+from pipeline.score.rows import PARTS, measure
 from pipeline.score.sets import TranscoderSet, execute_sets, read_sets, set_units
 from pipeline.score.shares import scaled_decoder, shares
 from pipeline.score.subjects import Subject
@@ -36,7 +38,7 @@ from stores.dictionary import folder_digest
 from stores.manifest import commit_json, digest
 from stores.site import Site
 
-VERSION = 5
+VERSION = 6
 Work = list[tuple[Subject | TranscoderSet, Unit]]
 
 
@@ -87,8 +89,12 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
         started = time.time()
         _say_early(site)
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
+        means = {h: torch.from_numpy(store.stats(h).mean) for h in site.writes}
         kept = {s.name: truncations(dictionaries[s.name], config, _ordered(s)) for s, _ in items}
-        measured, histograms = measure(config, store, site, dictionaries, kept, device)
+        folders = {subject.name: unit.folder for subject, unit in items}
+        begin = lambda name: measures_of(dictionaries[name], means, kept[name])  # noqa: B023, E731
+        measured = measure(store, site, config.n_rows, config.batch_size, dictionaries, begin, folders, device)
+        histograms = {name: histogram_of(found) for name, found in measured.items()}
         replacements = [Replacement([Splice(site, f)]) for f in dictionaries.values()]
         lost: list[dict[str, Any]] = [{} for _ in items]
         if model:
@@ -108,7 +114,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
                 "d_sae": dictionary.d_sae,
                 "signed": dictionary.signed,
                 "sparse": dictionary.sparse,
-                **measured[subject.name],
+                **columns_of(config, measured[subject.name]),
                 "warnings": dictionary.provenance.get("warnings", []),
                 **_mean_shares(site, scaled_decoder(dictionary, store), histogram),
                 **loss,
@@ -117,6 +123,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
                 continue
             write_results(unit.folder, row, histogram)
             headline = {k: round(row[k], 6) for k in ("l0", "fvu", "ce_score_zero") if k in row}
+            shutil.rmtree(unit.folder / PARTS, ignore_errors=True)
             unit.finish(device, time.time() - started, headline)
     execute_sets(config, store, _sets(work), device, claims)
 

@@ -8,6 +8,9 @@ import torch
 
 from pipeline.claims import Claims
 from pipeline.score.config import ScoreConfig
+from pipeline.score.histograms import ActivationHistogram
+from pipeline.score.measures import columns_of, histogram_of, measures_of
+from pipeline.score.rows import measure
 from pipeline.score.stage import execute, summarize, units
 from pipeline.score.subjects import Subject
 from stores.activations import ActivationStore
@@ -58,3 +61,16 @@ def scored(run: Path, store: ActivationStore, subjects: list[Subject], **config:
     assert summarize(run, store, work)
     assert not summarize(run, store, work)
     return json.loads((run / "score" / "scores.json").read_text())
+
+
+def measured(
+    store: ActivationStore, dictionaries: dict[str, FeatureDictionary], folder: Path, **settings: Any
+) -> tuple[dict[str, dict[str, Any]], dict[str, ActivationHistogram]]:
+    """Columns and histograms of dictionaries of one site. settings: of [score]."""
+    config, site = ScoreConfig(**settings), next(iter(dictionaries.values())).spec.site
+    means = {h: torch.from_numpy(store.stats(h).mean) for h in site.writes}
+    found = measure(
+        store, site, config.n_rows, config.batch_size, dictionaries,
+        lambda name: measures_of(dictionaries[name], means, {}), {name: folder / name for name in dictionaries}, "cpu",
+    )  # fmt: skip
+    return {n: columns_of(config, own) for n, own in found.items()}, {n: histogram_of(own) for n, own in found.items()}

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from pipeline.models.protocol import LanguageModel
-from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Replacement, Splice, evaluate
-from pipeline.score.measures import _batches, measure
+from pipeline.score.rows import _batches
 from stores.activations import ActivationStore
 from stores.site import Site
 from tests.conftest import make_store
-from tests.pipeline.score.made import dictionary, scored, subject
+from tests.pipeline.score.made import dictionary, measured, scored, subject
 
 POST, OUT = "blocks.0.mlp.hook_post", "blocks.0.hook_mlp_out"
 RESID = [f"blocks.{layer}.hook_resid_post" for layer in (0, 1)]
@@ -133,10 +132,10 @@ def test_hook_points_are_read_in_step(tmp_path: Path) -> None:
         W_dec=eye,
         b_dec=zeros,
     )
-    rows, _ = measure(ScoreConfig(n_rows=100, batch_size=7), store, made.site, {"map": made}, {"map": {}}, "cpu")
+    rows, _ = measured(store, {"map": made}, tmp_path, n_rows=100, batch_size=7)
     assert rows["map"]["n_rows"] == 100
     assert rows["map"]["fvu"] < 1e-10
-    batches = list(_batches(store, made.site, 100, 7))
+    batches = list(_batches(store, made.site, store.heldout_pieces(100), 7, "cpu"))
     assert {len(values) for batch in batches for values in batch.values()} == {7, 2, 3}
     both = [np.concatenate([batch[h] for batch in batches]) for h in RESID]
     np.testing.assert_array_equal(both[0], np.concatenate(list(store.heldout(RESID[0], 100))))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -38,3 +39,27 @@ def test_truncations_by_hand() -> None:
     assert keep_largest(z, 1).tolist() == [[0, -4, 0], [0.5, 0, 0]]
     assert keep_largest(z, 3) is z
     torch.testing.assert_close(keep_first(z, 1), torch.tensor([[1.0, 0, 0], [0.5, 0, 0]]))
+
+
+def test_cosine_and_norm_ratio_by_hand() -> None:
+    sums = Reconstruction(torch.zeros(2, dtype=torch.float64))
+    sums.add(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[6.0, 8.0], [0.0, 2.0]]))
+    sums.add(torch.tensor([[1.0, 1.0]]), torch.zeros(1, 2))
+    assert sums.cosine == pytest.approx((1 + 0 + 0) / 3)
+    assert sums.norm_ratio == pytest.approx((2 + 2 + 0) / 3)
+
+
+def test_scores_are_numpys_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 7, generator=generator) + 1
+    x_hat = x + 0.3 * torch.randn(300, 7, generator=generator)
+    mean = x.double().mean(0)
+    sums = Reconstruction(mean)
+    for a, b in zip(x.split(64), x_hat.split(64), strict=True):
+        sums.add(a, b)
+    X, Y = x.double().numpy(), x_hat.double().numpy()
+    norms = np.linalg.norm(X, axis=1), np.linalg.norm(Y, axis=1)
+    assert sums.fvu == pytest.approx(((X - Y) ** 2).sum() / ((X - X.mean(0)) ** 2).sum(), rel=1e-12)
+    assert sums.normalized_mse == pytest.approx(((X - Y) ** 2).sum() / (X**2).sum(), rel=1e-12)
+    assert sums.cosine == pytest.approx(((X * Y).sum(1) / norms[0] / norms[1]).mean(), rel=1e-12)
+    assert sums.norm_ratio == pytest.approx((norms[1] / norms[0]).mean(), rel=1e-12)

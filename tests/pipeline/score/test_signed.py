@@ -7,13 +7,14 @@ import torch
 from torch.nn.functional import normalize
 
 from pipeline.score.config import ScoreConfig
-from pipeline.score.measures import measure, truncations
+from pipeline.score.measures import truncations
 from pipeline.score.pairs import Entry, compare
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
 from tests.conftest import make_store
+from tests.pipeline.score.made import measured
 
 SITE = Site.at("blocks.0.hook_resid_post")
 
@@ -30,7 +31,7 @@ def weights(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
     return torch.randn(8, n), torch.randn(n), torch.randn(n, 8), torch.randn(8)
 
 
-def test_negative_codes_count_as_active(store: ActivationStore) -> None:
+def test_negative_codes_count_as_active(store: ActivationStore, tmp_path: Path) -> None:
     """AbsTopK is TopK with every latent and its opposite: alike in all but which of the two is active."""
     W_enc, b_enc, W_dec, b_dec = weights(20)
     both = torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec
@@ -38,7 +39,7 @@ def test_negative_codes_count_as_active(store: ActivationStore) -> None:
         "abs": FeatureDictionary(Spec("abs_topk", 8, 20, SITE, 3), W_enc, b_enc, W_dec, b_dec),
         "both": FeatureDictionary(Spec("topk", 8, 40, SITE, 3), *both),
     }
-    rows, histograms = measure(ScoreConfig(), store, SITE, found, {name: {} for name in found}, "cpu")
+    rows, histograms = measured(store, found, tmp_path)
     assert rows["abs"]["l0"] == rows["both"]["l0"] == 3
     assert rows["abs"]["fvu"] == pytest.approx(rows["both"]["fvu"], rel=1e-6)
     folded = histograms["both"].counts.view(2, 20, -1).sum(0)
@@ -63,10 +64,10 @@ def test_an_axis_and_its_opposite_are_one_feature_where_either_is_signed() -> No
     assert compare(a, b)[0]["mmcs"] == 1
 
 
-def test_a_pursuit_is_scored_as_what_it_computes(store: ActivationStore) -> None:
+def test_a_pursuit_is_scored_as_what_it_computes(store: ActivationStore, tmp_path: Path) -> None:
     _, _, W_dec, b_dec = weights(20)
     pursuit = FeatureDictionary(Spec("matching_pursuit", 8, 20, SITE, 3), None, None, normalize(W_dec), b_dec)
-    rows, _ = measure(ScoreConfig(), store, SITE, {"it": pursuit}, {"it": {}}, "cpu")
+    rows, _ = measured(store, {"it": pursuit}, tmp_path)
     x = torch.cat([torch.from_numpy(rows) for rows in store.heldout(SITE.name, rows["it"]["n_rows"])])
     mean = torch.from_numpy(store.stats(SITE.name).mean)
     expected = (x - pursuit(x)).square().sum() / (x - mean).square().sum()
