@@ -1,0 +1,1 @@
+"""What is known of each single feature of a scored dictionary."""

@@ -1,0 +1,1 @@
+from tests.pipeline.score.conftest import mlps, model, tokens  # noqa: F401
