@@ -1,22 +1,18 @@
 """Methods that others wrote: in a file that a recipe names, or in an installed package."""
 
 import importlib.metadata
-import importlib.util
 import inspect
 import re
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.config import UserError
+from pipeline.own_files import own_module, told
 from pipeline.train.contract import ContractError, check_family
 from pipeline.train.families.base import Family
 from pipeline.train.methods import METHODS, Method, of_family
@@ -77,43 +73,19 @@ def _of_packages() -> Found:
         try:
             value = point.load()
         except (Exception, SystemExit) as error:
-            raise UserError(f"{where}: {point.name} = {point.value}: {_told(error)}; mend it or uninstall it") from None
+            raise UserError(f"{where}: {point.name} = {point.value}: {told(error)}; mend it or uninstall it") from None
         yield point.name, value, {"from": package}, where
 
 
 def _of_file(file: str) -> Found:
-    where, path = f"train.method_files: {file}", Path(file)
-    if not path.is_file():
-        raise UserError(f"{where}: no such file, looked in {Path.cwd()}")
-    module = _loaded(path.resolve(), sha256(path.read_bytes()).hexdigest(), where)
+    where = f"train.method_files: {file}"
+    module, digest = own_module(file, where)
     table = getattr(module, "METHODS", None)
     if not isinstance(table, dict) or not table:
         found = f"METHODS is {table!r}" if hasattr(module, "METHODS") else "it has no METHODS"
         raise UserError(f'{where}: {found}, expected METHODS = {{"name": MyFamily}}')
     for name, value in table.items():
-        yield name, value, {"from": path.name, "sha256": module.__name__.rsplit("_", 1)[1]}, where
-
-
-@cache
-def _loaded(path: Path, digest: str, where: str) -> ModuleType:
-    name = f"unmix_methods_{re.sub(r'[^A-Za-z0-9]', '_', path.stem)}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{where}: expected a Python file, *.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines or [None])[-1]
-        raise UserError(f"{where}{f', line {line}' if line else ''}: {_told(error)}") from None
-    return module
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        yield name, value, {"from": Path(file).name, "sha256": digest}, where
 
 
 def _method(value: Any, origin: dict[str, str], where: str) -> Method:
