@@ -1,24 +1,20 @@
 """How alike two sets of directions are."""
 
+from functools import cache
+
+import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from scipy.optimize import linear_sum_assignment
+from scipy.special import betainc
 from torch import Tensor
 
+from pipeline.score.nearest import check_directions, nearest
 from stores.manifest import seed_of
-
-_BLOCK = 4096
 
 
 def _unit(rows: Float[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
     return torch.nn.functional.normalize(rows.float(), dim=-1)
-
-
-def _check(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"]) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"directions are {tuple(a.shape)} and {tuple(b.shape)}, expected (n_a, d) and (n_b, d)")
-    if not len(a) or not len(b):
-        raise ValueError(f"{len(a)} and {len(b)} directions, expected at least one of each")
 
 
 def mcs(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -> Float32[Tensor, " n_a"]:
@@ -26,13 +22,7 @@ def mcs(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -
 
     signed: codes may be negative, so that a direction and its opposite are one feature: |cosine|.
     """
-    _check(a, b)
-    b_unit = _unit(b)
-    best = []
-    for block in _unit(a).split(_BLOCK):
-        cosine = block @ b_unit.T
-        best.append((cosine.abs() if signed else cosine).amax(1))
-    return torch.cat(best).clamp(-1, 1)
+    return nearest(a, b, 1, signed=signed).cosines[:, 0]
 
 
 def mmcs(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -> float:
@@ -45,8 +35,8 @@ def mmcs(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) 
 
 def matched_cosine(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -> float:
     """Mean cosine over the one-to-one matching of rows of a with rows of b that maximises it (Hungarian method)."""
-    _check(a, b)
-    cosine = (_unit(a) @ _unit(b).T).double().numpy()
+    check_directions(a, b)
+    cosine = (_unit(a) @ _unit(b).T).double().cpu().numpy()
     cosine = abs(cosine) if signed else cosine
     return float(cosine[linear_sum_assignment(cosine, maximize=True)].mean())
 
@@ -55,3 +45,20 @@ def random_directions(n: int, d: int, seed: int = 0) -> Float32[Tensor, "{n} {d}
     """Unit rows, uniform over the sphere."""
     generator = torch.Generator().manual_seed(seed_of("directions", seed, n, d))
     return _unit(torch.randn(n, d, generator=generator))
+
+
+@cache
+def random_floor(n: int, d: int, *, signed: bool) -> float:
+    """What mmcs(a, b) is for any a when b is n random directions: the mean of the largest of n cosines, by quadrature.
+
+    A coordinate t of a uniform unit vector has P(|t| < s) = I_{s²}(1/2, (d - 1)/2), the regularised incomplete beta function;
+    the mean of the largest of n is ∫_0^1 (1 - F^n) dt - ∫_{-1}^0 F^n dt with F the distribution of t, or of |t|.
+    """
+    if d == 1:
+        return 1.0 if signed else 1 - 2.0 ** (1 - n)
+    points = 1 << 15
+    angle = (np.arange(points) + 0.5) * (np.pi / 2 / points)  # t = sin(angle): smooth at the ends, too
+    within = betainc(0.5, (d - 1) / 2, np.sin(angle) ** 2)
+    above = 1 - (within if signed else (1 + within) / 2) ** n
+    below = 0 if signed else ((1 - within) / 2) ** n
+    return float(((above - below) * np.cos(angle)).sum() * (np.pi / 2 / points))

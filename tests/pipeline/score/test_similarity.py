@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.score.similarity import matched_cosine, mcs, mmcs, random_directions
+from pipeline.score.similarity import matched_cosine, mcs, mmcs, random_directions, random_floor
 from pipeline.train.rotations.msp import random_rotation
 
 
@@ -35,13 +35,14 @@ def test_the_random_floor_is_the_known_one(d: int, n: int, floor: float) -> None
     assert mmcs(random_directions(n, d, 1), random_directions(n, d, 2), signed=False) == pytest.approx(floor, abs=0.015)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.score import similarity
-
-    a, b = random_directions(100, 8, 1), random_directions(60, 8, 2)
-    whole = mcs(a, b, signed=False)
-    monkeypatch.setattr(similarity, "_BLOCK", 7)
-    torch.testing.assert_close(mcs(a, b, signed=False), whole)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 5), (40, 1), (3, 2), (64, 8), (500, 96)])
+def test_the_floor_is_the_mean_over_random_directions(n: int, d: int, signed: bool) -> None:
+    """Seen from one direction as from any other."""
+    a = random_directions(4, d, 1)
+    drawn = [mmcs(a, random_directions(n, d, 2 + i), signed=signed) for i in range(100)]
+    error = float(torch.tensor(drawn).std()) / 10
+    assert random_floor(n, d, signed=signed) == pytest.approx(sum(drawn) / 100, abs=4 * error + 1e-6)
 
 
 def test_the_matching_is_one_to_one() -> None:
