@@ -31,6 +31,8 @@ FORBIDDEN = [  # (below this, no import of that)
     ("pipeline/extract", "pipeline.stages"),
     ("pipeline/train", "pipeline.stages"),
     ("pipeline/score", "pipeline.stages"),
+    ("pipeline/score", "pipeline.report"),
+    *(("pipeline/report", f"pipeline.{stage}") for stage in ("extract", "train", "models", "toy", "stages", "recipe")),
 ]
 
 
