@@ -165,6 +165,7 @@ def verify(
 _stage_command("run", "extract, train and score, one after another.")
 _stage_command("train", "An activation store → feature dictionaries.")
 _stage_command("score", "Feature dictionaries → scores, a table, pictures.")
+_stage_command("report", "Scored feature dictionaries → what is known of each feature, and pages to look at.")
 
 
 @app.command()

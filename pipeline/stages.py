@@ -13,6 +13,8 @@ from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
 from pipeline.extract.config import ExtractConfig, with_every_layer
+from pipeline.features import stage as features
+from pipeline.features.config import ReportConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
@@ -39,6 +41,7 @@ class Recipe(Config):
     extract: ExtractConfig | None = None
     train: TrainConfig
     score: ScoreConfig = ScoreConfig()
+    report: ReportConfig = ReportConfig()
     store: str | None = None
 
     @property
@@ -192,6 +195,38 @@ def _together(work: Sequence[tuple[Hashable, Unit]]) -> list[list[Unit]]:
 
 def run_score(run: Run) -> bool:
     store = run.open_store()
+    work = score.units(run.recipe.score, run.folder, store, _all_subjects(run, store))
+    did = False
+    with Claims(run.folder) as claims:
+        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
+            did = did or bool(units)
+            score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
+    if did and store.description.model == "none":
+        print("score: no language model is known to have made the store, so cross-entropy is left out")
+    return score.summarize(run.folder, store, work) or did
+
+
+def run_report(run: Run) -> bool:
+    store = run.open_store()
+    if store.description.model == "none":
+        raise UserError("report: no language model is known to have made the store, so its rows are of no text to show")
+    subjects = _all_subjects(run, store)
+    scored = score.units(run.recipe.score, run.folder, store, subjects)
+    if left := pending([unit for _, unit in scored], replace=False):
+        raise UserError(f"{left[0].name} at {left[0].folder.parent.name} is not scored: run `unmix score` first")
+    work = features.units(run.recipe.report, run.folder, store, subjects)
+    did = False
+    with Claims(run.folder) as claims:
+        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
+            did = did or bool(units)
+            mine = [(s, u) for s, u in work if u in units]
+            features.execute(run.recipe.report, store, mine, run.folder / "score", run.device, claims)
+    features.write_tokens(run.folder, store)
+    return did
+
+
+def _all_subjects(run: Run, store: ActivationStore) -> list[Subject]:
+    """The run's own dictionaries and those of others. Raises UserError: one is not trained, or damaged."""
     own = []
     for task, unit in train.units(run.recipe.train, run.folder, store):
         state = unit.state()
@@ -204,15 +239,7 @@ def run_score(run: Run) -> bool:
     names = [(s.site, s.name) for s in subjects]
     if twice := {name for site, name in names if names.count((site, name)) > 1}:
         raise UserError(f"score.dictionaries: two dictionaries are called {min(twice)}: rename a folder")
-    work = score.units(run.recipe.score, run.folder, store, subjects)
-    did = False
-    with Claims(run.folder) as claims:
-        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
-            did = did or bool(units)
-            score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
-    if did and store.description.model == "none":
-        print("score: no language model is known to have made the store, so cross-entropy is left out")
-    return score.summarize(run.folder, store, work) or did
+    return subjects
 
 
 def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
@@ -221,7 +248,12 @@ def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
     return [subject for subject in found if subject.fits(store)]
 
 
-STAGES: dict[str, Callable[[Run], bool]] = {"extract": run_extract, "train": run_train, "score": run_score}
+STAGES: dict[str, Callable[[Run], bool]] = {
+    "extract": run_extract,
+    "train": run_train,
+    "score": run_score,
+    "report": run_report,
+}
 
 
 def status(run: Run) -> list[Progress]:

@@ -42,16 +42,20 @@ class Best:
         self.n, self.d_sae = n, d_sae
         none = np.zeros(0)
         self._kept = Entries(
-            none.astype(np.int64), none, none.astype(np.int64), none.astype(np.float32), np.zeros((0, width), np.float32)
+            none.astype(np.int64),
+            none,
+            none.astype(np.int64),
+            none.astype(np.float32),
+            np.zeros((0, width), np.float32),
         )
         self._waiting: list[Entries] = []
         self._n_waiting = 0
         self._worst = np.full(d_sae, np.inf)  # what a key has to be below, to be among the best
 
     def promising(self, feature: Int64[np.ndarray, " n"], key: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
-        """Which of these may be among the best: no more than n of a feature."""
+        """Which of these may be among the best; where they are many, no more than about n of a feature."""
         near = np.flatnonzero(key < self._worst[feature])
-        return near[_first(feature[near], key[near], self.n)]
+        return near if len(near) <= _BUFFER else near[_first(feature[near], key[near], self.n)]
 
     def add(self, entries: Entries) -> None:
         self._waiting.append(entries)
@@ -177,7 +181,9 @@ def _mixed(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
 
 
 def windows_of(
-    tokens: Int32[np.ndarray, "n_sequences context"], sequence: Int64[np.ndarray, " n"], position: Int64[np.ndarray, " n"]
+    tokens: Int32[np.ndarray, "n_sequences context"],
+    sequence: Int64[np.ndarray, " n"],
+    position: Int64[np.ndarray, " n"],
 ) -> tuple[Int32[np.ndarray, "n width"], Bool[np.ndarray, "n width"]]:
     """(the tokens around, which of them lie in the context)."""
     around = position[:, None] + np.arange(-AROUND, AROUND + 1)

@@ -51,15 +51,16 @@ def direct_logits(
     d_model = directions.shape[1]
 
     def logits(residual: Tensor) -> Tensor:
-        """Of (n, d_model) last residuals, each alone: the layer before reads zeros and is thrown away."""
-        zeros = torch.zeros(len(residual), 1, d_model, device=model.device)
-        tokens = torch.zeros(len(residual), 1, dtype=torch.long, device=model.device)
-        edit = {hook_point: lambda x, _: residual[:, None].to(x.dtype)}
-        return model.forward(tokens, edit=edit, logits=True, resume=(last, zeros))[1][:, 0].float()
+        """Of (n, d_model) last residuals: the layer before reads zeros and is thrown away."""
+        tokens = torch.zeros(1, len(residual), dtype=torch.long, device=model.device)
+        edit = {hook_point: lambda x, _: residual[None].to(x.dtype)}
+        return model.forward(tokens, edit=edit, logits=True, resume=(last, torch.zeros_like(residual)[None]))[1][
+            0
+        ].float()
 
     nothing = logits(torch.zeros(1, d_model, device=model.device))
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for own in directions.to(model.device).float().split(_BLOCK):
+    for own in directions.to(model.device).float().split(min(_BLOCK, model.files.n_positions)):
         lengths = own.norm(dim=-1, keepdim=True).clamp_min(1e-30)
         raised = logits(own / lengths * _LONG) - nothing
         raised = raised - raised.mean(-1, keepdim=True)

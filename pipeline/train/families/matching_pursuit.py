@@ -26,6 +26,11 @@ class MatchingPursuitConfig(FamilyConfig):
         description="A row ends sooner when what is left of it has become shorter, on activations scaled to "
         "E|x - mean|² = d_in.",
     )
+    stop_on_duplicate_support: bool = Field(
+        default=True,
+        description="A row ends after the step that selects a feature a second time, as in SAELens: on known features that is "
+        "when what is left is mostly noise.",
+    )
 
     def check(self, site: Site, d_in: int) -> None:
         super().check(site, d_in)
@@ -64,12 +69,15 @@ class MatchingPursuit(Family):
 
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
         indices = self.chosen(x)
+        again = (indices[:, :, None] == indices[:, None, :]).tril(-1).any(-1)  # selected at an earlier step
+        ended = (again.cumsum(-1) - again.long() > 0) & self.config.stop_on_duplicate_support
         rows = F.embedding(indices, self.W_dec)  # not W_dec[indices]: on a CPU its gradient's sums are in any order
         residual, values = y, []
         for step, row in enumerate(rows.unbind(1)):
             value = (residual * row).sum(-1, keepdim=True).relu()
             if step:
-                value = value * (residual.detach().norm(dim=-1, keepdim=True) >= self.config.residual_threshold)
+                left = residual.detach().norm(dim=-1, keepdim=True) >= self.config.residual_threshold
+                value = value * (left & ~ended[:, step, None])
             residual = residual - value * row
             values.append(value)
         z = torch.zeros(len(x), self.d_sae, device=x.device).scatter_add(1, indices, torch.cat(values, -1).detach())
@@ -79,5 +87,6 @@ class MatchingPursuit(Family):
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         threshold = self.config.residual_threshold / self.common_scale
         spec = self.source.spec("matching_pursuit", self.d_sae, provenance, self.config.k)
-        spec = replace(spec, residual_threshold=threshold)
+        duplicates = self.config.stop_on_duplicate_support
+        spec = replace(spec, residual_threshold=threshold, stop_on_duplicate_support=duplicates)
         return FeatureDictionary(spec, None, None, self.W_dec, self.b_dec / self.scale_out)

@@ -8,14 +8,14 @@ from stores.site import Site
 from tests.pipeline.train.test_families import learner, planted
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.5])
-def test_loss_code_and_gradients_are_those_of_the_pursuit_itself(threshold: float) -> None:
+@pytest.mark.parametrize(("threshold", "duplicates_end"), [(0.0, False), (1.5, False), (0.0, True)])
+def test_loss_code_and_gradients_are_those_of_the_pursuit_itself(threshold: float, duplicates_end: bool) -> None:
     """stores.pursuit, differentiated with its dense code."""
     x, _ = planted(512, 16, 32, 3)
-    made = learner(MatchingPursuit, MatchingPursuitConfig(d_sae=24, k=6, residual_threshold=threshold), x)
-    model = made.model
+    settings = {"residual_threshold": threshold, "stop_on_duplicate_support": duplicates_end}
+    model = learner(MatchingPursuit, MatchingPursuitConfig(d_sae=24, k=6, **settings), x).model
     rows = model.scaled(x) - model.b_dec
-    z = matching_pursuit(rows, model.W_dec, 6, threshold)
+    z = matching_pursuit(rows, model.W_dec, 6, threshold, duplicates_end)
     own = (rows - z @ model.W_dec).square().sum(-1).mean()
     expected = torch.autograd.grad(own, [model.W_dec, model.b_dec])
     loss = model.loss(*model.centred(model.scaled(x), model.scaled(x)), model.now(0, 1, False))
@@ -25,7 +25,9 @@ def test_loss_code_and_gradients_are_those_of_the_pursuit_itself(threshold: floa
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     l0 = (z != 0).sum(-1).float()
-    assert l0.mean() < 6 if threshold else l0.mean() > 5
+    assert l0.mean() > 5 or threshold or duplicates_end
+    if threshold or duplicates_end:
+        assert l0.mean() < (matching_pursuit(rows, model.W_dec, 6) != 0).sum(-1).float().mean()
     assert loss.code.l0() == pytest.approx(l0.mean().item())
 
 

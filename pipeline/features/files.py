@@ -1,0 +1,39 @@
+"""What the report stage leaves of a dictionary: tables of its features, of contexts and of probes. The writer of parquet."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool
+
+from stores.manifest import commit_bytes
+
+FEATURES, CONTEXTS, PROBES = "features.parquet", "contexts.parquet", "probes.parquet"
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """columns: arrays (n,), arrays (n, m), which become lists, or what pyarrow takes."""
+    table = pa.table({name: _column(values) for name, values in columns.items()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    commit_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _column(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return lists(values, np.ones(values.shape, bool))
+    return values
+
+
+def lists(values: np.ndarray, kept: Bool[np.ndarray, "n m"], known: Bool[np.ndarray, "n m"] | None = None) -> pa.Array:
+    """A list of each row of values (n, m), of those that are kept; null where they are not known."""
+    offsets = np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
+    null = None if known is None else ~known[kept]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[kept], mask=null))
+
+
+def texts(values: Sequence[str | None]) -> pa.Array:
+    return pa.array(list(values), pa.string())
