@@ -32,12 +32,13 @@ DOCUMENTATION = {
     "first, BOS (the separators of documents within a context stay)",
     "pairs: mmcs": "mean over a's live features of the largest cosine with any of b's; |cosine| where signed; of what is "
     "written, in units of each hook point's scale",
-    "pairs: random_floor": "the same with b replaced by as many random directions",
-    "pairs: matched_cosine": "mean cosine of the best one-to-one matching",
+    "pairs: random_floor": "the mean of the same with b replaced by as many random directions",
+    "pairs: matched_cosine": "mean cosine of the best one-to-one matching; of up to 4096 live features each",
     "pairs: matched_floor": "the same with a random basis in b's place",
     "pairs: relation": "seed: all else equal; larger, smaller: next size; method: another way to make a dictionary; "
     "foreign: either is of score.dictionaries; truth: either is the ground truth of a toy; next layer: a is what one "
-    "layer writes, b what the next one reads",
+    "layer writes, b what the next one reads; next site, previous site: autoencoders of the same method and settings at "
+    "neighbouring hook points of the residual stream, or of what is written to it and the next one there",
     "sets": "transcoders of the same method and settings, each of a hook point of its own, spliced in all at once, each "
     "reading the stream that those before it changed; sites: theirs, fvu: the mean of theirs",
     "sets: ce, kl, top1, ce_zero, ce_mean": "as above, with all that they write replaced",

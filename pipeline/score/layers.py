@@ -31,8 +31,8 @@ def _row(a: Subject, writes: FeatureDictionary, reads: FeatureDictionary) -> dic
     written, read = writes.directions, reads.directions
     name = a.folder.name
     scores, _ = compare(
-        Entry(f"{name}-output", a.method, a.settings, len(written), True, written),
-        Entry(name, a.method, a.settings, len(read), True, read),
+        Entry.of(f"{name}-output", a.method, a.settings, len(written), True, written),
+        Entry.of(name, a.method, a.settings, len(read), True, read),
     )
     random = torch.linalg.qr(random_directions(len(read), read.shape[1], seed_of("next layer")))[0]
     floor = round(matched_cosine(written, random, signed=True), 4)

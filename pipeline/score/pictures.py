@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.pictures import save_figure
 from pipeline.score.histograms import ActivationHistogram, bin_edges
-from pipeline.score.pairs import MCS_BINS
 from pipeline.score.places import labels
 from pipeline.score.shares import centres
+from pipeline.score.similarity import MCS_BINS
 
 _COLOURS = {
     "topk": "#0072b2",

@@ -1,5 +1,6 @@
 """How alike two sets of directions are."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -9,8 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import betainc
 from torch import Tensor
 
-from pipeline.score.nearest import check_directions, nearest
+from pipeline.score.nearest import check_directions, nearest, nearest_both_ways
 from stores.manifest import seed_of
+
+MATCHING_LIMIT = 4096  # rows; the Hungarian method is cubic
+MCS_BINS = 50
+ALIKE = 0.9  # a larger cosine counts as the same feature
 
 
 def _unit(rows: Float[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
@@ -62,3 +67,37 @@ def random_floor(n: int, d: int, *, signed: bool) -> float:
     above = 1 - (within if signed else (1 + within) / 2) ** n
     below = 0 if signed else ((1 - within) / 2) ** n
     return float(((above - below) * np.cos(angle)).sum() * (np.pi / 2 / points))
+
+
+@dataclass(frozen=True)
+class Way:
+    """How alike a is to b, which is not how alike b is to a.
+
+    mmcs: as mmcs(); above: the share of a's rows whose maximal cosine exceeds ALIKE; random_floor: mmcs with random directions
+    in b's place; histogram: counts of the maximal cosines in MCS_BINS equal bins of [0, 1]; matched_cosine: the same both ways,
+    None where either has more than MATCHING_LIMIT rows.
+    """
+
+    mmcs: float
+    above: float
+    random_floor: float
+    histogram: tuple[int, ...]
+    matched_cosine: float | None
+
+
+def both_ways(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -> tuple[Way, Way]:
+    """Of a to b and of b to a, from one product."""
+    there, back = nearest_both_ways(a, b, signed=signed)
+    matched = matched_cosine(a, b, signed=signed) if max(len(a), len(b)) <= MATCHING_LIMIT else None
+    ways = ((there.cosines, len(b)), (back.cosines, len(a)))
+    first, second = (
+        Way(
+            float(mcs.double().mean()),
+            float((mcs > ALIKE).double().mean()),
+            random_floor(n, a.shape[1], signed=signed),
+            tuple(torch.histc(mcs, MCS_BINS, 0, 1).long().tolist()),
+            matched,
+        )
+        for mcs, n in ways
+    )
+    return first, second

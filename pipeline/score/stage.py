@@ -17,10 +17,12 @@ from torch import Tensor
 from pipeline.claims import Claims
 from pipeline.config import settings_json
 from pipeline.progress import progress
+from pipeline.score.between import between_sites
 from pipeline.score.config import ScoreConfig
 from pipeline.score.documentation import DOCUMENTATION
 from pipeline.score.downstream import Replacement, Splice
 from pipeline.score.histograms import ActivationHistogram
+from pipeline.score.kept_pairs import KeptPairs
 from pipeline.score.layers import next_layers
 from pipeline.score.losses import losses, losses_by_hook_point, model_of
 from pipeline.score.measures import columns_of, histogram_of, measures_of, truncations
@@ -158,21 +160,21 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
     summary = folder / "scores.json"
     if (json_object(summary) or {}).get("inputs") == inputs:
         return False
-    rows, pair_rows = [], []
+    rows, pair_rows, kept = [], [], KeptPairs(folder / "pairs")
+    everywhere: list[tuple[Site, Entry]] = []
     for site, items in _dictionaries(work):
         histograms = {s.name: read_histogram(u.folder) for s, u in items}
         own_rows = [read_row(u.folder, s.name) for s, u in items]
-        blocks = {s.name: scaled_decoder(s.load(), store) for s, _ in items}
-        entries = [
-            _entry(s, row, blocks[s.name], histograms[s.name]) for (s, _), row in zip(items, own_rows, strict=True)
-        ]
-        compared = list(progress(all_pairs(entries), desc=f"pairs at {site.name}", unit="pair"))
+        entries = [_entry(s, u, r, store, histograms[s.name]) for (s, u), r in zip(items, own_rows, strict=True)]
+        compared = list(progress(all_pairs(entries, kept), desc=f"pairs at {site.name}", unit="pair"))
+        everywhere += [(site, entry) for (s, _), entry in zip(items, entries, strict=True) if s.basis is None]
         rows += own_rows
         pair_rows += [{"site": site.name, **scores} for scores, _ in compared]
         pictures.draw(folder / site.name, site.name, own_rows, histograms, compared)
         if len(site.writes) > 1:
-            live = {name: shares(own)[histograms[name].density > 0] for name, own in blocks.items()}
+            live = {s.name: shares(scaled_decoder(s.load(), store))[histograms[s.name].density > 0] for s, _ in items}
             pictures.draw_shares(folder / site.name / "layers.png", site.writes, live)
+    pair_rows += between_sites(everywhere, kept)
     pair_rows += next_layers([what for what, _ in work if isinstance(what, Subject)])
     commit_json(
         summary,
@@ -187,6 +189,13 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
     return True
 
 
-def _entry(subject: Subject, row: dict[str, Any], blocks: list[Tensor], histogram: ActivationHistogram) -> Entry:
-    directions = torch.nn.functional.normalize(torch.cat(blocks, dim=-1), dim=-1)[histogram.density > 0]
-    return Entry(subject.name, subject.method, subject.settings, row["d_sae"], row["signed"], directions)
+def _entry(
+    subject: Subject, unit: Unit, row: dict[str, Any], store: ActivationStore, histogram: ActivationHistogram
+) -> Entry:
+    def load() -> Tensor:
+        blocks = scaled_decoder(subject.load(), store)
+        return torch.nn.functional.normalize(torch.cat(blocks, dim=-1), dim=-1)[alive]
+
+    alive = histogram.density > 0
+    name, method, settings, signed = subject.name, subject.method, subject.settings, row["signed"]
+    return Entry(name, method, settings, row["d_sae"], signed, load, int(alive.sum()), row["d_out"], unit.key)

@@ -58,7 +58,7 @@ def test_only_dense_codes_are_cut_to_their_largest() -> None:
 def test_an_axis_and_its_opposite_are_one_feature_where_either_is_signed() -> None:
     dictionary = FeatureDictionary(Spec("abs_topk", 8, 20, SITE, 3), *weights(20))
     a, b = (
-        Entry(name, name, {}, 20, signed, sign * dictionary.directions)
+        Entry.of(name, name, {}, 20, signed, sign * dictionary.directions)
         for name, signed, sign in (("abs_topk", dictionary.signed, 1), ("topk", False, -1))
     )
     assert compare(a, b)[0]["mmcs"] == 1
