@@ -202,6 +202,27 @@ def methods(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A dictionary's folder, or RUN/SITE/NAME.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one that writes the same width.")],
+    runs: Runs = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="All that is found as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Do two dictionaries have the same features? MMCS both ways, what is most alike, what is in one alone."""
+
+    def work() -> None:
+        from pipeline.score.comparison import compare as found_of
+        from pipeline.score.comparison import side
+        from pipeline.tables import show_comparison
+
+        found = found_of(side(a, runs), side(b, runs))
+        print(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show_comparison(found)
+
+    _guarded(debug, work)
+
+
+@app.command()
 def toy(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Toys; all by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A smoke run, in a folder of its own.")] = False,

@@ -13,6 +13,8 @@ from pipeline.stages import Progress
 from pipeline.train.described import Described, Key
 from stores.manifest import read_json
 
+_LISTED = 20  # indices of features, at most
+
 
 def show_status(rows: Sequence[Progress]) -> None:
     """A line per unit."""
@@ -120,6 +122,37 @@ def _show_sets(rows: list[dict]) -> None:
     ]  # fmt: skip
     title = f"{rows[0]['site']}, all {len(rows[0]['sites'])} spliced in at once{_ablations(rows[0])}"
     _table(title, columns, table)
+
+
+def show_comparison(found: dict) -> None:
+    """What score.comparison.compare found: both dictionaries, both ways, what is alike and what is without its like."""
+    columns = ["", "dictionary", "site", "architecture", "d_sae", "compared", "L0", "FVU"]
+    sides = [
+        [name.upper(), s["path"], s["site"], s["architecture"], str(s["d_sae"]), str(s["n_compared"]),
+         _number(s, "l0", 1), _number(s, "fvu")]
+        for name, s in (("a", found["a"]), ("b", found["b"]))
+    ]  # fmt: skip
+    _table("", columns, sides, n_left=4)
+    ways = {"A in B": found["a_in_b"], "B in A": found["b_in_a"]}
+    table = [
+        [name, _number(w, "mmcs"), _number(w, "random_floor"), f"{w['fraction_above_0.9']:.1%}",
+         _number(found, "matched_cosine"), str(len(w["without"]))]
+        for name, w in ways.items()
+    ]  # fmt: skip
+    what = "|cosine|" if found["signed"] else "cosine"
+    _table(
+        f"Of each feature the largest {what} with one of the other dictionary",
+        ["", "MMCS", "random floor", "above .9", "matched cosine", "without (below .5)"],
+        table,
+    )
+    if found["warning"]:
+        _text(f"! {found['warning']}\n")
+    alike = found["a_in_b"]["most_alike"]
+    rows = [[str(one["feature"]), str(one["nearest"]), _number(one, "cosine", 4)] for one in alike]
+    _table(f"The {len(rows)} most alike", ["feature of A", "of B", what], rows, n_left=0)
+    without = found["a_in_b"]["without"]
+    listed = ", ".join(map(str, without[:_LISTED])) + ", … (all: --json)" * (len(without) > _LISTED)
+    _text(f"{len(without)} features of A without one in B{': ' * bool(without)}{listed}")
 
 
 def show_methods(methods: Sequence[Described]) -> None:

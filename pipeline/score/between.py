@@ -42,9 +42,16 @@ def between_sites(entries: Sequence[tuple[Site, Entry]], measured: Measure = mea
     return rows
 
 
+def of_one_space(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether axes written at the hook points a can be compared with those at b, as far as names tell."""
+    return not a or not b or tuple(a) == tuple(b) or all(_in_stream(h) for h in (*a, *b))
+
+
+def _in_stream(hook_point: str, kinds: Sequence[str] = (*_STREAM, *_WRITE_TO_IT)) -> bool:
+    return hook_point.removeprefix(f"blocks.{layer_of(hook_point)}.") in kinds
+
+
 def _hook_point(site: Site, kinds: Sequence[str]) -> str | None:
     """The one that is read and written, where it is of these kinds."""
-    if site.reads != site.writes or len(site.reads) != 1:
-        return None
-    hook_point = site.reads[0]
-    return hook_point if hook_point.removeprefix(f"blocks.{layer_of(hook_point)}.") in kinds else None
+    alone = site.reads == site.writes and len(site.reads) == 1
+    return site.reads[0] if alone and _in_stream(site.reads[0], kinds) else None

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import betainc
 from torch import Tensor
 
-from pipeline.score.nearest import check_directions, nearest, nearest_both_ways
+from pipeline.score.nearest import Nearest, check_directions, nearest, nearest_both_ways
 from stores.manifest import seed_of
 
 MATCHING_LIMIT = 4096  # rows; the Hungarian method is cubic
@@ -88,6 +88,13 @@ class Way:
 def both_ways(a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], *, signed: bool) -> tuple[Way, Way]:
     """Of a to b and of b to a, from one product."""
     there, back = nearest_both_ways(a, b, signed=signed)
+    return ways_of(a, b, there, back, signed=signed)
+
+
+def ways_of(
+    a: Float[Tensor, "n_a d"], b: Float[Tensor, "n_b _"], there: Nearest, back: Nearest, *, signed: bool
+) -> tuple[Way, Way]:
+    """both_ways, where nearest_both_ways was found before: there and back."""
     matched = matched_cosine(a, b, signed=signed) if max(len(a), len(b)) <= MATCHING_LIMIT else None
     ways = ((there.cosines, len(b)), (back.cosines, len(a)))
     first, second = (

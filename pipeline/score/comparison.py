@@ -1,0 +1,137 @@
+"""Two dictionaries beside each other, wherever they come from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.config import UserError
+from pipeline.score.between import of_one_space
+from pipeline.score.nearest import Nearest, nearest_both_ways
+from pipeline.score.results import read_histogram, read_row
+from pipeline.score.similarity import ways_of
+from pipeline.unit_files import json_object
+from stores.dictionary import FeatureDictionary, folder_digest
+from stores.dictionary_files import CONFIG
+from stores.interchange import architecture_name
+
+NONE_BELOW = 0.5  # a feature whose largest cosine is less has none like it
+_MOST_ALIKE = 10
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two. alive: indices of the features that count: those that are active somewhere where a score lies beside
+    the dictionary, else those that write anything. row: its row of the score, {} without one."""
+
+    path: str
+    dictionary: FeatureDictionary
+    alive: Tensor
+    row: dict[str, Any]
+
+    @property
+    def directions(self) -> Float[Tensor, "n_alive d_out"]:
+        return self.dictionary.directions[self.alive]
+
+    def summary(self) -> dict[str, Any]:
+        f = self.dictionary
+        return {
+            "path": self.path,
+            "architecture": architecture_name(f.spec),
+            "site": f.site.name,
+            "d_in": f.d_in,
+            "d_out": f.d_out,
+            "d_sae": f.d_sae,
+            "n_compared": len(self.alive),
+            "signed": f.signed,
+            **{key: self.row[key] for key in ("l0", "fvu") if key in self.row},
+        }
+
+
+def side(path: str, runs: Path) -> Side:
+    """path: a dictionary's folder, or RUN/SITE/NAME. Raises UserError: there is none, it cannot be read, or all its features
+    are dead."""
+    places = [Path(path)]
+    parts = Path(path).parts
+    if len(parts) == 3:
+        places.append(runs / parts[0] / "train" / parts[1] / parts[2])
+    folder = next((place for place in places if (place / CONFIG).exists()), None)
+    if folder is None:
+        raise UserError(
+            f"no dictionary at {' or '.join(map(str, places))}: give a folder with {CONFIG} in it, or RUN/SITE/NAME as in "
+            f"{_example(runs)}"
+        )
+    try:
+        dictionary = FeatureDictionary.load(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    row, alive = _scored(folder)
+    if alive is None:
+        alive = dictionary.W_dec.any(1)
+    if not alive.any():
+        raise UserError(
+            f"{path}: all {dictionary.d_sae} features are dead, there is nothing to compare: train it longer"
+        )
+    return Side(path, dictionary, alive.nonzero().squeeze(1), row)
+
+
+def _example(runs: Path) -> str:
+    """A path that can be given."""
+    found = next(iter(sorted(runs.glob(f"*/train/*/*/{CONFIG}"))), None)
+    run, _, site, name = found.parent.relative_to(runs).parts if found else ("demo", "", "SITE", "topk-d768-k32-s0")
+    return f"{run}/{site}/{name}"
+
+
+def _scored(folder: Path) -> tuple[dict[str, Any], Tensor | None]:
+    """The row and which features are active, if the score of a run lies beside, and is of these very files."""
+    folder = folder.resolve()
+    if len(folder.parents) < 3 or folder.parents[1].name != "train":
+        return {}, None
+    score = folder.parents[2] / "score" / folder.parent.name / folder.name
+    inputs = (json_object(score / "plan.json") or {}).get("inputs")
+    if not isinstance(inputs, dict) or inputs.get("dictionary_digest") != folder_digest(folder):
+        return {}, None
+    if not (score / "manifest.json").exists():  # it is being made
+        return {}, None
+    return read_row(score, folder.name), read_histogram(score).density > 0
+
+
+def compare(a: Side, b: Side) -> dict[str, Any]:
+    """What `unmix compare --json` prints. Raises UserError: they write other widths."""
+    if a.dictionary.d_out != b.dictionary.d_out:
+        raise UserError(
+            f"{a.path} writes d_out = {a.dictionary.d_out} ({a.dictionary.site.name or 'site unknown'}), {b.path} writes "
+            f"d_out = {b.dictionary.d_out} ({b.dictionary.site.name or 'site unknown'}): compare dictionaries of one width"
+        )
+    signed = a.dictionary.signed or b.dictionary.signed
+    x, y = a.directions, b.directions
+    found = nearest_both_ways(x, y, signed=signed)
+    ways = ways_of(x, y, *found, signed=signed)
+    result: dict[str, Any] = {"a": a.summary(), "b": b.summary(), "signed": signed, "warning": None}
+    written = a.dictionary.site.writes, b.dictionary.site.writes
+    if not of_one_space(*written):
+        places = " and ".join(" + ".join(names) for names in written)
+        result["warning"] = f"{places} have axes of their own: cosines between them are as good as chance"
+    for name, way, there, one, other in zip(("a_in_b", "b_in_a"), ways, found, (a, b), (b, a), strict=True):
+        result[name] = {
+            "mmcs": way.mmcs,
+            "random_floor": way.random_floor,
+            "fraction_above_0.9": way.above,
+            "most_alike": _most_alike(there, one, other),
+            "without": one.alive[there.cosines[:, 0] < NONE_BELOW].tolist(),
+            "histogram": list(way.histogram),
+        }
+    result["matched_cosine"] = ways[0].matched_cosine
+    return result
+
+
+def _most_alike(found: Nearest, one: Side, other: Side) -> list[dict[str, Any]]:
+    cosines, indices = found.cosines[:, 0], found.indices[:, 0]
+    order = torch.sort(cosines, descending=True, stable=True).indices[:_MOST_ALIKE]
+    return [
+        {"feature": int(one.alive[i]), "nearest": int(other.alive[indices[i]]), "cosine": float(cosines[i])}
+        for i in order.tolist()
+    ]
