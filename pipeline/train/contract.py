@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.frozen import WEIGHTS
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.ranks import ALONE, Parallel, Ranks
 from pipeline.train.source import Source
@@ -84,7 +85,7 @@ def check_family(family: type[Family], config: FamilyConfig | None = None) -> No
     check_declared(family)
     config = family.Config(d_sae=50, lr=1e-2) if config is None else config
     refused: dict[str, str] = {}
-    once = [_check_seeds, _check_dead, _check_pure, _check_resamples]  # whatever is read and written
+    once = [_check_seeds, _check_dead, _check_pure, _check_resamples, _check_frozen]  # whatever is read and written
     for kind, site in SITES.items():
         for skip in (False, True) if kind == "transcoder" else (False,):
             own = config.model_copy(update={"skip": skip})
@@ -240,6 +241,26 @@ def _check_resamples(subject: Subject) -> None:
     _require(all(bool(t.isfinite().all()) for t in learner.state().values()), "resampled, it is not finite")
     norms = learner.model.W_enc[:8].norm(dim=-1)
     _require(bool((norms > 0).all()), "resampled, dead features have no encoder rows")
+
+
+def _check_frozen(subject: Subject) -> None:
+    """What is frozen keeps every bit, the other side learns, and a stack ends with the same."""
+    for frozen, kept in WEIGHTS.items() if not subject.family.tied else ():
+        settings = {"frozen": frozen, "resample_every_tokens": None}
+        alone, *together = (subject.learner(**settings, seed=seed) for seed in (0, 0, 1))
+        start = {name: tensor.clone() for name, tensor in alone.state().items()}
+        subject.learn(alone, range(_MIDDLE))
+        stack = Stack(together)
+        for step, x, y in subject.batches(range(_MIDDLE)):
+            stack.step(x, step, _N_STEPS, y)
+        for weights in WEIGHTS.values():
+            same = torch.equal(alone.state()[f"model.{weights}"], start[f"model.{weights}"])
+            _require(
+                same == (weights == kept), f'frozen = "{frozen}": {weights} is {"" if same else "not "}as it began'
+            )
+        for name, tensor in alone.state().items():
+            found = together[0].state()[name]
+            _require(torch.equal(found, tensor), f'frozen = "{frozen}": in a stack it ends with another {name}')
 
 
 def _check_divides(subject: Subject) -> None:

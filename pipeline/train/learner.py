@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.frozen import frozen_weights
 from pipeline.train.kernels import product_dtype
 from pipeline.train.products import Products
 from pipeline.train.ranks import ALONE
@@ -40,6 +41,9 @@ class FamilyLearner:
                 tensor.copy_(self.ranks.first(tensor.to(device)))
         self._keep_own_features()
         self.model.to(device)
+        self.frozen = frozen_weights(family, config)
+        if self.frozen:
+            getattr(self.model, self.frozen).requires_grad_(False)
         self.optimiser = adam(self.model.parameters())
         self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
         # What a resampled feature begins with again; its rows of W_enc and W_dec are new.
@@ -220,14 +224,15 @@ def take_step(
 ) -> None:
     """From the gradients to the next weights, by the settings of one learner. stacked: of several along dimension 0."""
     config, model = learner.config, learner.model
-    if model.unit_decoder:
+    if model.unit_decoder and learner.frozen != "W_dec":
         _project(model, parameters["W_dec"])
     if config.grad_clip:
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         _clip(gradients, config.grad_clip, stacked, learner)
     optimiser.param_groups[0]["lr"] = model.now(step, n_steps, False).lr
     optimiser.step()
-    model.constrain(parameters)
+    # A row of unit length, divided by its length, may change in its last bit: what is frozen is constrained as a copy.
+    model.constrain({name: p.clone() if name == learner.frozen else p for name, p in parameters.items()})
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ class Method:
 def of_family(family: type[Family]) -> Method:
     """The method of a family: its settings, and its learner. Raises ContractError: the family lacks a part."""
     check_declared(family)
-    label = {"d_sae": "d", **family.label, "whiten": "", "seed": "s"}
+    label = {"d_sae": "d", **family.label, "whiten": "", "frozen": "frozen_", "seed": "s"}
     return Method(
         family.Config,
         label,

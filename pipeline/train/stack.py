@@ -22,7 +22,9 @@ class Stack:
     def __init__(self, learners: list[FamilyLearner]) -> None:
         self.learners, self.first = learners, learners[0]
         self.parameters = {
-            name: torch.stack([dict(own.model.named_parameters())[name].detach() for own in learners]).requires_grad_()
+            name: torch.stack([dict(own.model.named_parameters())[name].detach() for own in learners]).requires_grad_(
+                name != self.first.frozen
+            )
             for name, _ in self.first.model.named_parameters()
         }
         self.buffers = {

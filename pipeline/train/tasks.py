@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.config import MethodConfig, UserError, as_list, nearest, validated
 from pipeline.train.config import TrainConfig
+from pipeline.train.families.config import FamilyConfig
+from pipeline.train.frozen import frozen_weights
 from pipeline.train.methods import Method
 from pipeline.train.own_methods import methods
 from pipeline.train.sites import KEYS, sites
@@ -74,6 +76,8 @@ def _at(
     for values in itertools.product(*(as_list(v) for v in table.values())):
         settings = validated(method.config, dict(zip(table, values, strict=True)), where)
         _checked(f"{where} at {site.name}", settings.check, site, d_in)
+        if method.family and isinstance(settings, FamilyConfig):
+            _checked(f"{where} at {site.name}", frozen_weights, method.family, settings)
         plain = settings.model_dump()
         labels = {**method.label, **{k: f"{k}_" for k in sorted(listed - {*method.label, *settings.variants})}}
         parts = [

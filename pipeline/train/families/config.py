@@ -89,6 +89,12 @@ class FamilyConfig(MethodConfig):
         "for one hook point on each side, and not where the decoder is the encoder. By default they are not.",
     )
 
+    frozen: Literal["decoder", "encoder"] | None = Field(
+        default=None,
+        description='Which directions stay as they begin, as a control of a dictionary that learns both: W_dec, "decoder", or '
+        'W_enc, "encoder" (Korznikov et al. 2026, arXiv:2602.14111). Biases and thresholds are learned. By default none stay.',
+    )
+
     @property
     def fvu_name(self) -> str:
         return "fvu_whitened" if self.whiten else "fvu"
