@@ -172,7 +172,7 @@ def show_method(method: Described) -> None:
         _table(title, ["key", "default", "meaning"], rows, n_left=3, fold=True)
     _text(
         "Where no default stands, the meaning says what holds. hook_points, or reads and writes, say where a dictionary is "
-        "made. A list of values makes one for each."
+        "made. A list of values makes one for each. Of a family controls = true makes its controls, too."
     )
 
 

@@ -13,7 +13,8 @@ class TrainConfig(Config):
     user's own, see families/README.md. parallel: what several processes divide among them, the rows of each batch or the
     features of each dictionary. precision: of the matrix products; weights, moments and sums are float32. "auto" is
     bfloat16 where the hardware multiplies it. tensorboard, wandb (a project's name): where metrics go besides
-    metrics.jsonl."""
+    metrics.jsonl. controls: whether controls are made beside each dictionary of a family, see pipeline.train.controls; a
+    method's table may say it for itself."""
 
     batch_size: int = Field(default=2048, ge=1)
     n_tokens: int = Field(ge=1)
@@ -26,6 +27,7 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0)  # of the data order
     tensorboard: bool = False
     wandb: str | None = None
+    controls: bool = False
     method_files: list[str] = Field(default_factory=list)
     methods: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 

@@ -40,11 +40,8 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
         found = found[torch.randperm(len(found), generator=generator)]
         found = found[:d_sae]
     elif init == "pca":
-        rows = centred(source.reads, N_ROWS).double()
-        variance, components = torch.linalg.eigh(rows.T @ rows / len(rows))
-        components = components.T.flip(0)
-        more = torch.randn(max(0, d_sae - 2 * d_in), d_in, generator=generator, dtype=torch.float64)
-        more = more @ (variance.flip(0).clamp_min(0).sqrt()[:, None] * components)
+        variance, components = principal(source.reads, N_ROWS)
+        more = gaussian(max(0, d_sae - 2 * d_in), variance, components, generator)
         found = torch.cat([_both_ways(components), more])[:d_sae].float()
     else:
         basis = (
@@ -62,6 +59,19 @@ def directions(init: Init, noise: float, d_sae: int, source: Source, seed: int) 
 def centred(activations: Activations, n: int) -> Tensor:
     """(at most n, d) training rows less their mean, scaled."""
     return torch.from_numpy(activations.rows(n) - activations.mean.astype(np.float32)) * activations.scale
+
+
+def principal(activations: Activations, n_rows: int) -> tuple[Tensor, Tensor]:
+    """(variances (d), components (d, d)) of the first n_rows training rows, scaled: float64, in falling order."""
+    rows = centred(activations, n_rows).double()
+    variance, components = torch.linalg.eigh(rows.T @ rows / len(rows))
+    return variance.flip(0).clamp_min(0), components.T.flip(0)
+
+
+def gaussian(n: int, variance: Tensor, components: Tensor, generator: torch.Generator) -> Tensor:
+    """(n, d) float64 draws from N(0, C), C with these variances along these components (d, d)."""
+    drawn = torch.randn(n, len(variance), generator=generator, dtype=torch.float64)
+    return drawn @ (variance.sqrt()[:, None] * components)
 
 
 def _both_ways(basis: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ METHODS: dict[str, Method] = {
     "local_interaction_basis": Method(LocalInteractionBasisConfig, {}, fit=local_interaction_basis),
     "neuron_basis": Method(baselines.NeuronBasisConfig, {}, fit=baselines.neuron_basis),
     "random": Method(baselines.RandomConfig, {"seed": "s"}, fit=baselines.random),
+    "covariance": Method(baselines.CovarianceConfig, {"d_sae": "d", "k": "k", "seed": "s"}, fit=baselines.covariance),
     "ica": Method(ICAConfig, {"seed": "s"}, fit=ica),
     "pca": Method(baselines.PCAConfig, {}, fit=baselines.pca),
 }

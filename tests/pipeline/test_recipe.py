@@ -115,3 +115,50 @@ def test_a_hook_point_is_a_name_in_recipes_and_stores_alike(path: Path, hook_poi
         load_recipe(str(path), [f"extract.hook_points=['{hook_point}']"])
     with pytest.raises(UserError, match="the store: a hook point (is called|has an empty name)"):
         tasks(load_recipe(str(path)).train, lambda _: 4, (hook_point,))
+
+
+FIRST = next(iter(D))
+TWINS = ["topk-d8-k2-frozen_decoder-s0", "topk-d8-k2-frozen_encoder-s0", "covariance-d8-k2-s0"]
+
+
+def named(path: Path, *sets: str) -> list[str]:
+    return [p.name for p in plans(path, *sets) if p.site.name == FIRST]
+
+
+def test_controls_stand_beside_each_dictionary_of_a_family(path: Path) -> None:
+    one = ("train.topk.d_sae=8", "train.topk.seed=0")
+    assert named(path, *one, "train.controls=true") == ["topk-d8-k2-s0", "pca", *TWINS]
+    assert named(path, *one, "train.topk.controls=true") == ["topk-d8-k2-s0", "pca", *TWINS]
+    assert named(path, *one, "train.controls=true", "train.topk.controls=false") == ["topk-d8-k2-s0", "pca"]
+    assert len(named(path, "train.controls=true")) == 4 * (1 + len(TWINS)) + 1
+
+
+def test_dictionaries_of_one_size_and_sparsity_share_a_control(path: Path) -> None:
+    path.write_text(RECIPE + "[train.relu_l1]\nd_sae = 8\nl0_target = 2\n[train.tied]\nd_sae = 8\n")
+    names = named(path, "train.topk.d_sae=8", "train.topk.seed=0", "train.controls=true")
+    assert names.count("covariance-d8-k2-s0") == 1
+    assert [n for n in names if "frozen" in n and "relu" in n] == [
+        "relu_l1-d8-l0_2.0-frozen_decoder-s0",
+        "relu_l1-d8-l0_2.0-frozen_encoder-s0",
+    ]
+    assert [n for n in names if n.startswith("tied")] == ["tied-d8-s0"]
+
+
+def test_a_control_that_a_table_asks_for_by_its_name_comes_once(path: Path) -> None:
+    one = ("train.topk.d_sae=8", "train.topk.seed=0", "train.controls=true")
+    path.write_text(RECIPE + "[train.covariance]\nd_sae = 8\nk = 2\n")
+    assert sorted(named(path, *one)) == sorted(["topk-d8-k2-s0", "pca", *TWINS])
+    assert named(path, *one, 'train.topk.frozen="decoder"') == [TWINS[0], "pca", TWINS[2]]
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.topk.controls=1"], "train.topk.controls: expected true or false, got 1"),
+        (["train.pca.controls=true"], "unknown key train.pca.controls"),
+        (["train.controls=true", "train.topk.resample_every_tokens=9"], "resample_every_tokens = 9 replaces"),
+    ],
+)
+def test_controls_that_cannot_be_are_refused(path: Path, sets: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plans(path, *sets)
