@@ -1,0 +1,47 @@
+"""Codes whose activations are at other rows."""
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from pipeline.features.shuffled import shuffled
+
+
+@pytest.fixture
+def codes() -> sparse.csc_array:
+    """(2000, 40): one feature of density 1, one that is dead."""
+    rng = np.random.default_rng(0)
+    dense = rng.exponential(size=(2000, 40)) * (rng.random((2000, 40)) < np.linspace(0, 1, 40))
+    return sparse.csc_array(dense.astype(np.float32))
+
+
+def test_each_feature_keeps_its_strengths_and_their_number(codes: sparse.csc_array) -> None:
+    found = shuffled(codes)
+    assert (found.shape, found.dtype, found.nnz) == (codes.shape, codes.dtype, codes.nnz)
+    assert found.has_canonical_format
+    np.testing.assert_array_equal(np.sort(found.toarray(), axis=0), np.sort(codes.toarray(), axis=0))
+
+
+def test_a_feature_has_nothing_to_do_with_what_it_was_or_with_another(codes: sparse.csc_array) -> None:
+    twice = sparse.csc_array(sparse.hstack([codes, codes]))  # each feature and its copy, which are permuted apart
+    before, found = codes.toarray()[:, 1:], shuffled(twice).toarray()
+    for a, b in ((before, found[:, 1:40]), (found[:, 1:40], found[:, 41:])):
+        r = np.array([stats.pearsonr(x, y).statistic for x, y in zip(a.T, b.T, strict=True)])
+        assert abs(r).max() < 5 / np.sqrt(len(before))  # five standard deviations
+
+
+def test_rows_are_drawn_evenly(codes: sparse.csc_array) -> None:
+    first = sparse.csc_array(np.concatenate([np.ones((10, 4000)), np.zeros((90, 4000))]).astype(np.float32))
+    counts = shuffled(first).toarray().sum(1)
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_the_seed_says_all(codes: sparse.csc_array) -> None:
+    before = codes.copy()
+    assert (shuffled(codes, 1) != shuffled(codes, 1)).nnz == 0
+    assert (shuffled(codes, 1) != shuffled(codes, 2)).nnz > 0
+    assert (codes != before).nnz == 0
+
+
+def test_no_activation_at_all_is_none() -> None:
+    assert shuffled(sparse.csc_array((5, 3), dtype=np.float32)).nnz == 0
