@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from pipeline.toy.findings import CONFIDENCE, Check, Estimate, difference, exact, mean
+from pipeline.estimates import unpaired
+from pipeline.toy.findings import Check, Estimate, difference, exact, mean
 from pipeline.toy.mnist_rotation.several import LAYERS
 
 Numbers = Mapping[str, Any]
@@ -31,18 +29,6 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Estimate:
 def over(a: float, b: float) -> float:
     """a / b, of nothing nan: not measured. Rotations that are no sparser than neurons gain exactly 0."""
     return a / b if b else math.nan
-
-
-def unpaired(a: Sequence[float], b: Sequence[float], of: str, n_intervals: int = 1) -> Estimate:
-    """mean(a) - mean(b) of independent samples, with Welch's interval (Welch 1947). n_intervals: of a family which all hold
-    at once with 95% (Bonferroni)."""
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    value, u, v = float(x.mean() - y.mean()), x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
-    if u + v == 0:
-        return Estimate(value, value, value, of)
-    df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
-    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / n_intervals / 2, df) * (u + v) ** 0.5)
-    return Estimate(value, value - half, value + half, of)
 
 
 def unchanged(numbers: Numbers) -> Sequence[Check]:

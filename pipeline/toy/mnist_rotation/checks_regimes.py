@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.estimates import unpaired
 from pipeline.toy.findings import Check, difference, shown
-from pipeline.toy.mnist_rotation.checks_bases import nets, unpaired
+from pipeline.toy.mnist_rotation.checks_bases import nets
 
 Numbers = Mapping[str, Any]
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.estimates import unpaired
 from pipeline.toy.findings import decide
-from pipeline.toy.mnist_rotation.checks_bases import from_few, unpaired
+from pipeline.toy.mnist_rotation.checks_bases import from_few
 from pipeline.toy.mnist_rotation.checks_regimes import CHANGES, NAMES
 from pipeline.toy.mnist_rotation.claims import CLAIMS
 from pipeline.toy.mnist_rotation.settings import Settings
