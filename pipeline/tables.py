@@ -39,7 +39,9 @@ def show_scores(path: Path) -> None:
     scores = read_json(path)
     for site in dict.fromkeys(row["site"] for row in scores["dictionaries"]):
         rows = [row for row in scores["dictionaries"] if row["site"] == site]
-        _show_dictionaries(site, rows)
+        groups, compared = ([row for row in scores[key] if row["site"] == site] for key in ("groups", "comparisons"))
+        _show_groups(site, rows, groups, compared)
+        _show_margins([row for row in compared if row["relation"] == "control"], groups)
         _show_by_hook_point(rows)
         _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site])
     for site in dict.fromkeys(row["site"] for row in scores["sets"]):
@@ -47,23 +49,59 @@ def show_scores(path: Path) -> None:
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
 
 
-def _show_dictionaries(site: str, rows: list[dict]) -> None:
+_TITLES = {"fvu": "FVU", "ce_score_zero": "CE score (zero)", "kl": "KL", "top1": "top-1", "mmcs": "MMCS"}
+
+
+def _show_groups(site: str, rows: list[dict], groups: list[dict], compared: list[dict]) -> None:
+    """A line per group of seeds."""
     sparsities = sorted(
         int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
     )
-    columns = ["dictionary", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
+    columns = ["dictionary", "n", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
                *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
-    table = [
-        [row["name"] + " !" * bool(row["warnings"]), str(row["d_sae"]),
-         _number(row, "l0", 1), _number(row, "fvu"), _number(row, "ce_score_zero"),
-         _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), str(row["dead"]),
-         _number(row, "ultra_low_density"), *(_number(row, f"fvu_at_l0_{k}") for k in sparsities)]
-        for row in rows
-    ]  # fmt: skip
+    keys = ["l0", "fvu", "ce_score_zero", "ce_score_mean", "kl", "top1", "dead", "ultra_low_density",
+            *(f"fvu_at_l0_{k}" for k in sparsities)]  # fmt: skip
+    by_name = {row["name"]: row for row in rows}
+    shown = [c for c in compared if c["relation"] == "next" and c["score"] in _TITLES]
+    close = {(c["a"], c["score"]) for c in shown if not c["apart"]}
+    table = []
+    for group in groups:
+        members = [by_name[name] for name in group["names"]]
+        name = group["name"] + " !" * any(row["warnings"] for row in members)
+        cells = ["~" * ((group["name"], key) in close) + _spread(group, members[0], key) for key in keys]
+        table.append([name, str(group["n"]), str(group["d_sae"]), *cells])
     _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{_ablations(rows[0])}", columns, table)
+    if any(group["n"] > 1 for group in groups):
+        print("±: standard deviation over n seeds")
+    if close:
+        print("~: not apart from the next worse of about its L0, by Welch's t at 95%, or by one seed alone")
     for row in rows:
         for line in row["warnings"]:
             print(f"! {row['name']}, at the end of training: {line}")
+
+
+def _spread(group: dict, row: dict, key: str) -> str:
+    """0.117 ± .002 of several seeds, 0.117 of one, as its row has it."""
+    if group["n"] == 1 or key not in group["scores"]:
+        return _number(row, key, 1 if key == "l0" else 3)
+    digits = 1 if key in ("l0", "dead", "ultra_low_density") else 3
+    std = group["scores"][key]["std"]
+    more = digits + (0 < std < 0.5 * 10**-digits)  # one digit more, where it would be .000
+    return f"{_number(group['scores'][key], 'mean', digits)} ± {f'{std:.{more}f}'.removeprefix('0')}"
+
+
+def _show_margins(margins: list[dict], groups: list[dict]) -> None:
+    """Of the groups that have controls: by how much they are better than the best one, and which one that is."""
+    kinds = {group["name"]: group["control"] for group in groups}
+    names = list(dict.fromkeys(row["a"] for row in margins))
+    cells = {
+        (row["a"], row["score"]): f"{'~' * (not row['apart'])}{row['difference']:+.3f} {kinds[row['b']]}"
+        for row in margins
+    }
+    titles = {key: title for key, title in _TITLES.items() if any(score == key for _, score in cells)}
+    if titles:
+        table = [[name, *(cells.get((name, key), "") for key in titles)] for name in names]
+        _table("Better than the best control by (~: no difference is shown)", ["dictionary", *titles.values()], table)
 
 
 def _ablations(row: dict) -> str:

@@ -39,6 +39,16 @@ DOCUMENTATION = {
     "foreign: either is of score.dictionaries; truth: either is the ground truth of a toy; next layer: a is what one "
     "layer writes, b what the next one reads; next site, previous site: autoencoders of the same method and settings at "
     "neighbouring hook points of the residual stream, or of what is written to it and the next one there",
+    "groups": "dictionaries of a site that differ in the seed alone (names; n of them): of each score the mean over seeds, the "
+    "standard deviation (n - 1) and Student's 95% interval of the mean, low to high; null of one seed; exact: the method has "
+    "no seed. Rows, their order and texts are the same for all seeds. mmcs: a seed's features in the other seeds', their mean",
+    "groups: control, controls": "what it is a control by: a twin with one side frozen as it began, or directions drawn with "
+    "the activations' covariance; and which groups are controls of it: all else equal, or as many directions about as sparse",
+    "comparisons": "difference: by how much a is better than b (less fvu, kl, dead; more of the others), low to high Welch's "
+    "95% interval, Student's where one is exact, each comparison by itself; apart: the interval is on one side of 0, and not "
+    "where either is one seed",
+    "comparisons: relation": "control: b is the best of a's controls in that score, the difference is the margin over it; "
+    "next: b is the next worse at the site among those about as sparse, within e^.15 in L0",
     "sets": "transcoders of the same method and settings, each of a hook point of its own, spliced in all at once, each "
     "reading the stream that those before it changed; sites: theirs, fvu: the mean of theirs",
     "sets: ce, kl, top1, ce_zero, ce_mean": "as above, with all that they write replaced",

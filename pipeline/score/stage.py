@@ -1,6 +1,7 @@
 """score: feature dictionaries and their store → scores, a table, pictures.
 
-scores.json is flat: {"dictionaries": [row, …], "sets": [row, …], "pairs": [row, …], "documentation": what columns mean}.
+scores.json is flat: {"dictionaries": [row, …], "groups": [row, …], "comparisons": [row, …], "sets": [row, …],
+"pairs": [row, …], "documentation": what columns mean}.
 """
 
 import shutil
@@ -41,6 +42,7 @@ from stores.manifest import commit_json, digest
 from stores.site import Site
 
 VERSION = 6
+SUMMARY = 1  # of what is made of the units' rows
 Work = list[tuple[Subject | TranscoderSet, Unit]]
 
 
@@ -153,10 +155,10 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
 
     They follow from the units, so they are made anew whenever the set of dictionaries is another one.
     """
-    from pipeline.score import pictures
+    from pipeline.score import pictures, spread  # imported late: they take a second
 
     folder = run / "score"
-    inputs = digest([VERSION, [[w.site.name, w.name, w.method, w.settings, unit.key] for w, unit in work]])
+    inputs = digest([VERSION, SUMMARY, [[w.site.name, w.name, w.method, w.settings, unit.key] for w, unit in work]])
     summary = folder / "scores.json"
     if (json_object(summary) or {}).get("inputs") == inputs:
         return False
@@ -176,12 +178,14 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
             pictures.draw_shares(folder / site.name / "layers.png", site.writes, live)
     pair_rows += between_sites(everywhere, kept)
     pair_rows += next_layers([what for what, _ in work if isinstance(what, Subject)])
+    settings = [s.settings for _, items in _dictionaries(work) for s, _ in items]
     commit_json(
         summary,
         {
             "inputs": inputs,
             "documentation": DOCUMENTATION,
             "dictionaries": rows,
+            **spread.summary(rows, settings, pair_rows),
             "sets": read_sets(_sets(work), rows),
             "pairs": pair_rows,
         },
