@@ -43,7 +43,8 @@ def show_scores(path: Path) -> None:
         _show_groups(site, rows, groups, compared)
         _show_margins([row for row in compared if row["relation"] == "control"], groups)
         _show_by_hook_point(rows)
-        _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site])
+        controls = {name for group in groups if group["control"] for name in group["names"]}
+        _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site and pair["a"] not in controls])
     for site in dict.fromkeys(row["site"] for row in scores["sets"]):
         _show_sets([row for row in scores["sets"] if row["site"] == site])
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
@@ -58,9 +59,10 @@ def _show_groups(site: str, rows: list[dict], groups: list[dict], compared: list
         int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
     )
     columns = ["dictionary", "n", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
+               *["MMCS"] * any("mmcs" in group["scores"] for group in groups),
                *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
     keys = ["l0", "fvu", "ce_score_zero", "ce_score_mean", "kl", "top1", "dead", "ultra_low_density",
-            *(f"fvu_at_l0_{k}" for k in sparsities)]  # fmt: skip
+            *["mmcs"] * ("MMCS" in columns), *(f"fvu_at_l0_{k}" for k in sparsities)]  # fmt: skip
     by_name = {row["name"]: row for row in rows}
     shown = [c for c in compared if c["relation"] == "next" and c["score"] in _TITLES]
     close = {(c["a"], c["score"]) for c in shown if not c["apart"]}
@@ -92,7 +94,7 @@ def _spread(group: dict, row: dict, key: str) -> str:
 
 def _show_margins(margins: list[dict], groups: list[dict]) -> None:
     """Of the groups that have controls: by how much they are better than the best one, and which one that is."""
-    kinds = {group["name"]: group["control"] for group in groups}
+    kinds = {g["name"]: " ".join(dict.fromkeys([g["method"], g["control"] or ""])) for g in groups}
     names = list(dict.fromkeys(row["a"] for row in margins))
     cells = {
         (row["a"], row["score"]): f"{'~' * (not row['apart'])}{row['difference']:+.3f} {kinds[row['b']]}"

@@ -43,7 +43,7 @@ DOCUMENTATION = {
     "standard deviation (n - 1) and Student's 95% interval of the mean, low to high; null of one seed; exact: the method has "
     "no seed. Rows, their order and texts are the same for all seeds. mmcs: a seed's features in the other seeds', their mean",
     "groups: control, controls": "what it is a control by: a twin with one side frozen as it began, or directions drawn with "
-    "the activations' covariance; and which groups are controls of it: all else equal, or as many directions about as sparse",
+    "the activations' covariance; and which groups are controls of it: all else equal, or as many features about as sparse",
     "comparisons": "difference: by how much a is better than b (less fvu, kl, dead; more of the others), low to high Welch's "
     "95% interval, Student's where one is exact, each comparison by itself; apart: the interval is on one side of 0, and not "
     "where either is one seed",

@@ -51,7 +51,8 @@ def test_a_line_of_the_scores_tells_the_spread_and_whether_the_next_is_apart(tmp
     assert "b-frozen 3 8 32.0 ± .0 ~0.200 ± .0001 3.0 ± 3.0" in lines  # the next is one seed
     assert "c-s0 1 8 32.0 0.500 0" in lines
     assert any(line.startswith("~: not apart") for line in lines)
-    assert lines[lines.index("dictionary FVU") + 1] == "b +0.082 frozen decoder"
+    first = lines.index("dictionary FVU") + 1
+    assert lines[first : first + 2] == ["a +0.083 topk frozen decoder", "b +0.082 topk frozen decoder"]
 
 
 def test_dictionaries_without_controls_have_no_table_of_margins(tmp_path: Path, capsys) -> None:

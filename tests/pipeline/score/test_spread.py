@@ -86,12 +86,27 @@ def test_a_control_that_is_better_has_a_negative_margin() -> None:
     assert (margin["b"], margin["apart"], round(margin["difference"], 4)) == ("topk-d64-frozen_encoder", True, -0.0567)
 
 
+def test_a_control_of_another_family_counts_where_it_is_as_sparse_and_a_twin_always() -> None:
+    relu = seeds("relu_l1", "relu_l1-d64", [0.15])
+    twin = seeds("relu_l1", "relu_l1-d64-frozen_decoder", [0.9], l0=9.0, frozen="decoder")
+    groups, comparisons = found(*ALL, relu, twin)
+    assert set(groups["relu_l1-d64-s0"]["controls"]) == {
+        "relu_l1-d64-frozen_decoder-s0",
+        "topk-d64-frozen_decoder",
+        "covariance-d64-k32",
+    }
+    margin = compared(comparisons, "control", "relu_l1-d64-s0")
+    assert margin
+    assert margin["b"] == "topk-d64-frozen_decoder"
+
+
 def test_of_another_size_or_sparsity_or_kind_is_no_control() -> None:
     strangers = (
         seeds("covariance", "covariance-d64-k64", [0.3], l0=64.0),
         [(row | {"d_sae": 128}, own | {"d_sae": 128}) for row, own in seeds("covariance", "covariance-d128", [0.3])],
         seeds("topk", "topk-k16-frozen_decoder", [0.3], l0=16, frozen="decoder", k=16),
-        seeds("relu_l1", "relu_l1-frozen_decoder", [0.3], frozen="decoder"),
+        seeds("relu_l1", "relu_l1-frozen_decoder", [0.3], l0=50.0, frozen="decoder"),
+        one("random", 0.3, 32.0),
     )
     groups, comparisons = found(seeds("topk", "topk-d64", TRAINED), *strangers)
     assert groups["topk-d64"]["controls"] == []
