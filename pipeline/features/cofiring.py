@@ -14,7 +14,7 @@ def cofiring(codes: sparse.csc_array, n: int) -> tuple[Int64[np.ndarray, "d_sae 
     φ = (n₁₁ N - n₁ n₂) / √(n₁ n₂ (N - n₁) (N - n₂)), the correlation of being active (≠ 0) over N rows: 1 always together, 0
     as often as chance has it. codes: (n_rows, d_sae).
     """
-    n_rows, d_sae = codes.shape
+    n_rows, d_sae = codes.shape  # type: ignore[misc]
     active = sparse.csc_array((np.ones(codes.nnz), codes.indices, codes.indptr), codes.shape)
     active.data[codes.data == 0] = 0
     active.eliminate_zeros()

@@ -116,11 +116,10 @@ def _divisor(model: LanguageModel | None, store: ActivationStore) -> float:
 
 def _logits(model: LanguageModel | None, divisor: float, site: Site, dictionary: FeatureDictionary) -> Logits | None:
     """None: there is no model, or what is written is not one part of the residual stream."""
-    if model is None:
+    if model is None or len(site.writes) != 1:  # each of several is a part of the same stream
         return None
-    if len(site.writes) > 1:  # each is a part of the same stream
-        return None
-    directions = residual_directions(model, site.writes[0], dictionary.W_dec)
+    (hook_point,) = site.writes
+    directions = residual_directions(model, hook_point, dictionary.W_dec)
     return None if directions is None else direct_logits(model, directions, divisor)
 
 

@@ -34,6 +34,7 @@ _COLOURS = {
     "pca": "#cc79a7",
     "neuron_basis": "#666666",
     "random": "#aaaaaa",
+    "covariance": "#ddcc77",
 }  # fmt: skip  (Okabe-Ito and Tol: readable without colour vision)
 _STYLES = ["-", "--", ":", "-."]
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110}
