@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.products import linear
 
 TILE = 128
-ROWS, COLUMNS = 8 * TILE, 16 * TILE  # of a block: 4 MiB of bfloat16, which stay in the cache
+ROWS, COLUMNS = 16 * TILE, 16 * TILE  # of a block: 8 MiB of bfloat16, which stay in the cache
 _ROUNDING = 1.01 * 2.0**-8  # of a number to bfloat16, relative
 _ALL = -(2**15)  # no int16 is less
 
@@ -77,14 +77,20 @@ class _Directions:
         self.rows, self.n, self.n_tiles = rows, len(rows), -(-len(rows) // TILE)
         self.dtype = torch.bfloat16 if native_bfloat16(rows.device) else torch.float32
         self.scale, self.error = rows.new_empty(2, self.n, 1, dtype=torch.float32)
+        self.floats = rows.new_empty(min(ROWS, self.n), rows.shape[1], dtype=torch.float32)  # new memory is slow
+        self.chosen = torch.empty_like(self.floats, dtype=rows.dtype)
+        rounded = torch.empty_like(self.floats, dtype=self.dtype)
         for some in _slices(self.n, ROWS):
-            x = rows[some].float()
-            self.scale[some] = 1 / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            x = x * self.scale[some]
-            self.error[some] = (x - x.to(self.dtype)).norm(dim=1, keepdim=True)
+            x = self.floats[: some.stop - some.start].copy_(rows[some])
+            torch.norm(x, dim=1, keepdim=True, out=self.scale[some])
+            self.scale[some].clamp_min_(1e-12).reciprocal_()
+            x.mul_(self.scale[some])
+            torch.norm(x.sub_(rounded[: len(x)].copy_(x)), dim=1, keepdim=True, out=self.error[some])
 
-    def unit(self, some: slice | Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
-        return self.rows[some].float() * self.scale[some]
+    def unit(self, some: slice) -> Float32[Tensor, "n d"]:
+        """Of unit length, until the next call."""
+        x = self.floats[: some.stop - some.start]
+        return x.copy_(self.rows[some]).mul_(self.scale[some])
 
     def rough(self, some: slice, out: Tensor) -> Tensor:
         """Rows of unit length in whole tiles, the last one filled up with zeros. out: (≥ n, d), what is written to."""
@@ -165,7 +171,8 @@ def _take(best: Nearest, x: _Directions, y: _Directions, tile: int, rows: Tensor
         return
     columns, indices = y.unit(here).T, torch.arange(here.start, here.stop, device=rows.device)
     for some in wanted.split(ROWS):
-        cosines = (x.rows[some].float() @ columns).mul_(x.scale[some])
+        left = torch.index_select(x.rows, 0, some, out=x.chosen[: len(some)]).float()
+        cosines = (left @ columns).mul_(x.scale[some])
         if signed:
             cosines = cosines.abs_()
         if others:
