@@ -7,7 +7,8 @@ from typing import Any
 
 _SEED = re.compile(r"-s\d+$")
 _NEAR_L0 = 1.25  # two dictionaries are at equal L0 if neither has more than this many times the other's
-_COUNTS = {"labels_found": "labels with one feature of F1 ≥ .9", "rules_found": "features with a rule of F1 ≥ .7"}
+# what is counted of single features, by its key in a row of the index: see overview.py
+COUNTS = {"labels_found": "Labels with one feature of F1 ≥ .9", "rules_found": "Features with a rule of F1 ≥ .7"}
 
 Row = dict[str, Any]
 
@@ -36,11 +37,6 @@ def _groups(rows: Sequence[Row], key: str) -> dict[str, list[float]]:
     return groups
 
 
-def _is_reference(row: Row) -> bool:
-    """Whether a trained dictionary has to beat it: a control, or a basis that nobody trained to be sparse."""
-    return bool(row.get("control")) or not row["sparse"]
-
-
 def _marks(site: str, rows: Sequence[Row]) -> list[Row]:
     return [
         _one("doubt", site, f"{row['name']}: {line}")
@@ -50,23 +46,32 @@ def _marks(site: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _against_controls(site: str, rows: Sequence[Row]) -> list[Row]:
-    """The best trained dictionary beside the best control, in what is said of single features."""
+    """The best trained dictionary beside the best control, and beside the best basis that is not sparse, in what is said of
+    single features."""
+    trained = [row for row in rows if row["sparse"] and not row.get("control")]
+    references = {
+        "control": [row for row in rows if row.get("control")],
+        "basis that is not sparse": [row for row in rows if not row["sparse"] and not row.get("control")],
+    }
     found = []
-    for key, what in _COUNTS.items():
-        trained = _groups([row for row in rows if not _is_reference(row)], key)
-        references = _groups([row for row in rows if _is_reference(row)], key)
-        if not trained or not references:
-            continue
-        best, control = (max(groups, key=lambda name: _mean(groups[name])) for groups in (trained, references))
-        margin = _mean(trained[best]) - _mean(references[control])
-        spread = max(_spread(trained[best]), _spread(references[control]))
-        of_best, of_control = _over_seeds(trained[best]), _over_seeds(references[control])
-        numbers = f"{what}: {best} has {of_best}, the best control, {control}, {of_control}"
-        if margin <= spread:
-            found.append(_one("doubt", site, f"No margin over the controls in {numbers}."))
-        else:
-            found.append(_one("finding", site, f"In {numbers}: a margin of {margin:.0f}."))
+    for key, what in COUNTS.items():
+        ours = _groups(trained, key)
+        for kind, others in references.items():
+            if ours and (theirs := _groups(others, key)):
+                found.append(_margin(site, what, ours, kind, theirs))
+            elif ours and kind == "control":
+                found.append(_one("doubt", site, f"{what}: no control was scored beside the trained dictionaries."))
     return found
+
+
+def _margin(site: str, what: str, ours: dict[str, list[float]], kind: str, theirs: dict[str, list[float]]) -> Row:
+    """The best of each, by its mean over seeds."""
+    best, other = (max(groups, key=lambda name: _mean(groups[name])) for groups in (ours, theirs))
+    margin, spread = _mean(ours[best]) - _mean(theirs[other]), max(_spread(ours[best]), _spread(theirs[other]))
+    text = f"{what}: {best} {_over_seeds(ours[best])}, the best {kind}, {other}, {_over_seeds(theirs[other])}"
+    if margin <= spread:
+        return _one("doubt", site, f"{text}: no margin that counts.")
+    return _one("finding", site, f"{text}: a margin of {margin:.0f}.")
 
 
 def _orderings(site: str, rows: Sequence[Row]) -> list[Row]:

@@ -14,6 +14,11 @@
   document.title = `${data.run}, unmix`;
   document.getElementById("title").textContent = `${data.run}: ${counted(data.rows.length, "dictionary", "dictionaries")} at ${counted(sites.length, "site")}`;
 
+  function contents() {
+    const headings = main.querySelectorAll("h2[id]");
+    return el("nav", {}, Array.from(headings, (h) => el("a", { href: `#${h.id}` }, h.textContent)));
+  }
+
   function says() {
     if (!data.conclusions.length) return [];
     const line = (one) => el("li", { class: one.kind }, el("b", {}, `${one.site}: `), one.text);
@@ -199,4 +204,5 @@
   }
 
   main.append(...[says(), frontiers(), table(), mmcs(), densities(), labels()].flat(Infinity).filter(Boolean));
+  main.prepend(contents());
 })();

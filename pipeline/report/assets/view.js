@@ -42,15 +42,16 @@ function featureView(feature, columns, part, data) {
       "KL if ablated": short(columns.kl_ablated[feature]),
     }).filter(([, value]) => value !== "").map(([name, value]) =>
       el("div", { "data-tip": ABOUT[name] }, el("dt", {}, name), el("dd", {}, value)))),
-    ...activationHistogram(at("histogram"), data.edges),
     el("div", { class: "columns" },
+      activationHistogram(at("histogram"), data.edges),
       tokenList("Promoted tokens", "logits that its decoder row raises most", columns.promoted_tokens.at(feature), at("promoted_logits")),
-      tokenList("Suppressed tokens", "logits that it lowers most", at("suppressed_tokens"), at("suppressed_logits")),
+      tokenList("Suppressed tokens", "logits that it lowers most", at("suppressed_tokens"), at("suppressed_logits"))),
+    ...contextGroups(part.contexts, i),
+    el("div", { class: "columns" },
       links("Neighbours", "decoder cosine, in this dictionary", at("neighbours"), at("neighbour_cosines"), () => ""),
       links("Elsewhere", "the nearest feature of each other dictionary of the site, by decoder cosine", at("elsewhere_feature"),
         at("elsewhere_cosine"), (k) => at("elsewhere_dictionary")[k], data.pages),
       links("Fires together with", "phi coefficient of being active on the same rows", at("cofiring"), at("cofiring_phi"), () => "")),
-    ...contextGroups(part.contexts, i),
   ];
 }
 
@@ -73,16 +74,16 @@ function naming(feature, columns, part, i, alive) {
 // Counts in the half-octave bins of |z|, those in use.
 function activationHistogram(counts, edges) {
   const used = Array.from(counts.keys()).filter((bin) => counts[bin] > 0);
-  if (!used.length) return [];
+  if (!used.length) return null;
   const low = Math.max(0, used[0] - 1), high = Math.min(counts.length, used[used.length - 1] + 2);
   const shown = Array.from(counts.slice(low, high)), at = edges.slice(low, high + 1);
   const all = shown.reduce((sum, count) => sum + count, 0);
   const ticks = edges.filter((edge, k) => k >= low && k <= high && k % 2 === 0);
-  const every = Math.ceil(ticks.length / 9);
+  const every = Math.ceil(ticks.length / 5);
   const x = { low: at[0], high: at[at.length - 1], log: true, label: "|activation| where active",
     ticks: ticks.filter((_, k) => k % every === 0) };
   const text = (k) => `${short(at[k])} to ${short(at[k + 1])}: ${whole(shown[k])} rows, ${fixed((100 * shown[k]) / all, 1)}%`;
-  return [el("h3", {}, "How strongly it is active"), plotted((width) => bars(Math.min(width, 640), 170, shown, at, x, text, { label: "rows" }))];
+  return el("div", {}, el("h3", {}, "How strongly it is active"), plotted((width) => bars(width, 230, shown, at, x, text, { label: "rows" })));
 }
 
 function tokenList(title, about, ids, logits) {

@@ -30,6 +30,7 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     """At 1400 x 900, with nothing said or asked yet. When the test is done, no page may have complained, or asked for what
     lies on no disk."""
     chromium.resize(1400, 900)
+    chromium.call("Log.clear")  # else what is stored is told again to the next page
     chromium.errors.clear()
     chromium.asked.clear()
     yield chromium

@@ -180,6 +180,7 @@ def test_a_missing_part_is_told_in_place_of_the_view(report: Path, browser: Brow
     assert "data/part-1.js is missing" in browser.js("document.getElementById('view').textContent")
     while not browser.errors:  # the console tells it too, perhaps later
         browser.js("1")
+    browser.call("Log.clear")
     browser.errors.clear()
 
 
