@@ -59,8 +59,8 @@ def _against_controls(site: str, rows: Sequence[Row]) -> list[Row]:
         for kind, others in references.items():
             if ours and (theirs := _groups(others, key)):
                 found.append(_margin(site, what, ours, kind, theirs))
-            elif ours and kind == "control":
-                found.append(_one("doubt", site, f"{what}: no control was scored beside the trained dictionaries."))
+    if not references["control"] and any(_groups(trained, key) for key in COUNTS):
+        found.append(_one("doubt", site, "No control was scored beside the trained dictionaries."))
     return found
 
 

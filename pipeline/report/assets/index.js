@@ -31,16 +31,20 @@
     ];
   }
 
-  // FVU or CE score against L0: sparse dictionaries as points, others as what their largest coordinates keep.
+  // Of each basis that is not sparse: [K, FVU] with its K largest coordinates kept.
+  const basesOf = (rows) => rows.filter((row) => !row.sparse).map((row) => ({
+    row, kept: Object.entries(row).filter(([name, v]) => /^fvu_at_l0_\d+$/.test(name) && known(v))
+      .map(([name, v]) => [+name.slice(10), v]).sort((a, b) => a[0] - b[0]),
+  })).filter(({ kept }) => kept.length);
+
+  // FVU or CE score against L0: sparse dictionaries as points, others as what their largest coordinates keep. All plots of a
+  // site have the same L0 axis.
   function frontier(rows, key, label, width) {
-    const points = rows.filter((row) => row.sparse && row.l0 > 0 && known(row[key]));
-    const curves = key !== "fvu" ? [] : rows.filter((row) => !row.sparse).map((row) => ({
-      row, kept: Object.entries(row).filter(([name, v]) => /^fvu_at_l0_\d+$/.test(name) && known(v))
-        .map(([name, v]) => [+name.slice(10), v]).sort((a, b) => a[0] - b[0]),
-    })).filter(({ kept }) => kept.length);
-    const l0 = [...points.map((row) => row.l0), ...curves.flatMap(({ kept }) => kept.map(([k]) => k))];
+    const sparse = rows.filter((row) => row.sparse && row.l0 > 0), points = sparse.filter((row) => known(row[key]));
+    const bases = basesOf(rows), curves = key === "fvu" ? bases : [];
+    const l0 = [...sparse.map((row) => row.l0), ...bases.flatMap(({ kept }) => kept.map(([k]) => k))];
     const values = [...points.map((row) => row[key]), ...curves.flatMap(({ kept }) => kept.map(([, v]) => v))];
-    if (!l0.length) return el("p", { class: "note" }, `no dictionary here has ${label}`);
+    if (!values.length) return el("p", { class: "note" }, `no dictionary here has ${label}`);
     const low = Math.min(...values), high = Math.max(...values), margin = 0.08 * (high - low || 0.1);
     const y = key === "fvu" ? { low: 0, high: high * 1.08 } : { low: low - margin, high: Math.max(high + margin, 1) };
     const x = { low: Math.min(...l0) / 1.5, high: Math.max(...l0) * 1.5, log: true, label: "L0, active features a token" };

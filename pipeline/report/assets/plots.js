@@ -45,7 +45,7 @@ function axes(width, height, x, y) {
     node.append(el("line", { class: "grid", x1: at, x2: at, y1: box.top, y2: box.bottom }));
     node.append(el("text", { x: at, y: box.bottom + 14, "text-anchor": "middle" }, (x.text || tickText)(tick)));
   }
-  for (const tick of y.ticks || niceTicks(y.low, y.high, 4)) {
+  for (const tick of y.ticks || niceTicks(y.low, y.high)) {
     const at = sy(tick);
     node.append(el("line", { class: "grid", x1: box.left, x2: box.right, y1: at, y2: at }));
     node.append(el("text", { x: box.left - 5, y: at + 4, "text-anchor": "end" }, (y.text || tickText)(tick)));

@@ -22,9 +22,7 @@ def test_a_margin_no_larger_than_the_spread_is_a_doubt() -> None:
 
 def test_what_has_no_control_beside_it_is_a_doubt() -> None:
     rows = [row("topk-d64-k8-s0", 64, rules_found=9), row("neuron_basis", 16, rules_found=3)]
-    assert texts("doubt", rows) == [
-        "Features with a rule of F1 ≥ .7: no control was scored beside the trained dictionaries."
-    ]
+    assert texts("doubt", rows) == ["No control was scored beside the trained dictionaries."]
     assert "the best basis that is not sparse, neuron_basis, 3" in texts("finding", rows)[0]
 
 
