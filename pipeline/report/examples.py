@@ -43,17 +43,18 @@ def _examples(contexts: pa.Table, tokens: Mapping[int, str]) -> Iterator[Example
     """Numbers have DIGITS digits of the largest of their feature."""
     activations, ids = (contexts[name].combine_chunks() for name in ("activations", "tokens"))
     values = np.nan_to_num(activations.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))
-    feature, value = contexts["feature"].to_numpy(), contexts["value"].to_numpy().astype(np.float64)
-    names = [tokens.get(token, f"#{token}") for token in ids.flatten().to_pylist()]
+    feature, value = contexts["feature"].to_pylist(), contexts["value"].to_numpy().astype(np.float64)
+    distinct, place = np.unique(ids.flatten().to_numpy(zero_copy_only=False), return_inverse=True)
+    names = np.array([tokens.get(token, f"#{token}") for token in distinct.tolist()], object)[place]
     ends = np.cumsum(lengths(ids))
     peaks = (contexts["position"].to_numpy() - contexts["start"].to_numpy()).tolist()
     groups, largest = contexts["group"].to_pylist(), dict[int, float]()
-    for one, size in zip(feature.tolist(), np.abs(value).tolist(), strict=True):
+    for one, size in zip(feature, np.abs(value).tolist(), strict=True):
         largest[one] = max(size, largest.get(one, 0.0))
     for i, (end, n) in enumerate(zip(ends.tolist(), lengths(ids).tolist(), strict=True)):
         decimals = DIGITS - 1 - int(np.floor(np.log10(largest[feature[i]] or 1.0)))
         found = np.round(values[end - n : end], decimals).tolist()
-        yield Example(groups[i], round(float(value[i]), decimals), peaks[i], names[end - n : end], found)
+        yield Example(groups[i], round(float(value[i]), decimals), peaks[i], names[end - n : end].tolist(), found)
 
 
 def text_of(text: str) -> str:
