@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import UserError
+from pipeline.features.files import CONTEXTS, FEATURES, PROBES
 from pipeline.unit_files import json_object
 
-FEATURES, CONTEXTS, PROBES, TOKENS = "features.parquet", "contexts.parquet", "probes.parquet", "tokens.json"
+TOKENS = "tokens.json"
 _COLUMNS = {
     FEATURES: {"feature", "density", "max"},
     CONTEXTS: {"feature", "group", "value", "sequence", "position", "start", "tokens", "activations"},

@@ -17,8 +17,10 @@ GOOD_RULE, GOOD_LABEL = 0.7, 0.9  # F1 from which a rule, a label counts as foun
 def overview(run: Run) -> dict[str, Any]:
     """The value of data/index.js."""
     rows, labels = [], {}
+    control = {(g["site"], name): g["control"] for g in run.scores.get("groups", []) for name in g["names"]}
     for dictionary in run.dictionaries:
         row = finite(dictionary.row)
+        row["control"] = control.get((row["site"], row["name"]))
         row["page"] = f"{dictionary.place}/index.html" if dictionary.described else None
         if dictionary.described:
             features = dictionary.features()
@@ -35,7 +37,7 @@ def overview(run: Run) -> dict[str, Any]:
         "sets": [finite(row) for row in run.scores.get("sets", [])],
         "labels": labels,
         "documentation": run.scores.get("documentation", {}),
-        "conclusions": conclusions(rows, run.scores.get("pairs", [])),
+        "conclusions": conclusions(rows, run.scores),
     }
 
 

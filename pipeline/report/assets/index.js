@@ -25,7 +25,7 @@
     const first = data.conclusions.slice(0, 8), others = data.conclusions.slice(8);
     return [
       el("h2", {}, "What the numbers say"),
-      el("p", { class: "note" }, "Doubts first. A difference counts if it is larger than the spread over seeds."),
+      el("p", { class: "note" }, "Doubts first. A difference counts if its 95% interval over seeds does not hold 0."),
       el("ul", { class: "says" }, first.map(line)),
       others.length ? el("details", {}, el("summary", {}, `${others.length} more`), el("ul", { class: "says" }, others.map(line))) : null,
     ];
@@ -50,7 +50,8 @@
     const x = { low: Math.min(...l0) / 1.5, high: Math.max(...l0) * 1.5, log: true, label: "L0, active features a token" };
     const { node, sx, sy } = axes(width, 280, x, { ...y, label });
     const mark = (row, k, v, r, text) => {
-      const point = marker(shape(row.method), sx(k), sy(v), r, { fill: colour(row.method), "data-tip": text });
+      const drawn = row.control ? { fill: "transparent", stroke: colour(row.method) } : { fill: colour(row.method) };
+      const point = marker(shape(row.method), sx(k), sy(v), r, { ...drawn, "data-tip": text });
       return row.page ? el("svg:a", { href: href(row) }, point) : point;
     };
     for (const { row, kept } of curves) {
@@ -59,7 +60,7 @@
     }
     for (const row of points) {
       const r = 4 + 1.5 * Math.log2(Math.max(1, row.d_sae / row.d_in));
-      node.append(mark(row, row.l0, row[key], r, `${row.name}\nL0 ${short(row.l0)}, ${label} ${fixed(row[key], 4)}, d_sae ${whole(row.d_sae)}`));
+      node.append(mark(row, row.l0, row[key], r, `${row.name}${row.control ? ` (control: ${row.control})` : ""}\nL0 ${short(row.l0)}, ${label} ${fixed(row[key], 4)}, d_sae ${whole(row.d_sae)}`));
     }
     return node;
   }
@@ -69,7 +70,7 @@
       el("svg", { width: 14, height: 14 }, marker(shape(method), 7, 7, 4.5, { fill: colour(method) })), method));
     return [
       el("h2", { id: "frontier" }, "Reconstruction against sparsity"),
-      el("p", { class: "note" }, "A point is a dictionary, larger for more features; a line is a basis of which the largest coordinates "
+      el("p", { class: "note" }, "A point is a dictionary, larger for more features, hollow if it is a control; a line is a basis of which the largest coordinates "
         + "are kept. FVU: lower is better. CE score (zero ablation): 1 is the model as it is."),
       el("div", { class: "legend" }, key),
       sites.map((site) => [el("h3", {}, site), el("div", { class: "pair" },
@@ -84,9 +85,11 @@
     ["L0", (row) => row.l0, (v) => fixed(v, 1)], ["FVU", (row) => row.fvu, fixed], ["CE score", (row) => row.ce_score_zero, fixed],
     ["KL", (row) => row.kl, fixed], ["top-1", (row) => row.top1, fixed], ["dead", (row) => row.dead, whole],
     ["rare", (row) => row.ultra_low_density, whole], ["labels ≥ .9", (row) => row.labels_found, whole],
-    ["rules ≥ .7", (row) => row.rules_found, whole], ["method", (row) => row.method, "text"], ["site", (row) => row.site, "text"],
+    ["rules ≥ .7", (row) => row.rules_found, whole], ["control", (row) => row.control, "text"],
+    ["method", (row) => row.method, "text"], ["site", (row) => row.site, "text"],
   ];
   const EXPLAINED = {
+    control: "what it is a control by: nothing is learned where a trained dictionary does no better",
     L0: "l0", FVU: "fvu", "CE score": "ce_score_zero, ce_score_mean", KL: "ce, kl", dead: "dead", rare: "ultra_low_density",
     "top-1": "top1", "labels ≥ .9": "how many labels a single feature finds with F1 of at least .9",
     "rules ≥ .7": "how many features have a rule with F1 of at least .7",

@@ -122,10 +122,34 @@ def write_dictionary(
     pq.write_table(probes(f1), folder / "probes.parquet")
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], n_tokens: int = 60) -> None:
-    """scores.json and tokens.json."""
+def group(name: str, names: list[str], **more: Any) -> dict[str, Any]:
+    """Of scores.json."""
+    given = {
+        "site": SITE,
+        "name": name,
+        "names": names,
+        "n": len(names),
+        "exact": False,
+        "control": None,
+        "controls": [],
+    }
+    return given | more
+
+
+def comparison(
+    relation: str, a: str, b: str, difference: float, low: float | None, high: float | None
+) -> dict[str, Any]:
+    """In FVU."""
+    found = {"site": SITE, "score": "fvu", "relation": relation, "a": a, "b": b, "difference": difference}
+    return found | {"low": low, "high": high, "apart": low is not None and low > 0}
+
+
+def write_run(
+    folder: Path, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], n_tokens: int = 60, **more: Any
+) -> None:
+    """scores.json, with more in it, and tokens.json."""
     scores = {"inputs": "0", "documentation": {"l0": "mean number of active features a token"}, "dictionaries": rows,
-              "sets": [], "pairs": pairs}  # fmt: skip
+              "sets": [], "pairs": pairs, **more}  # fmt: skip
     for path, value in (
         (folder / "score" / "scores.json", scores),
         (folder / "report" / "tokens.json", tokens(n_tokens)),
@@ -141,7 +165,8 @@ def small_run(folder: Path) -> Path:
     marked = row(relu, 300, fvu=0.07, l0=8.5, warnings=["30% of features are <i>dead</i>"])
     rows = [row(names[0], 300), row(names[1], 300, fvu=0.052), marked, row("neuron_basis", 16)]
     pairs = [pair(a, b, 0.7) for a in names for b in names if a != b] + [pair(names[0], relu, 0.4, "method")]
-    write_run(folder, rows, pairs)
+    groups = [group("topk-d300-k8", names), group(relu, [relu]), group("neuron_basis", ["neuron_basis"], exact=True)]
+    write_run(folder, rows, pairs, groups=groups, comparisons=[])
     for name in names:
         write_dictionary(folder / "report" / SITE / name, 300, [n for n in names if n != name] + [relu], 60)
     write_dictionary(folder / "report" / SITE / "neuron_basis", 16, names, 60, f1=0.5)
