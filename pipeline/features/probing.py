@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self, cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 from scipy import sparse
 
 
@@ -22,7 +22,7 @@ class SortedCodes:
 
     n_rows: int
     rows: Integer[np.ndarray, " n_entries"]
-    values: Float32[np.ndarray, " n_entries"]
+    values: Float[np.ndarray, " n_entries"]
     starts: Integer[np.ndarray, " _"]
     reach: Int64[np.ndarray, " n_entries"]
 
@@ -79,13 +79,13 @@ def aurocs(codes: SortedCodes, Y: Bool[np.ndarray, "n_rows n_labels"]) -> Float6
 
 def best_thresholds(
     codes: SortedCodes, Y: Bool[np.ndarray, "n_rows n_labels"]
-) -> tuple[Float64[np.ndarray, "d_sae n_labels"], Float32[np.ndarray, "d_sae n_labels"]]:
+) -> tuple[Float64[np.ndarray, "d_sae n_labels"], Float[np.ndarray, "d_sae n_labels"]]:
     """(F1, threshold) of the threshold with the largest F1 = 2 TP / (TP + FP + TP + FN), the larger one of two.
 
     0 and infinity where that is 0.
     """
     shape = (codes.d_sae, Y.shape[1])
-    f1, thresholds = np.zeros(shape), np.full(shape, np.inf, np.float32)
+    f1, thresholds = np.zeros(shape), np.full(shape, np.inf, codes.values.dtype)
     columns, is_negative = codes.columns, codes.values < 0
     first_negative = is_negative & (np.append(True, ~is_negative[:-1]) | (np.diff(columns, prepend=-1) > 0))
     for label, n_label in enumerate(Y.sum(0).tolist()):
@@ -102,11 +102,11 @@ def best_thresholds(
         f1[used, label] = np.maximum.reduceat(found, begins[used])
         best = at[found == f1[column, label]][::-1]
         thresholds[columns[best], label] = codes.values[best]  # the first of several, which is written last
-    return f1, np.where(f1 > 0, thresholds, np.float32(np.inf))
+    return f1, np.where(f1 > 0, thresholds, codes.values.dtype.type(np.inf))
 
 
 def f1_at(
-    codes: SortedCodes, Y: Bool[np.ndarray, "n_rows n_labels"], thresholds: Float32[np.ndarray, "d_sae n_labels"]
+    codes: SortedCodes, Y: Bool[np.ndarray, "n_rows n_labels"], thresholds: Float[np.ndarray, "d_sae n_labels"]
 ) -> Float64[np.ndarray, "d_sae n_labels"]:
     """F1 of each feature for each label at a threshold of its own, as on other rows than those it was chosen on."""
     n_above = np.zeros(thresholds.shape, np.int64)
