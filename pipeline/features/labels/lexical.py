@@ -12,6 +12,7 @@ from pipeline.features.labels.spans import Lines, Span, Spans
 
 KEYWORDS = (
     "def", "class", "return", "if", "else", "for", "in", "is", "not", "and", "or", "import", "from", "None", "raise",
+    "try", "elif", "except", "with",
 )  # fmt: skip
 DEPTHS = (1, 2, 3)
 COMPARISONS = frozenset(("==", "!=", "<", ">", "<=", ">="))
@@ -23,11 +24,11 @@ _OPENING = re.compile("[A-Za-z]*('''|\"\"\"|'|\")")
 NAMES = (
     "keyword", *(f"keyword {word}" for word in KEYWORDS), "True or False", "operator", "comparison operator",
     "equals sign", "comma", "colon", "dot", "opening bracket", "closing bracket", "opening parenthesis",
-    "closing parenthesis", "number", "string", "opening quote", "closing quote", "f-string", "comment", "name", "self",
-    "name of a builtin", "name defined by def", "name defined by class", "capitalised name", "all-capitals name",
-    "snake_case name", "dunder name", "private name", "decorator", "first on its line", "last on its line", "newline",
-    "end of a statement", "blank line", "indentation", *(f"indented {d} or more" for d in DEPTHS),
-    *(f"in {d} or more brackets" for d in DEPTHS),
+    "closing parenthesis", "number", "string", "opening quote", "closing quote", "triple quote", "f-string", "comment",
+    "comment sign", "name", "self", "name of a builtin", "name defined by def", "name defined by class",
+    "capitalised name", "all-capitals name", "snake_case name", "dunder name", "private name", "decorator",
+    "first on its line", "last on its line", "newline", "end of a statement", "blank line", "indentation",
+    *(f"indented {d} or more" for d in DEPTHS), *(f"in {d} or more brackets" for d in DEPTHS),
 )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def lexical_labels(text: str, lines: Lines) -> Spans:
             found["number"].append(span)
         elif lexeme.kind == tokenize.COMMENT:
             found["comment"].append(span)
+            found["comment sign"].append((lexeme.start, lexeme.start + 1))
         elif lexeme.kind == tokenize.STRING:
             _string(word, span, found)
     return found
@@ -132,8 +134,11 @@ def _string(word: str, span: Span, found: Spans) -> None:
     assert opening  # tokenize found it to be a string
     start, stop = span
     found["string"].append(span)
-    found["opening quote"].append((start, start + opening.end()))
-    found["closing quote"].append((stop - len(opening[1]), stop))
+    quotes = (start, start + opening.end()), (stop - len(opening[1]), stop)
+    found["opening quote"].append(quotes[0])
+    found["closing quote"].append(quotes[1])
+    if len(opening[1]) == 3:
+        found["triple quote"] += quotes
     if "f" in opening[0].lower():
         found["f-string"].append(span)
 
