@@ -130,7 +130,7 @@ class _Search:
         active, n_active = _bits(mask), len(rows)
         texts = list(self._texts(self.place[rows]))
         beam = [((), _bits(np.ones(self.n_rows, bool)), n_active, self.n_rows)]
-        chosen, best_f1 = (), 0.0
+        chosen, best_f1 = (), -1.0  # the first term is taken in any case
         for length in range(1, MAX_TERMS + 1):
             if length > 1:
                 texts = list(dict.fromkeys([*texts, *self._ruled_out(beam[0][1] & ~active)]))
