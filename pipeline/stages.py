@@ -13,12 +13,14 @@ from pipeline.claims import Claims
 from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
 from pipeline.extract.config import ExtractConfig, with_every_layer
+from pipeline.extract.text import Documents
 from pipeline.features import stage as features
 from pipeline.features.config import ReportConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
 from pipeline.recipe import read_recipe
+from pipeline.report.pages import write_report
 from pipeline.score import stage as score
 from pipeline.score.config import ScoreConfig
 from pipeline.score.subjects import Subject, foreign_subjects, subjects_of
@@ -214,14 +216,18 @@ def run_report(run: Run) -> bool:
     scored = score.units(run.recipe.score, run.folder, store, subjects)
     if left := pending([unit for _, unit in scored], replace=False):
         raise UserError(f"{left[0].name} at {left[0].folder.parent.name} is not scored: run `unmix score` first")
+    text = run.recipe.extract and run.recipe.extract.text
+    documents = lambda: Documents(text) if text else ()  # noqa: E731
     work = features.units(run.recipe.report, run.folder, store, subjects)
     did = False
     with Claims(run.folder) as claims:
         for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
             did = did or bool(units)
             mine = [(s, u) for s, u in work if u in units]
-            features.execute(run.recipe.report, store, mine, run.folder / "score", run.device, claims)
-    features.write_tokens(run.folder, store)
+            features.execute(run.recipe.report, store, mine, run.folder / "score", documents, run.device, claims)
+    if did:
+        features.write_tokens(run.folder, store)
+    print(f"report: {write_report(run.folder)}")
     return did
 
 

@@ -15,7 +15,7 @@ FEATURES, CONTEXTS, PROBES = "features.parquet", "contexts.parquet", "probes.par
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """columns: arrays (n,), arrays (n, m), which become lists, or what pyarrow takes."""
+    """columns: arrays (n,), in which nan becomes null, arrays (n, m), which become lists, or what pyarrow takes."""
     table = pa.table({name: _column(values) for name, values in columns.items()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
@@ -25,6 +25,8 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
 def _column(values: Any) -> Any:
     if isinstance(values, np.ndarray) and values.ndim == 2:
         return lists(values, np.ones(values.shape, bool))
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return pa.array(values, from_pandas=True)
     return values
 
 

@@ -16,11 +16,12 @@ from pipeline.features.files import lists
 from pipeline.features.logits import Logits
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.nearest import nearest
+from pipeline.score.reconstruction import keep_largest
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
 
 N_NEIGHBOURS = 5
-_PROMOTED = 10
+LARGEST = 32  # coordinates of a row of a dense basis, that are looked at for labels
 
 
 @dataclass
@@ -48,9 +49,10 @@ class Gathered:
         np.maximum(self.largest, size.max(0), out=self.largest)
         self.contexts.add(codes, first)
 
-    def keep(self, z: Float[Tensor, "n d_sae"]) -> None:
-        """For probes: codes of the next of the first rows."""
-        self.first_rows.append(sparse.csr_array(z.cpu().numpy()))
+    def keep(self, z: Float[Tensor, "n d_sae"], sparse_by_itself: bool) -> None:
+        """For probes: codes of the next of the first rows; of dense ones each row's largest."""
+        kept = z if sparse_by_itself else keep_largest(z, LARGEST)
+        self.first_rows.append(sparse.csr_array(kept.cpu().numpy()))
 
     def codes(self) -> sparse.csc_array:
         return sparse.csc_array(sparse.vstack(self.first_rows))

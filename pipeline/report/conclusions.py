@@ -88,7 +88,6 @@ def _compared(row: Mapping[str, Any]) -> Row:
 
 def _judged(site: str, text: str, value: float, low: float | None, high: float | None, digits: int = 1) -> Row:
     """A margin counts where its 95% interval is above 0; low, high: None or infinite where a seed alone is known."""
-    better = f"better by {value:.{digits}f}"
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return _one(
             "doubt", site, f"{text}: better by {value:.{digits}f}, of one seed, so that nothing is known of its spread."

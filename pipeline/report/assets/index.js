@@ -176,8 +176,8 @@
   function labels() {
     const places = Object.keys(data.labels);
     if (!places.length) return [];
-    const measures = Object.keys(data.labels[places[0]]).filter((name) => /^(f1|auroc)_\d+$/.test(name));
-    const words = (name) => { const [what, k] = name.split("_"); return `${what === "f1" ? "F1" : "AUROC"}, ${k === "1" ? "best feature" : `${k} features`}`; };
+    const measures = Object.keys(data.labels[places[0]]).filter((name) => /^(f1|auroc)_(\d+|all)$/.test(name));
+    const words = (name) => { const [what, k] = name.split("_"); return `${what === "f1" ? "F1" : "AUROC"}, ${k === "1" ? "best feature" : k === "all" ? "all coordinates" : `${k} features`}`; };
     const holder = el("div"), select = el("select", { id: "measure", "aria-label": "measure" }, measures.map((name) => el("option", { value: name }, words(name))));
     select.value = measures.includes("f1_1") ? "f1_1" : measures[0];
     const value = (place, label) => { const of = data.labels[place], k = of.label.indexOf(label); return k < 0 ? null : of[select.value]?.[k]; };
