@@ -37,15 +37,15 @@ def write_report(run_folder: Path) -> Path:
 
 
 def _write_dictionary(run: Run, dictionary: Dictionary) -> None:
-    features, data = dictionary.features(), dictionary.folder / "data"
+    features, contexts, data = dictionary.features(), dictionary.contexts(), dictionary.folder / "data"
     n_parts = 0
-    for part in parts(features, dictionary.contexts()):
+    for part in parts(features, contexts):
         _put(data / f"part-{n_parts}.js", script(f"part-{n_parts}", part))
         n_parts += 1
     for left in data.glob("part-*.js"):  # of a report with more features
         if int(left.stem.removeprefix("part-")) >= n_parts:
             left.unlink()
-    _put(data / "features.js", script("features", _about(run, dictionary) | {"columns": listed(features)}))
+    _put(data / "features.js", script("features", _about(run, dictionary) | {"columns": listed(features, contexts)}))
     _put(dictionary.folder / "index.html", _asset("dictionary.html"))
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.report.columns import encoded, lengths, numbers, steps
 
 PART = 256  # features whose views are one data file: about 1.3 MB with 45 contexts of 21 tokens each
+N_TOKENS = 3  # of those at which a feature is most active, in the list
 LISTED = ("density", "n_active", "max", "label", "label_auroc", "label_f1", "rule", "rule_f1", "kl_ablated",
           "promoted_tokens")  # fmt: skip
 VIEWED = ("mean", "decoder_norm", "encoder_norm", "promoted_logits", "suppressed_tokens", "suppressed_logits",
@@ -16,12 +17,28 @@ VIEWED = ("mean", "decoder_norm", "encoder_norm", "promoted_logits", "suppressed
           "cofiring_phi", "histogram", "rule_precision", "rule_recall", "rule_share")  # fmt: skip
 
 
-def listed(features: pa.Table) -> dict[str, Any]:
-    """The columns of the list. nearest and nearest_cosine: the first of the neighbours."""
-    columns = {name: encoded(_column(features, name)) for name in LISTED}
+def listed(features: pa.Table, contexts: pa.Table) -> dict[str, Any]:
+    """The columns of the list. nearest and nearest_cosine: the first of the neighbours. active_at: see below."""
+    columns = {name: encoded(_column(features, name)) for name in LISTED} | {
+        "active_at": active_at(contexts, len(features))
+    }
     for name, of in (("nearest", "neighbours"), ("nearest_cosine", "neighbour_cosines")):
         columns[name] = encoded(_first(_column(features, of)))
     return columns
+
+
+def active_at(contexts: pa.Table, d_sae: int) -> dict[str, Any]:
+    """Of each feature the first N_TOKENS different tokens at which it is most active. contexts: sorted by feature and group."""
+    tokens = contexts["tokens"].combine_chunks()
+    offsets = np.cumsum(lengths(tokens)) - lengths(tokens)
+    peak = offsets + contexts["position"].to_numpy() - contexts["start"].to_numpy()
+    strongest = contexts["group"].to_numpy() == 0
+    found = tokens.flatten().to_numpy(zero_copy_only=False)[peak[strongest]]
+    both = np.stack([contexts["feature"].to_numpy()[strongest], found], 1)
+    both = both[np.sort(np.unique(both, axis=0, return_index=True)[1])]
+    owner = both[:, 0]
+    kept = both[np.arange(len(both)) - np.searchsorted(owner, owner) < N_TOKENS]
+    return {"t": "list", "n": numbers(np.bincount(kept[:, 0], minlength=d_sae)), "v": numbers(kept[:, 1])}
 
 
 def parts(features: pa.Table, contexts: pa.Table) -> Iterator[dict[str, Any]]:

@@ -38,9 +38,10 @@ class FeatureList {
     ["feature", "feature", null, "the index of the feature in the dictionary"],
     ["density", "density", "density", "the fraction of rows on which it is active"],
     ["max", "max", "max", "its largest activation"],
+    ["active", "active at", "active_at", "the tokens at which it is most active"],
     ["label", "label", "label_f1", "the label that it finds best, with F1 on the other half; sorted by F1"],
     ["rule", "rule", "rule_f1", "the rule that fits it best, with F1 on the other half; sorted by F1"],
-    ["promotes", "promotes", "top", "the tokens whose logits its decoder row raises most"],
+    ["promotes", "promotes", "promoted_tokens", "the tokens whose logits its decoder row raises most"],
     ["near", "nearest", "nearest_cosine", "the other feature of this dictionary with the largest decoder cosine"],
     ["kl", "KL", "kl_ablated", "mean KL in nats at tokens where it is active, when its contribution is taken away"],
   ];
@@ -48,7 +49,7 @@ class FeatureList {
   drawSort() {
     const buttons = FeatureList.KEYS.map(([name, text, , about]) => {
       const press = () => {
-        const down = this.sort.name === name ? !this.sort.down : name !== "feature" && name !== "promotes";
+        const down = this.sort.name === name ? !this.sort.down : !["feature", "active", "promotes"].includes(name);
         this.sort = { name, down };
         this.drawSort();
         this.arrange();
@@ -63,7 +64,8 @@ class FeatureList {
   text(feature) {
     this.texts ||= [];
     if (this.texts[feature] === undefined) {
-      const tokens = Array.from(this.columns.promoted_tokens.at(feature), (id) => seenText(tokenText(id) ?? `#${id}`));
+      const ids = [...this.columns.active_at.at(feature), ...this.columns.promoted_tokens.at(feature)];
+      const tokens = ids.map((id) => seenText(tokenText(id) ?? `#${id}`));
       const words = [this.columns.label[feature], this.columns.rule[feature], ...tokens];
       this.texts[feature] = words.filter((word) => typeof word === "string").join("\n").toLowerCase();
     }
@@ -85,10 +87,10 @@ class FeatureList {
       if (this.alive && !(this.columns.density[i] > 0)) continue;
       if (!words.length || this.matches(i, words)) found.push(i);
     }
-    const [, , key] = FeatureList.KEYS.find(([name]) => name === this.sort.name);
+    const [name, , key] = FeatureList.KEYS.find(([own]) => own === this.sort.name);
     const sign = this.sort.down ? -1 : 1;
-    if (key === "top") {
-      const top = (i) => { const ids = this.columns.promoted_tokens.at(i); return ids.length ? tokenText(ids[0]) ?? "" : ""; };
+    if (name === "active" || name === "promotes") {
+      const top = (i) => { const ids = this.columns[key].at(i); return ids.length ? tokenText(ids[0]) ?? "" : ""; };
       const texts = new Map(found.map((i) => [i, top(i)]));
       found.sort((a, b) => sign * (texts.get(a) < texts.get(b) ? -1 : texts.get(a) > texts.get(b) ? 1 : 0) || a - b);
     } else if (key) {
@@ -126,6 +128,7 @@ class FeatureList {
       el("a", { class: "id", href: `#feature=${i}`, tabindex: -1 }, `${i}`),
       el("span", { class: "density" }, dead ? "dead" : short(c.density[i])),
       el("span", { class: "max" }, dead ? "" : short(c.max[i])),
+      el("span", { class: "active" }, Array.from(c.active_at.at(i), (id) => chip(id))),
       el("span", { class: "label", title: c.label[i] ? seenText(c.label[i]) : null }, ...scored(c.label[i], c.label_f1[i])),
       el("span", { class: "rule", title: c.rule[i] ? seenText(c.rule[i]) : null }, ...scored(c.rule[i], c.rule_f1[i])),
       el("span", { class: "tokens" }, Array.from(c.promoted_tokens.at(i).slice(0, 5), (id) => chip(id))),

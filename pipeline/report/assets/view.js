@@ -88,7 +88,7 @@ function activationHistogram(counts, edges) {
 
 function tokenList(title, about, ids, logits) {
   if (!ids.length) return null;
-  const lines = Array.from(ids, (id, k) => el("li", {}, chip(id, { "data-tip": `token ${id}` }), el("span", {}, fixed(logits[k], 2))));
+  const lines = Array.from(ids, (id, k) => el("li", {}, chip(id, { "data-tip": `token ${id}` }), el("span", {}, fixed(logits[k], 3))));
   return el("div", {}, el("h3", { "data-tip": about }, title), el("ul", {}, lines));
 }
 
