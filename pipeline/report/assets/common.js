@@ -27,6 +27,8 @@ function short(value) {
   return size >= 100 ? whole(value) : value.toPrecision(3);
 }
 
+// One digit where an exponent is needed: for ticks.
+const brief = (value) => (value && Math.abs(value) < 1e-2 ? value.toExponential(0) : `${+value.toPrecision(3)}`);
 const fixed = (value, digits = 3) => (known(value) ? (+value.toFixed(digits) + 0).toFixed(digits) : "");
 const whole = (value) => (known(value) ? Math.round(value).toLocaleString("en") : "");
 

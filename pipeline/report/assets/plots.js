@@ -30,25 +30,24 @@ function niceTicks(low, high, n = 5) {
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) ticks.push(+(i * step).toPrecision(12));
   return ticks;
 }
-const tickText = (tick) => `${+tick.toPrecision(3)}`;
 const logTicks = (low, high) =>
   [-3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((e) => [1, 2, 5].map((m) => m * 10 ** e)).filter((t) => low <= t && t <= high);
 
 // An SVG with axes. x, y: {low, high, log, label, ticks, text}. Returns {node, sx, sy, box}.
 function axes(width, height, x, y) {
-  const box = { left: 46, right: width - 10, top: 10, bottom: height - 34 };
+  const box = { left: 56, right: width - 10, top: 10, bottom: height - 34 };
   const scale = (axis, from, to) => (axis.log ? logarithmic : linear)(axis.low, axis.high, from, to);
   const sx = scale(x, box.left, box.right), sy = scale(y, box.bottom, box.top);
   const node = el("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
   for (const tick of x.ticks || (x.log ? logTicks(x.low, x.high) : niceTicks(x.low, x.high))) {
     const at = sx(tick);
     node.append(el("line", { class: "grid", x1: at, x2: at, y1: box.top, y2: box.bottom }));
-    node.append(el("text", { x: at, y: box.bottom + 14, "text-anchor": "middle" }, (x.text || tickText)(tick)));
+    node.append(el("text", { x: at, y: box.bottom + 14, "text-anchor": "middle" }, (x.text || brief)(tick)));
   }
   for (const tick of y.ticks || niceTicks(y.low, y.high)) {
     const at = sy(tick);
     node.append(el("line", { class: "grid", x1: box.left, x2: box.right, y1: at, y2: at }));
-    node.append(el("text", { x: box.left - 5, y: at + 4, "text-anchor": "end" }, (y.text || tickText)(tick)));
+    node.append(el("text", { x: box.left - 5, y: at + 4, "text-anchor": "end" }, (y.text || brief)(tick)));
   }
   node.append(el("text", { class: "axis", x: (box.left + box.right) / 2, y: height - 4, "text-anchor": "middle" }, x.label));
   if (y.label) {

@@ -79,11 +79,11 @@ function activationHistogram(counts, edges) {
   const shown = Array.from(counts.slice(low, high)), at = edges.slice(low, high + 1);
   const all = shown.reduce((sum, count) => sum + count, 0);
   const ticks = edges.filter((edge, k) => k >= low && k <= high && k % 2 === 0);
-  const every = Math.ceil(ticks.length / 5);
-  const x = { low: at[0], high: at[at.length - 1], log: true, label: "|activation| where active",
+  const every = Math.ceil(ticks.length / 4);
+  const x = { low: at[0], high: at[at.length - 1], log: true, label: "|activation|, where active", text: brief,
     ticks: ticks.filter((_, k) => k % every === 0) };
   const text = (k) => `${short(at[k])} to ${short(at[k + 1])}: ${whole(shown[k])} rows, ${fixed((100 * shown[k]) / all, 1)}%`;
-  return el("div", {}, el("h3", {}, "How strongly it is active"), plotted((width) => bars(width, 230, shown, at, x, text, { label: "rows" })));
+  return el("div", {}, el("h3", {}, "Rows by |activation|"), plotted((width) => bars(width, 230, shown, at, x, text)));
 }
 
 function tokenList(title, about, ids, logits) {

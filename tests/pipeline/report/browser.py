@@ -55,6 +55,11 @@ class Browser:
         os.close(self._from)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        answer = self._answer(method, **parameters)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    def _answer(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._id += 1
         message = {"id": self._id, "method": method, "params": parameters}
         if self._session:
@@ -62,9 +67,7 @@ class Browser:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         asked = self._id
         self._until(lambda: asked in self._answers, method)
-        answer = self._answers.pop(asked)
-        assert "error" not in answer, f"{method}: {answer['error']}"
-        return answer["result"]
+        return self._answers.pop(asked)
 
     def open(self, path: Path, fragment: str = "") -> None:
         """The page, once all its scripts have run."""
@@ -83,10 +86,13 @@ class Browser:
         return result["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Until it is true."""
+        """Until it is true. A page that is just left for another one answers with an error, or throws."""
         end = time.monotonic() + _DEADLINE_S
-        while not self.js(expression):
-            assert time.monotonic() < end, f"never true: {expression}; the console says {self.errors}"
+        while True:
+            answer = self._answer("Runtime.evaluate", expression=expression, returnByValue=True)
+            if answer.get("result", {}).get("result", {}).get("value") is True:
+                return
+            assert time.monotonic() < end, f"never true: {expression}: {answer}; the console says {self.errors}"
             time.sleep(0.02)
 
     def press(self, key: str) -> None:
