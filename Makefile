@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score status toy test test-all bench lint types demo-model
+.PHONY: run extract train score report status toy test test-all bench lint types demo-model
 .NOTPARALLEL:
 
-extract train score status: .venv/installed
+extract train score report status: .venv/installed
 	@$(BIN)/unmix $@ $(RECIPE) $(ARGS)
 
 run: .venv/installed
@@ -30,6 +30,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m scripts.bench_extract
 	$(BIN)/python -m scripts.bench_train
 	$(BIN)/python -m scripts.bench_rotation
+	$(BIN)/python -m scripts.bench_score
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

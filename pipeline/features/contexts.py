@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, UInt64
 
-_BUFFER = 1 << 17  # entries that are waited for, at least, before the best are chosen anew
+_MANY = 1 << 17  # candidates of a batch, from which on those that cannot be among the best are sorted out first
 AROUND = 10  # tokens on either side
 
 
@@ -55,12 +55,12 @@ class Best:
     def promising(self, feature: Int64[np.ndarray, " n"], key: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
         """Which of these may be among the best; where they are many, no more than about n of a feature."""
         near = np.flatnonzero(key < self._worst[feature])
-        return near if len(near) <= _BUFFER else near[_first(feature[near], key[near], self.n)]
+        return near if len(near) <= _MANY else near[_first(feature[near], key[near], self.n)]
 
     def add(self, entries: Entries) -> None:
         self._waiting.append(entries)
         self._n_waiting += len(entries)
-        if self._n_waiting > max(_BUFFER, len(self._kept)):
+        if self._n_waiting > self.n * self.d_sae // 2:
             self._choose()
 
     def merge(self, later: "Best") -> None:

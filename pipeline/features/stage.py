@@ -46,7 +46,7 @@ def units(config: ReportConfig, run: Path, store: ActivationStore, subjects: Seq
         inputs = {
             "dictionary_digest": folder_digest(subject.folder), "store_digest": store.digest, "basis": subject.basis
         }  # fmt: skip
-        folder = run / "report" / subject.site.name / subject.name
+        folder = run / "features" / subject.site.name / subject.name
         work.append((subject, Unit("report", subject.name, folder, VERSION, settings, inputs)))
     return work
 
@@ -166,4 +166,6 @@ def token_texts(store: ActivationStore) -> dict[int, str]:
 
 def write_tokens(run: Path, store: ActivationStore) -> None:
     """The text of each token, for pages."""
-    commit_bytes(run / "report" / TOKENS, json.dumps({str(i): text for i, text in token_texts(store).items()}).encode())
+    commit_bytes(
+        run / "features" / TOKENS, json.dumps({str(i): text for i, text in token_texts(store).items()}).encode()
+    )

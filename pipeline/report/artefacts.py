@@ -82,8 +82,8 @@ def read_run(folder: Path) -> Run:
     if scores is None or not isinstance(scores.get("dictionaries"), list):
         found = "is damaged" if path.exists() else "is missing"
         raise UserError(f"{path} {found}: run `unmix score` on the recipe of {folder} first")
-    dictionaries = [Dictionary(row, folder / "report" / row["site"] / row["name"]) for row in scores["dictionaries"]]
-    return Run(folder, scores, _tokens(folder / "report" / TOKENS), dictionaries)
+    dictionaries = [Dictionary(row, folder / "features" / row["site"] / row["name"]) for row in scores["dictionaries"]]
+    return Run(folder, scores, _tokens(folder / "features" / TOKENS), dictionaries)
 
 
 def _tokens(path: Path) -> dict[int, str]:

@@ -37,7 +37,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def _write_dictionary(run: Run, dictionary: Dictionary) -> None:
-    features, contexts, data = dictionary.features(), dictionary.contexts(), dictionary.folder / "data"
+    features, contexts, data = dictionary.features(), dictionary.contexts(), run.report / dictionary.place / "data"
     n_parts = 0
     for part in parts(features, contexts):
         _put(data / f"part-{n_parts}.js", script(f"part-{n_parts}", part))
@@ -46,7 +46,7 @@ def _write_dictionary(run: Run, dictionary: Dictionary) -> None:
         if int(left.stem.removeprefix("part-")) >= n_parts:
             left.unlink()
     _put(data / "features.js", script("features", _about(run, dictionary) | {"columns": listed(features, contexts)}))
-    _put(dictionary.folder / "index.html", _asset("dictionary.html"))
+    _put(run.report / dictionary.place / "index.html", _asset("dictionary.html"))
 
 
 def _about(run: Run, dictionary: Dictionary) -> dict[str, Any]:

@@ -76,14 +76,14 @@ def test_batches_do_not_matter_nor_does_merging(step: int) -> None:
 
 
 def test_what_is_kept_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.features.contexts._BUFFER", 50)
+    monkeypatch.setattr("pipeline.features.contexts._MANY", 50)
     z = codes(density=1.0)
     found = Contexts(D_SAE, POSITIONS, CONTEXT, n_top=4, n_sampled=4)
     for repeat in range(20):
         found.add(z, repeat * len(z))
         for best in (found.top, found.sample):
             assert len(best._kept) <= 4 * D_SAE
-            assert best._n_waiting <= 4 * D_SAE + 50
+            assert best._n_waiting <= 4 * D_SAE
     assert len(found.top.result()) == len(found.sample.result()) == 4 * (D_SAE - 1)
 
 

@@ -152,7 +152,7 @@ def write_run(
               "sets": [], "pairs": pairs, **more}  # fmt: skip
     for path, value in (
         (folder / "score" / "scores.json", scores),
-        (folder / "report" / "tokens.json", tokens(n_tokens)),
+        (folder / "features" / "tokens.json", tokens(n_tokens)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
@@ -168,6 +168,6 @@ def small_run(folder: Path) -> Path:
     groups = [group("topk-d300-k8", names), group(relu, [relu]), group("neuron_basis", ["neuron_basis"], exact=True)]
     write_run(folder, rows, pairs, groups=groups, comparisons=[])
     for name in names:
-        write_dictionary(folder / "report" / SITE / name, 300, [n for n in names if n != name] + [relu], 60)
-    write_dictionary(folder / "report" / SITE / "neuron_basis", 16, names, 60, f1=0.5)
+        write_dictionary(folder / "features" / SITE / name, 300, [n for n in names if n != name] + [relu], 60)
+    write_dictionary(folder / "features" / SITE / "neuron_basis", 16, names, 60, f1=0.5)
     return folder

@@ -17,7 +17,7 @@ NAME = "topk-d8-k2-s0"
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     made.write_run(tmp_path, [made.row(NAME, 8)], [])
-    made.write_dictionary(tmp_path / "report" / made.SITE / NAME, 8, ["other"], 60)
+    made.write_dictionary(tmp_path / "features" / made.SITE / NAME, 8, ["other"], 60)
     return tmp_path
 
 
@@ -28,7 +28,7 @@ def test_a_run_that_is_not_scored_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["features.parquet", "contexts.parquet", "probes.parquet"])
 def test_a_damaged_table_is_told(run: Path, name: str) -> None:
-    file = run / "report" / made.SITE / NAME / name
+    file = run / "features" / made.SITE / NAME / name
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UserError, match=f"{name} has no parquet file: run `rm "):
         write_report(run)
@@ -38,25 +38,25 @@ def test_a_damaged_table_is_told(run: Path, name: str) -> None:
 
 
 def test_features_of_another_dictionary_are_told(run: Path) -> None:
-    table = pq.read_table(run / "report" / made.SITE / NAME / "features.parquet")
-    pq.write_table(table.slice(1), run / "report" / made.SITE / NAME / "features.parquet")
+    table = pq.read_table(run / "features" / made.SITE / NAME / "features.parquet")
+    pq.write_table(table.slice(1), run / "features" / made.SITE / NAME / "features.parquet")
     with pytest.raises(UserError, match="7 rows that are not features 0 to 7"):
         write_report(run)
 
 
 def test_contexts_are_sorted_by_feature_and_group_the_largest_first(run: Path) -> None:
-    file = run / "report" / made.SITE / NAME / "contexts.parquet"
+    file = run / "features" / made.SITE / NAME / "contexts.parquet"
     table = pq.read_table(file)
     pq.write_table(table.take(list(range(len(table)))[::-1]), file)
     assert read_run(run).dictionaries[0].contexts().to_pylist() == table.to_pylist()
 
 
 def test_columns_that_are_not_known_are_left_out(run: Path) -> None:
-    folder = run / "report" / made.SITE / NAME
+    folder = run / "features" / made.SITE / NAME
     table = pq.read_table(folder / "features.parquet").select(["feature", "density", "max"])
     pq.write_table(table, folder / "features.parquet")
     (folder / "probes.parquet").unlink()
-    (run / "report" / "tokens.json").unlink()
+    (run / "features" / "tokens.json").unlink()
     assert write_report(run).exists()
 
 
@@ -64,12 +64,13 @@ def test_the_same_artefacts_make_the_same_bytes_and_fewer_leave_no_part(tmp_path
     def files() -> dict[str, bytes]:
         return {str(f): f.read_bytes() for f in (tmp_path / "report").rglob("*") if f.is_file()}
 
-    folder = tmp_path / "report" / made.SITE / NAME
+    folder = tmp_path / "features" / made.SITE / NAME
     for d_sae in (300, 8):
         made.write_run(tmp_path, [made.row(NAME, d_sae)], [])
         made.write_dictionary(folder, d_sae, ["other"], 60)
         write_report(tmp_path)
-    assert [file.name for file in (folder / "data").glob("part-*.js")] == ["part-0.js"]
+    pages = tmp_path / "report" / made.SITE / NAME
+    assert [file.name for file in (pages / "data").glob("part-*.js")] == ["part-0.js"]
     before = files()
     write_report(tmp_path)
     assert files() == before
