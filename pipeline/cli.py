@@ -1,19 +1,17 @@
 """argv → (stage, recipe). The only reader of sys.argv."""
 
-import errno
 import json
 import os
-import sys
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.command import Debug, Runs, first_process, guarded
 from pipeline.config import UserError
+from pipeline.looking import looking
 
 app = typer.Typer(
     help="Take the features of a transformer out of superposition: extract, train, score.",
@@ -21,10 +19,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(looking)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.topk.k=64.")]
-Runs = Annotated[Path, typer.Option("--runs", help="The folder that run folders lie in.")]
 Name = Annotated[str | None, typer.Option("--name", help="The run folder's name instead of the recipe's.")]
 Replace = Annotated[
     bool,
@@ -34,30 +32,6 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 Workers = Annotated[
     str, typer.Option("--worker", metavar="I/N", help="Be process I of N that fill one store (extract).")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def _first_process() -> bool:
-    """Whether this is the first of the processes that torchrun started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _guarded(debug: bool, work: Callable[[], None]) -> None:
-    """Exit code 2 and one line for bad input, 1 and one line for what failed while running."""
-    try:
-        work()
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        known = isinstance(error, UserError | ValueError | RuntimeError | OSError)
-        message = str(error).splitlines()[0] if str(error) else ""
-        kind = "" if known and message else f"{type(error).__name__}: "
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            where = f" at {error.filename}" if error.filename else ""
-            kind, message = "", f"no space left{where}: make room and run the same command again, it goes on from there"
-        if _first_process() or not known:  # what all find, one says
-            print(f"unmix: {kind}{message}", file=sys.stderr)
-        raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
 
 def _run_stages(
@@ -93,12 +67,12 @@ def _run_stages(
             did = STAGES[stage](run)
             took = f"{time.time() - started:.1f} s"
             what = f"done in {took}" if did else f"nothing to do, all is there ({took})"
-            if _first_process():
+            if first_process():
                 print(f"{stage}: {what}, {run.folder / stage}")
             if stage == "score":
                 show_scores(run.folder / "score" / "scores.json")
 
-    _guarded(debug, work)
+    guarded(debug, work)
 
 
 def _stage_command(stage: str, text: str) -> None:
@@ -159,7 +133,7 @@ def verify(
 
         check(path, repair)
 
-    _guarded(debug, work)
+    guarded(debug, work)
 
 
 _stage_command("run", "extract, train and score, one after another.")
@@ -198,28 +172,7 @@ def methods(
         else:
             show_methods(list(known.values()))
 
-    _guarded(debug, work)
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A dictionary's folder, or RUN/SITE/NAME.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one that writes the same width.")],
-    runs: Runs = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="All that is found as JSON.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Do two dictionaries have the same features? MMCS both ways, what is most alike, what is in one alone."""
-
-    def work() -> None:
-        from pipeline.score.comparison import compare as found_of
-        from pipeline.score.comparison import side
-        from pipeline.tables import show_comparison
-
-        found = found_of(side(a, runs), side(b, runs))
-        print(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show_comparison(found)
-
-    _guarded(debug, work)
+    guarded(debug, work)
 
 
 @app.command()
@@ -242,7 +195,7 @@ def toy(
         page = runs / ("toy-quick" if quick else "toy") / "index.html"
         print(f"toy: {f'done in {took}' if did else f'nothing to do, all is there ({took})'}, {page}")
 
-    _guarded(debug, work)
+    guarded(debug, work)
 
 
 @app.command()
@@ -263,7 +216,7 @@ def status(
         loaded = load_recipe(recipe, sets, name)
         show_status(rows_of(Run(loaded, runs / loaded.name, "cpu")))
 
-    _guarded(debug, work)
+    guarded(debug, work)
 
 
 def main() -> None:

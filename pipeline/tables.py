@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.report.one import OneFeature
 from pipeline.stages import Progress
 from pipeline.train.described import Described, Key
 from stores.manifest import read_json
@@ -232,6 +233,40 @@ def _number(row: dict, key: str, digits: int = 3) -> str:
     if isinstance(value, float):
         return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.000
     return "" if value is None else str(value)
+
+
+def show_feature(feature: OneFeature, n_each: int = 6) -> None:
+    """What is known of it, and n_each contexts of each group; tokens shaded by strength, the one that is meant in « »."""
+    row, number = feature.row, lambda name: f"{row[name]:.3g}"
+    _text(f"{feature.place}, feature {row['feature']}", "bold")
+    _text(
+        f"density {number('density')}, active on {row['n_active']:,} held-out rows, largest activation {number('max')}"
+    )
+    for name, scores in (("label", ("f1", "auroc")), ("rule", ("precision", "recall", "f1", "share"))):
+        if row.get(name):
+            said = ", ".join(
+                f"{score} {row[f'{name}_{score}']:.2f}" for score in scores if row[f"{name}_{score}"] is not None
+            )
+            _text(f"{name}: {row[name]} ({said})")
+    for name, tokens in (("promotes", feature.promoted), ("suppresses", feature.suppressed)):
+        if tokens:
+            _text(f"{name}: {'  '.join(f'{token!r} {by:+.3f}' for token, by in tokens)}")
+    for name, others in (("neighbours", "cosines"), ("cofiring", "phi")):
+        if found := row.get(name):
+            values = row[f"{name.removesuffix('s')}_{others}"]
+            _text(f"{name}: {', '.join(f'{i} ({v:.2f})' for i, v in zip(found, values, strict=True))}")
+    largest = max((abs(example.value) for example in feature.examples), default=1.0)
+    for group in sorted({example.group for example in feature.examples}):
+        _text("\nlargest activations" if group == 0 else f"\nsampled, group {group}", "italic")
+        for example in [e for e in feature.examples if e.group == group][:n_each]:
+            line = Text(f"{example.value:8.3g}  ")
+            for i, (token, value) in enumerate(zip(example.tokens, example.activations, strict=True)):
+                shown = token.replace("\n", "↵").replace("\t", "→")
+                shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+                shade = f"black on rgb(255,{255 - round(110 * abs(value) / largest)},{255 - round(200 * abs(value) / largest)})"
+                line.append(f"«{shown}»" if i == example.peak else shown, shade if value else None)
+            _console().print(line, soft_wrap=True)
+    print(f"\n{feature.page}")
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]], n_left: int = 1, fold: bool = False) -> None:

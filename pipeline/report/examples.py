@@ -33,13 +33,13 @@ def described(
     for start in range(0, len(features), _PART):
         rows = features.slice(start, _PART).to_pylist()
         low, high = np.searchsorted(owner, [start, start + len(rows)])
-        examples = _examples(contexts.slice(low, high - low), tokens)
+        examples = examples_of(contexts.slice(low, high - low), tokens)
         counts = np.bincount(owner[low:high] - start, minlength=len(rows))
         for row, count in zip(rows, counts, strict=True):
             yield row, [next(examples) for _ in range(count)]
 
 
-def _examples(contexts: pa.Table, tokens: Mapping[int, str]) -> Iterator[Example]:
+def examples_of(contexts: pa.Table, tokens: Mapping[int, str]) -> Iterator[Example]:
     """Numbers have DIGITS digits of the largest of their feature."""
     activations, ids = (contexts[name].combine_chunks() for name in ("activations", "tokens"))
     values = np.nan_to_num(activations.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))
