@@ -48,6 +48,7 @@ def test_tensorboard_shows_each_step_once(unit: Unit) -> None:
     assert found[0].value == pytest.approx(1 / 11)
 
 
+@pytest.mark.slow
 def test_wandb_takes_a_run_per_dictionary(unit: Unit, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

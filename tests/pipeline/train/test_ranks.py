@@ -99,7 +99,8 @@ def test_features_divided_among_two_processes(folder: Path) -> None:
     assert_alike(learned(folder, "one"), learned(folder, "two"))
 
 
-@pytest.mark.parametrize("parallel", ["data", pytest.param("features", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["data", "features"])
 def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: Path, parallel: str) -> None:
     methods = {m: METHODS[m] for m in ("topk", "batch_topk")}
     path = str(recipe(folder, methods, f'parallel = "{parallel}"'))

@@ -25,7 +25,8 @@ def steps(run: Path) -> dict[str, list[int]]:
     return {file.parent.name: [record["step"] for record in logs.records(file)] for file in found}
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 8])
 def test_trainers_of_one_run_make_what_one_makes_and_log_each_step_once(recipe: Path, n: int) -> None:  # noqa: F811
     unmix("train", "sweep.toml", *FEW, "--name", "one", cwd=recipe)
     assert at_once(recipe, n, "train", "sweep.toml", *FEW, "--name", "several") == [0] * n

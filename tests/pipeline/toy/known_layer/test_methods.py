@@ -66,6 +66,7 @@ def test_sources_have_the_moments_of_their_rows() -> None:
     assert known.total_variance == pytest.approx(float(x.var(0).sum()), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_dictionary_finds_the_features_and_its_scores_are_counts() -> None:
     layers = superposed(2, 20, 8, 0.03)
     found = dictionaries.compare(layers, "topk", 40, 500, 128)

@@ -16,6 +16,8 @@ from pipeline.toy.mnist_rotation.settings import Settings
 from pipeline.toy.mnist_rotation.training import regimes, small
 from tests.pipeline.toy.mutations import check_claims
 
+pytestmark = pytest.mark.slow
+
 AGAINST = {"little"}  # what the other claims say speaks against it
 
 
