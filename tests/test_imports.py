@@ -32,6 +32,8 @@ FORBIDDEN = [  # (below this, no import of that)
     ("pipeline/train", "pipeline.stages"),
     ("pipeline/score", "pipeline.stages"),
     ("pipeline/score", "pipeline.report"),
+    ("pipeline/score", "pipeline.features"),
+    *(("pipeline/features", f"pipeline.{s}") for s in ("extract", "train", "report", "toy", "stages", "recipe")),
     *(("pipeline/report", f"pipeline.{stage}") for stage in ("extract", "train", "toy", "stages", "recipe")),
 ]
 
