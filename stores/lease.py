@@ -19,6 +19,8 @@ import re
 import threading
 import time
 import uuid
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +32,15 @@ LEASE_S = 30.0
 _ROOT = "leases"
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a lease. job: of Slurm."""
+
+    host: str
+    pid: int
+    job: str | None
+
+
 class Leases:
     """This process's leases in one place. A context manager: at its end all are given back."""
 
@@ -38,6 +49,7 @@ class Leases:
         self.process = uuid.uuid4().hex
         self._held: dict[str, int] = {}  # key → number of our file
         self._watched: dict[str, tuple[bytes | None, float]] = {}  # process → (its last word, when it was new to us)
+        self._looked: dict[str, bool] = {}  # process → whether it lived, for those who only look
         self._beats = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -81,6 +93,41 @@ class Leases:
     def holds(self, key: str) -> bool:
         """Whether the lease is still ours: another process may have taken it over while this one was stopped."""
         return key in self._held and self._newest(key) == self._held[key]
+
+    def holder(self, key: str) -> Holder | None:
+        """Which living process has a lease, as far as can be told at once: for those who only look. A process of another
+        machine counts as living if its last word is not older than LEASE_S by the clock that dates the files. It is looked
+        for once."""
+        newest = self._newest(key)
+        found = (self._read(key, newest) if newest else None) or {}
+        process, host, pid = (found.get(name) for name in ("process", "host", "pid"))
+        if not isinstance(process, str) or not isinstance(host, str) or not isinstance(pid, int):
+            return None
+        if process not in self._looked:
+            self._looked[process] = self._lives(process, found)
+        return Holder(host, pid, found.get("job")) if self._looked[process] else None
+
+    def _lives(self, process: str, holder: dict[str, Any]) -> bool:
+        if holder.get("machine") == _here()["machine"]:
+            return _start_of(holder["pid"]) == holder.get("started")
+        try:
+            self.place.read(self._alive(process))  # so that a network file system asks for its time, too
+            said = self.place.modified(self._alive(process))
+        except OSError:
+            return False
+        return said is not None and self._clock - said <= self.lease_s
+
+    @cached_property
+    def _clock(self) -> float:
+        """Now, by the clock that dates the files; by this machine's where nothing can be put."""
+        probe = f"{_ROOT}/clock-{uuid.uuid4().hex}"
+        with contextlib.suppress(OSError):
+            self.place.put(probe, b"")
+            now = self.place.modified(probe)
+            self.place.remove(probe)
+            if now is not None:
+                return now
+        return time.time()
 
     def release(self, key: str) -> None:
         """Give a lease back. The file with the highest number stays, so that numbers only rise."""
@@ -171,15 +218,20 @@ class Leases:
 
 
 def sweep(place: Place) -> None:
-    """Remove what leases left in a place where nothing is left to do. A process may still be asking for one."""
+    """Remove what leases left in a place, but what living processes hold or have said within LEASE_S: another one may be at
+    work on something else there. A process may still be asking for a lease."""
+    leases = Leases(place)
     for key in place.names(f"{_ROOT}/held"):
         folder = f"{_ROOT}/held/{key}"
-        for name in place.names(folder):
+        names = place.names(folder)  # before the look: of a lease that is taken after it nothing is removed
+        if leases.holder(key):
+            continue
+        for name in names:
             if re.fullmatch(r"\d{8}\.json", name):
                 place.remove(f"{folder}/{name}")
         place.remove_empty(folder)
     for name in place.names(f"{_ROOT}/alive"):
-        if re.fullmatch(r"[0-9a-f]{32}\.json", name):
+        if re.fullmatch(r"[0-9a-f]{32}\.json", name) and not leases._lives(name.removesuffix(".json"), {}):
             place.remove(f"{_ROOT}/alive/{name}")
 
 
@@ -190,7 +242,14 @@ def _here() -> dict[str, Any]:
         machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux: then only silence tells that a process is gone
         machine = f"{platform.node()} {uuid.uuid4().hex}"
-    return {"machine": machine, "host": platform.node(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+    own = {"machine": machine, "host": platform.node(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+    return own | ({"job": job} if (job := slurm_job()) else {})
+
+
+def slurm_job() -> str | None:
+    """The id of the job that this process is part of, as Slurm's own commands take it; None: there is none."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _start_of(pid: Any) -> str | None:

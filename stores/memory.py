@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -11,15 +11,29 @@ def free_memory_bytes(
 ) -> int:
     """Memory that this process can take without swapping or being killed.
 
-    The least of what the machine has free, what each control group from the process's own up to the root leaves, and what
-    the process's address space may still grow by; divided among the processes of one job on this machine, which all ask.
+    The least of what the machine has free, what each control group from the process's own up to the root leaves, what Slurm
+    has given the job, and what the process's address space may still grow by; divided among the processes of one job on this
+    machine, which all ask.
     root: where /proc and /sys lie. limit: of the address space, by default RLIMIT_AS.
     """
     found = [_machine(root), *_groups(root)]
     limit = _address_space_limit() if limit is None else limit
     if limit is not None:
         found.append(limit - _own(root, "VmSize"))
-    return max(0, min(found)) // processes_here(environment)
+    n = processes_here(environment)
+    if given := _given(environment):  # where no control group holds the job to it, Slurm kills it for more
+        found.append(given - n * _own(root, "VmRSS"))  # as if all had taken as much as this one
+    return max(0, min(found)) // n
+
+
+def _given(environment: Mapping[str, str]) -> int | None:
+    """Bytes that Slurm has given the job on this machine; None: it does not say, or all."""
+    try:
+        if per_cpu := int(environment.get("SLURM_MEM_PER_CPU", "0")):
+            return per_cpu * int(environment["SLURM_CPUS_ON_NODE"]) << 20
+        return (int(environment.get("SLURM_MEM_PER_NODE", "0")) << 20) or None
+    except (ValueError, KeyError):
+        return None
 
 
 def processes_here(environment: Mapping[str, str]) -> int:
@@ -57,37 +71,42 @@ def _address_space_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def _groups(root: Path) -> list[int]:
-    """What each control group that the process is in leaves, from its own up to the root; of version 2 and 1."""
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folder of each control group that the process is in, from its own up to the root; of version 2 and 1. Some may not
+    be there: in a container the path may be the host's, and only its own group is mounted, at the top."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return []
-    found = []
+        return
     for line in lines:  # "0::/job/step", or "7:memory,cpu:/job/step"
         _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "?", "")
         if controllers == "":
-            found += _levels(root / "sys/fs/cgroup", path, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            found += _levels(root / "sys/fs/cgroup/memory", path, *names)
-    return found
-
-
-def _levels(top: Path, path: str, limit: str, usage: str, reclaimable: str) -> list[int]:
-    """Limit less usage at each level that has a limit. Files' pages that were not used lately are no usage.
-
-    In a container the path may be the host's, and only its own group is mounted, at the top.
-    """
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    found = []
-    for depth in range(len(parts), -1, -1):
-        folder = top.joinpath(*parts[:depth])
-        try:
-            left = int((folder / limit).read_text()) - int((folder / usage).read_text())
-        except (OSError, ValueError):  # no such level here, or "max"
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+        else:
             continue
-        found.append(left + _statistic(folder / "memory.stat", reclaimable))
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield top.joinpath(*parts[:depth])
+
+
+_VERSIONS = (  # limit, usage, a line of memory.stat: pages of files that were not used lately are no usage
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def _groups(root: Path) -> list[int]:
+    """What each control group leaves that has a limit."""
+    found = []
+    for folder in control_groups(root, "memory"):
+        for limit, usage, reclaimable in _VERSIONS:
+            try:
+                left = int((folder / limit).read_text()) - int((folder / usage).read_text())
+            except (OSError, ValueError):  # no such level here, of the other version, or "max"
+                continue
+            found.append(left + _statistic(folder / "memory.stat", reclaimable))
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from stores.description import from_stored
+from stores.description import from_stored, stored_width
 
 Sums = dict[str, Float64[np.ndarray, "..."]]  # over rows, by quantity: of each coordinate (d,), or one number ()
 _BLOCK_ROWS = 64  # of 3,072 float64 coordinates: 1.5 MB
@@ -41,13 +41,14 @@ def no_sums(d: int) -> Sums:
     return {"n": np.zeros(()), **vectors, "norm": np.zeros(()), "kurtosis": np.zeros(())}
 
 
-def row_sums(x: Shaped[np.ndarray, "n d"], dtype: str) -> tuple[Sums, Int64[np.ndarray, " n_bad"]]:
-    """float64 sums from which Moments follow, over those rows of x (n, d) that are finite; and which rows are not.
+def row_sums(x: Shaped[np.ndarray, "n d_stored"], dtype: str) -> tuple[Sums, Int64[np.ndarray, " n_bad"]]:
+    """float64 sums from which Moments follow, over those rows of x that are finite; and which rows are not.
 
-    x: as stored in dtype. The kurtosis comes from the raw moments, E(x-m)^4 = E x^4 - 4m E x^3 + 6m^2 E x^2 - 3m^4:
-    in float64 the cancellation costs nothing that matters, and each block is read once, while it lies in the cache.
+    x: as stored in dtype, (n, d + 4) in int8. The kurtosis comes from the raw moments,
+    E(x-m)^4 = E x^4 - 4m E x^3 + 6m^2 E x^2 - 3m^4: in float64 the cancellation costs nothing that matters, and each block
+    is read once, while it lies in the cache.
     """
-    d = x.shape[1]
+    d = x.shape[1] - stored_width(0, dtype)
     totals = no_sums(d)
     bad = []
     for start in range(0, len(x), _BLOCK_ROWS):
@@ -73,7 +74,7 @@ def row_sums(x: Shaped[np.ndarray, "n d"], dtype: str) -> tuple[Sums, Int64[np.n
     return totals, np.concatenate(bad) if bad else np.empty(0, np.int64)
 
 
-def _float32(x: Shaped[np.ndarray, "n d"], dtype: str) -> Float32[np.ndarray, "n d"]:
+def _float32(x: Shaped[np.ndarray, "n d_stored"], dtype: str) -> Float32[np.ndarray, "n d"]:
     """A copy. NumPy converts float16 a number at a time, PyTorch with the processor's own instruction."""
     if dtype == "float16":
         return torch.from_numpy(x).float().numpy()

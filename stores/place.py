@@ -4,6 +4,7 @@ What is put under a key is there whole or not at all, and once put it survives a
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shlex
@@ -120,6 +121,10 @@ class Folder(Place):
                     raise EOFError(self / key)
                 yield out[:n]
                 out, offset = out[n:], offset + n
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # over NFS: another machine removed it since it was opened
+                raise FileNotFoundError(self / key) from None
+            raise
         finally:
             os.close(descriptor)
 
@@ -153,6 +158,8 @@ class Folder(Place):
 
     def move(self, key: str, to: str) -> bool:
         source, target = self._own(key), self._own(to)
+        if not source.exists():  # no folder is made for it
+            return False
         make_folder(target.parent)
         try:
             os.replace(source, target)

@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def prefetched(items: Iterable[T], depth: int = 1, stop: threading.Event | None = None) -> Iterator[T]:
+def prefetched(items: Iterable[T], depth: int = 1, stop: threading.Event | None = None) -> Generator[T, None, None]:
     """The same items, made ahead in a thread; its exception is raised here. The thread ends with the iteration. stop: is
     set then, for items that take long to come."""
     ready: queue.Queue = queue.Queue(depth)

@@ -49,7 +49,7 @@ def metadata(description: Description) -> dict[str, bytes]:
     files: dict[str, Any] = {}
     group = zarr.open_group(MemoryStore(files), mode="w")
     shapes = {
-        h: (description.n_rows, d, description.chunk_rows) for h, d in zip(description.hook_points, description.d)
+        h: (description.n_rows, description.stored_width(h), description.chunk_rows) for h in description.hook_points
     }
     shapes[TOKENS] = (description.n_sequences, description.context, description.chunk_sequences)
     for name, (n, d, rows) in shapes.items():

@@ -220,6 +220,22 @@ def test_sweeping_stops_nobody_who_asks_for_a_lease_meanwhile(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("machine", ["this", "another"])
+def test_sweeping_leaves_the_living_their_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    place = Folder(tmp_path)
+    dead = f"leases/alive/{'d' * 32}.json"
+    place.put(dead, b"")
+    os.utime(tmp_path / dead, (0, 0))
+    with Leases(place) as living, Leases(place) as other:
+        assert living.acquire("u")
+        if machine == "another":
+            monkeypatch.setattr("stores.lease._here", lambda: {"machine": "another"})
+        sweep(place)
+        assert living.holds("u")
+        assert not other.acquire("u")
+        assert not place.exists(dead)
+
+
 def test_a_lease_says_who_holds_it(tmp_path: Path) -> None:
     with Leases(Folder(tmp_path)) as a:
         a.acquire("u")

@@ -93,6 +93,20 @@ def test_ranks_share_the_machine(machine: Path, variables: dict[str, str], n: in
     assert free(machine, **variables) == 100 * GB // 1024 * 1024 // n
 
 
+@pytest.mark.parametrize(
+    ("variables", "free_bytes"),
+    [({"SLURM_MEM_PER_NODE": "4096"}, (4 << 30) - (1 << 30)), ({"SLURM_MEM_PER_NODE": "0"}, None),
+     ({"SLURM_MEM_PER_CPU": "2048", "SLURM_CPUS_ON_NODE": "4"}, (8 << 30) - (1 << 30)),
+     ({"SLURM_MEM_PER_NODE": "8192", "SLURM_NTASKS_PER_NODE": "2"}, ((8 << 30) - (2 << 30)) // 2),
+     ({"SLURM_MEM_PER_CPU": "2048"}, None), ({"SLURM_MEM_PER_NODE": "many"}, None)],
+)  # fmt: skip
+def test_a_job_has_what_slurm_gave_it_less_what_it_has_taken(
+    machine: Path, variables: dict[str, str], free_bytes: int | None
+) -> None:
+    put(machine, {"proc/self/status": f"VmRSS: {1 << 20} kB"})
+    assert free(machine, **variables) == (free_bytes or 100 * GB // 1024 * 1024)
+
+
 def test_a_process_with_a_limit_sees_it() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))\n"

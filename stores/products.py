@@ -10,7 +10,7 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 
 def linear(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-    """(…, d_out): x Wᵀ + b, without a gradient. x: (…, d_in), W: (d_out, d_in), b: (d_out) or None, of one dtype."""
-    if x.device.type == "cpu" and _ONEDNN is not None:
+    """(…, d_out): x Wᵀ + b, without a derivative. x: (…, d_in), W: (d_out, d_in), b: (d_out) or None, of one dtype."""
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _ONEDNN is not None:
         return _ONEDNN(x, W, b, "none", [], "")
     return F.linear(x, W, b)
