@@ -3,8 +3,9 @@
     activations.zarr/
       zarr.json             group attributes: Description and its digest; tokens/zarr.json has a copy
       tokens                (n_sequences, context) int32
-      <hook point>          (n_rows, d), row = sequence * n_positions + place in `positions`
+      <hook point>          (n_rows, d), row = sequence * n_positions + place in `positions`; int8: (n_rows, d + 4)
       commits/00007.json    shard 7 is there: sizes and checksums of its files; 00007.npz: its sums for the moments
+      rolling.json          where rows come and go: see stores/rolling.py
       attempts/             files of shards that are not committed yet, or were a moment ago
       manifest.json         the store is there: digest, moments; written last
 
@@ -29,6 +30,7 @@ from stores.description import DTYPES, Part, StoreError, from_stored
 from stores.metadata import MANIFEST, read_description, read_manifest
 from stores.moments import Moments
 from stores.place import Place, place_at
+from stores.rolling import ROLLING, Rolling
 
 
 class ActivationStore:
@@ -41,6 +43,7 @@ class ActivationStore:
         self.digest, self.nonfinite, self._moments = manifest.digest, manifest.nonfinite, manifest.moments
         self._commits: dict[int, Commit] = {}
         self._right_size: set[str] = set()
+        self.rolling: Rolling | None = None  # what makes rows again, of a store that does not keep them
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -82,7 +85,7 @@ class ActivationStore:
         return self._slice(TOKENS, start, stop, part)
 
     def rows(self, hook_point: str, start: int, stop: int, part: Part | None = None) -> Float[np.ndarray, "n d"]:
-        """(stop - start, d) rows in the store's dtype (bfloat16 as float32). part: which rows are counted, those of
+        """(stop - start, d) rows in the store's dtype (bfloat16 and int8 as float32). part: which rows are counted, those of
         training or those held out, in the order of the text; None: all, as they lie.
 
         Raises StoreError naming the file: it is missing, of another size, or fails its checksum.
@@ -110,14 +113,34 @@ class ActivationStore:
         return np.concatenate([self.tokens(i, i + 1, "heldout") for i in (np.arange(n) * n_heldout // n).tolist()])
 
     def stored_dtype(self, array: str) -> np.dtype:
-        """What lies in an array: bfloat16 as uint16."""
+        """What lies in an array: bfloat16 as uint16, int8 with each row's step."""
         return np.dtype("int32" if array == TOKENS else DTYPES[self.description.dtype])
 
-    def read_chunk(self, array: str, chunk: int, out: Shaped[np.ndarray, "n d"]) -> None:
-        """Read one chunk, as it is stored, into out (chunk_rows, d); what lies beyond the last row is filled up.
+    def read_chunk(self, array: str, chunk: int, out: Shaped[np.ndarray, "n d_stored"]) -> None:
+        """Read one chunk, as it is stored, into out (chunk_rows, d_stored); what lies beyond the last row is filled up.
 
         Raises StoreError naming the file: it is missing, of another size, or fails its checksum.
         """
+        if self.rolling is None or array == TOKENS:
+            return self._read_chunk(array, chunk, out)
+        key = file_key(array, chunk // self.description.shard_chunks)
+        n_failed = 0
+        while True:
+            self.have((array,), chunk)
+            try:
+                return self._read_chunk(array, chunk, out)
+            except (StoreError, FileNotFoundError, EOFError):
+                # Another process may have dropped it since, and one may have put it again.
+                n_failed = n_failed + 1 if self.place.exists(key) else 0
+                if n_failed == 2:
+                    raise
+
+    def have(self, hook_points: tuple[str, ...], chunk: int) -> None:
+        """Of a rolling store: have a chunk's rows made again at those hook points where they do not lie there, in one go."""
+        if self.rolling:
+            self.rolling.have(self._commit(chunk // self.description.shard_chunks), hook_points)
+
+    def _read_chunk(self, array: str, chunk: int, out: Shaped[np.ndarray, "n d_stored"]) -> None:
         shard, place_in_shard = divmod(chunk, self.description.shard_chunks)
         key = file_key(array, shard)
         record = self._commit(shard).files[array]
@@ -141,10 +164,10 @@ class ActivationStore:
         if array == TOKENS:
             size, width = description.chunk_sequences, description.context
         else:
-            size, width, n = self.chunk_rows, description.width(array), n * description.n_positions
+            size, width, n = self.chunk_rows, description.stored_width(array), n * description.n_positions
         if not 0 <= start <= stop <= n:
             raise IndexError(f"rows {start}:{stop} of {n}")
-        if start < stop:  # memory is asked for when there is something to fill it
+        if start < stop and not (self.rolling and array != TOKENS):  # memory is asked for when something is to fill it
             shard = start // size // self.description.shard_chunks
             self._check_size(file_key(array, shard), self._commit(shard).files[array].n_bytes)
         found = np.empty((stop - start, width), self.stored_dtype(array))
@@ -181,6 +204,10 @@ class ActivationStore:
     def _check_size(self, key: str, expected: int) -> None:
         size = self.place.size(key)
         if size != expected:
+            if size is None and self.rolling is None and self.place.exists(ROLLING):
+                raise StoreError(
+                    f"{self.place / key} is not kept: {self.place.root} is rolling, and is read by a recipe's stages alone"
+                )
             found = "missing" if size is None else f"{size} bytes"
             raise StoreError(f"{self.place / key} is {found}, expected {expected} bytes: {self.place.repair}")
         self._right_size.add(key)

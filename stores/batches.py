@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int32, Shaped
 
 from stores.commits import TOKENS
-from stores.description import DTYPES, from_stored, to_stored
+from stores.description import DTYPES, from_stored, stored_width, to_stored
 from stores.names import check_name
 
 Rows = Mapping[str, Any]  # {hook point: (n, d) array or tensor}, and {"tokens": (n_sequences, context)}
@@ -71,7 +71,7 @@ def shards(
     caller's until it asks for the next one. Raises ValueError: a batch that is not of this shape, or not finite."""
     n = len(shape.positions)
     tokens = np.zeros((size, shape.context or 1), np.int32)
-    rows = {h: np.empty((size * n, d), DTYPES[shape.dtype]) for h, d in shape.d.items()}
+    rows = {h: np.empty((size * n, stored_width(d, shape.dtype)), DTYPES[shape.dtype]) for h, d in shape.d.items()}
     filled, n_before = 0, 0
     for batch in batches:
         arrays, n_sequences = shape.check(batch)
@@ -136,8 +136,8 @@ def _finite(x: Any, hook_point: str, dtype: str, first: int) -> Shaped[np.ndarra
 
 
 def _single(x: Shaped[np.ndarray, "n d"], dtype: str) -> Shaped[np.ndarray, "n d"]:
-    """As it is where that is how it is stored; else float32. uint16 are numbers here, not bfloat16's bits."""
-    if dtype != "bfloat16" and x.dtype == dtype:
+    """As it is where that is how it is stored; else float32. uint16 and int8 are numbers here, not a store's bits."""
+    if dtype in ("float16", "float32") and x.dtype == dtype:
         return x
     with np.errstate(over="ignore"):  # what overflows is found as not finite
         return x.astype(np.float32)

@@ -6,9 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
-
-from stores.description import DTYPES, Description, StoreError, TextPositions
+from stores.description import Description, StoreError, TextPositions, row_bytes
 from stores.manifest import canonical
 from stores.names import check_name
 from stores.place import Place
@@ -104,8 +102,7 @@ def shard_layout(description: Description, array: str, shard: int) -> tuple[int,
     if array == TOKENS:
         chunk_bytes = description.chunk_sequences * description.context * 4
     else:
-        item_bytes = np.dtype(DTYPES[description.dtype]).itemsize
-        chunk_bytes = description.chunk_rows * description.width(array) * item_bytes
+        chunk_bytes = description.chunk_rows * row_bytes(description.width(array), description.dtype)
     size = chunk_bytes + 4
     return n_chunks * size + 16 * description.shard_chunks + 4, [i * size for i in range(n_chunks)]
 

@@ -6,15 +6,18 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from stores import int8
 from stores.manifest import digest
 
 SCHEMA_VERSION = 4
 Part = Literal["train", "heldout"]
 # Where in a text the training and the held-out sequences go on, each by (document, passage in it, token in that).
 TextPositions = tuple[tuple[int, int, int], tuple[int, int, int]]
-DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "uint16"}  # Zarr has no bfloat16: a uint16 view
+# What lies in the arrays. Zarr has no bfloat16: a uint16 view. int8: see stores/int8.py.
+DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "uint16", "int8": "int8"}
 
 
 class StoreError(ValueError):
@@ -38,7 +41,7 @@ class Description:
     bos: bool  # every sequence begins with BOS
     hook_points: tuple[str, ...]
     d: tuple[int, ...]  # per hook point
-    dtype: str  # "float16" | "bfloat16" | "float32"
+    dtype: str  # "float16" | "bfloat16" | "float32" | "int8"
     n_sequences: int
     heldout_fraction: float
     chunk_sequences: int
@@ -114,6 +117,10 @@ class Description:
         """d at a hook point."""
         return self.d[self.hook_points.index(hook_point)]
 
+    def stored_width(self, hook_point: str) -> int:
+        """Numbers in a row of the array."""
+        return stored_width(self.width(hook_point), self.dtype)
+
 
 def is_heldout(n: int, fraction: float) -> Bool[np.ndarray, " {n}"]:
     """Which of the first n chunks hold held-out rows. A function of the chunk's number and the fraction alone.
@@ -125,10 +132,22 @@ def is_heldout(n: int, fraction: float) -> Bool[np.ndarray, " {n}"]:
     return (np.diff(n_before) > 0) == (fraction <= 0.5)
 
 
-def to_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Shaped[np.ndarray, "n d"]:
+def stored_width(d: int, dtype: str) -> int:
+    """Numbers in a row of an array that holds rows (n, d)."""
+    return d + int8.STEP_BYTES if dtype == "int8" else d
+
+
+def row_bytes(d: int, dtype: str) -> int:
+    """Of a row (d) as it is stored."""
+    return stored_width(d, dtype) * np.dtype(DTYPES[dtype]).itemsize
+
+
+def to_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Shaped[np.ndarray, "n d_stored"]:
     """float32 (n, d), or what is as stored already → what lies in the array; bfloat16 rounds to nearest even."""
     if x.dtype == DTYPES[dtype]:
         return x
+    if dtype == "int8":
+        return int8.encode(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):  # what overflows is found when it is written
             return x.astype(dtype)
@@ -137,8 +156,10 @@ def to_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Shaped[np.ndarray, "n
     return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)  # the sum above carries a NaN's bits over into a number
 
 
-def from_stored(x: Shaped[np.ndarray, "n d"], dtype: str) -> Float[np.ndarray, "n d"]:
-    """What lies in the array → floating-point numbers: float16 and float32 as they are, bfloat16 as float32."""
+def from_stored(x: Shaped[np.ndarray, "n d_stored"], dtype: str) -> Float[np.ndarray, "n d"]:
+    """What lies in the array → floating-point numbers: float16 and float32 as they are, the others as float32."""
+    if dtype == "int8":
+        return int8.decode(torch.from_numpy(x)).numpy()
     return (x.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else x
 
 

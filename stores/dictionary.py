@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ from stores.dictionary_files import (
 )
 from stores.interchange import architecture_name, as_saved, config_of, saved_name, spec_of
 from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest
+from stores.products import linear
 from stores.pursuit import matching_pursuit
 from stores.site import Site
 from stores.spec import DENSE, SIGNED, Spec
@@ -167,14 +169,16 @@ class FeatureDictionary(nn.Module):
         """Raw activations → code."""
         if self.spec.architecture == "matching_pursuit":
             return self._pursue(self._centred(x))
-        pre = self._centred(x) @ self.W_enc + self.b_enc
+        centred = self._centred(x)
+        product = linear if torch.is_inference_mode_enabled() else F.linear
+        pre = product(centred, self.W_enc.T, self.b_enc)
         if not self.sparse:
             return pre
         if self.spec.architecture == "topk":
             values, indices = pre.topk(self.spec.k, dim=-1)
             return torch.zeros_like(pre).scatter(-1, indices, values.relu())
         if self.spec.architecture == "abs_topk":
-            values, indices = _largest(pre, self.spec.k)
+            values, indices = largest(pre, self.spec.k)
             return torch.zeros_like(pre).scatter(-1, indices, values)
         if self.spec.architecture == "jumprelu":
             return pre.relu() * (pre > self.threshold)
@@ -203,9 +207,9 @@ class FeatureDictionary(nn.Module):
         """
         if k is None and not self.spec.k:
             z = self.encode(x)
-            return _largest(z, max(1, int((z != 0).sum(-1).max())))
+            return largest(z, max(1, int((z != 0).sum(-1).max())))
         k = min(self.spec.k, self.d_sae) if k is None else k
-        parts = [_largest(self.encode(rows), k) for rows in self._chunks(x)]
+        parts = [largest(self.encode(rows), k) for rows in self._chunks(x)]
         values, indices = (torch.cat(part).reshape(*x.shape[:-1], k) for part in zip(*parts, strict=True))
         return SparseCode(values, indices)
 
@@ -266,7 +270,7 @@ class FeatureDictionary(nn.Module):
         return f"FeatureDictionary({architecture_name(self.spec)}, {sizes}{where})"
 
 
-def _largest(z: Float[Tensor, "*batch d_sae"], k: int) -> SparseCode:
+def largest(z: Float[Tensor, "*batch d_sae"], k: int) -> SparseCode:
     """The k entries of largest magnitude, with their signs, in falling order of it."""
     indices = z.abs().topk(k, dim=-1).indices
     return SparseCode(z.gather(-1, indices), indices)

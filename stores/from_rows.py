@@ -8,13 +8,11 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stores import attempts
 from stores.activations import ActivationStore
 from stores.batches import Rows, Shape, shards
 from stores.commits import TOKENS, committed_shards, file_key
-from stores.description import DTYPES, Description, StoreError
+from stores.description import DTYPES, Description, StoreError, row_bytes
 from stores.metadata import MANIFEST, ROOT, STARTED
 from stores.place import Place, is_url, place_at
 from stores.writer import StoreWriter
@@ -43,9 +41,9 @@ def write_store(
     same digest, however they are divided into batches.
     heldout_fraction: of the chunks, spread evenly over the store, whose rows are kept for scoring. A chunk is consecutive
     rows, so rows that are much alike should follow each other.
-    dtype: "float16", "bfloat16" or "float32", to which rows are rounded, by way of float32. positions: places in the tokens'
-    context that have rows, by default all. chunk_rows, shard_chunks: at most; less where rows are few or wide. text: what
-    the rows are of, for people.
+    dtype: "float16", "bfloat16", "float32" or "int8", to which rows are rounded, by way of float32. positions: places in the
+    tokens' context that have rows, by default all. chunk_rows, shard_chunks: at most; less where rows are few or wide. text:
+    what the rows are of, for people.
 
     Raises ValueError: an input that is no such thing, or a row that is not finite in the dtype. StoreError: something lies
     at the path. What was written by then is removed, also when the input raises.
@@ -108,7 +106,7 @@ def write_store(
 
 def _sizes(shape: Shape, chunk_rows: int, shard_chunks: int) -> tuple[int, int]:
     """(sequences in a chunk, chunks in a shard), at most so many, so that a shard is not above _SHARD_BYTES."""
-    sequence_bytes = len(shape.positions) * sum(shape.d.values()) * np.dtype(DTYPES[shape.dtype]).itemsize
+    sequence_bytes = len(shape.positions) * sum(row_bytes(d, shape.dtype) for d in shape.d.values())
     size = max(1, min(chunk_rows // len(shape.positions), _SHARD_BYTES // sequence_bytes))
     return size, max(1, min(shard_chunks, _SHARD_BYTES // (size * sequence_bytes)))
 

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from stores.activations import ActivationStore
-from stores.buffers import Recycled, stored, tensor
+from stores.buffers import Recycled, numbers, stored, tensor
+from stores.description import row_bytes
 from stores.memory import free_memory_bytes
 from stores.order import Cursor, Layout, batch_rows, default_window_chunks, epoch_order
 from stores.place import Folder
@@ -26,10 +27,10 @@ _REMOTE_READS = 8  # chunks ahead: one connection alone does not fill a network
 @dataclass(frozen=True)
 class Batch:
     """One batch: where it stands, and per hook point raw activations of the same rows, in the store's dtype, on the loader's
-    device."""
+    device; int8 as it is stored until the loader hands it out, then float32."""
 
     step: int  # over all epochs
-    x: dict[str, Float[Tensor, "batch_size _"]]
+    x: dict[str, Shaped[Tensor, "batch_size _"]]
 
 
 class BatchLoader:
@@ -72,8 +73,8 @@ class BatchLoader:
         self._memory = Recycled()
 
     def _choose(self) -> Residency:
-        row_bytes = sum(self.store.d(h) * self.store.stored_dtype(h).itemsize for h in self.hook_points)
-        n_bytes = row_bytes * self.store.n_train_rows
+        dtype = self.store.description.dtype
+        n_bytes = sum(row_bytes(self.store.d(h), dtype) for h in self.hook_points) * self.store.n_train_rows
         if self.device.type == "cuda" and n_bytes < _RESIDENT_FRACTION * torch.cuda.mem_get_info(self.device)[0]:
             return "gpu"
         window_holds_all = self.layout.window_chunks == self.layout.n_chunks
@@ -82,7 +83,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         found = {"stream": self._streamed, "ram": self._resident, "gpu": self._on_device}[self.residency]()
         if self.device.type != "cuda":
-            yield from prefetched(found)
+            yield from prefetched(Batch(b.step, {h: numbers(x) for h, x in b.x.items()}) for b in found)
             return
         for batch, ready in prefetched(self._copied(found)):
             current = torch.cuda.current_stream(self.device)
@@ -96,7 +97,7 @@ class BatchLoader:
         stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
             for batch in batches:
-                x = {h: x.to(self.device, non_blocking=True) for h, x in batch.x.items()}
+                x = {h: numbers(x.to(self.device, non_blocking=True)) for h, x in batch.x.items()}
                 yield Batch(batch.step, x), stream.record_event()
 
     def _cursor(self, step: int) -> Cursor:
@@ -121,11 +122,11 @@ class BatchLoader:
             index = (index.pin_memory() if self.device.type == "cuda" else index).to(self.device, non_blocking=True)
             yield Batch(step, {h: x.index_select(0, index) for h, x in whole.items()})
 
-    def _whole(self, hook_point: str) -> Shaped[np.ndarray, "n_train_rows d"]:
+    def _whole(self, hook_point: str) -> Shaped[np.ndarray, "n_train_rows d_stored"]:
         """As stored."""
         size, n = self.layout.chunk_rows, self.layout.n_rows
         n_read = len(self._chunks) * size  # the last chunk may be short, and is read as it lies
-        whole = np.empty((n_read, self.store.d(hook_point)), self.store.stored_dtype(hook_point))
+        whole = np.empty((n_read, self.store.description.stored_width(hook_point)), self.store.stored_dtype(hook_point))
         with ThreadPoolExecutor(2 * self._n_ahead) as pool:
             pieces = [whole[start : start + size] for start in range(0, n_read, size)]
             list(pool.map(lambda chunk, piece: self.store.read_chunk(hook_point, chunk, piece), self._chunks, pieces))
@@ -134,8 +135,8 @@ class BatchLoader:
     def _dtype(self, hook_point: str) -> torch.dtype:
         return getattr(torch, self.store.description.dtype)
 
-    def _empty(self, hook_point: str, n_rows: int) -> Float[Tensor, "{n_rows} d"]:
-        shape, dtype = (n_rows, self.store.d(hook_point)), self._dtype(hook_point)
+    def _empty(self, hook_point: str, n_rows: int) -> Shaped[Tensor, "{n_rows} d_stored"]:
+        shape, dtype = (n_rows, self.store.description.stored_width(hook_point)), self._dtype(hook_point)
         if self.device.type == "cuda":
             return torch.empty(shape, dtype=dtype, pin_memory=True)  # PyTorch keeps pinned memory for the next one
         return tensor(self._memory.take(shape, self.store.stored_dtype(hook_point)), dtype)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from stores import attempts
-from stores.commits import Commit, StoreDigest, commit_key, committed_shards, read_commit, records
+from stores.commits import TOKENS, Commit, StoreDigest, commit_key, committed_shards, file_key, read_commit, records
 from stores.description import Description, StoreError
 from stores.metadata import COPY, MANIFEST, ROOT, read_description, read_json_object, read_manifest
 from stores.place import Place
+from stores.rolling import ROLLING
 from stores.writer import StoreWriter
 from stores.zarr_files import metadata
 
@@ -79,11 +80,14 @@ def damage(place: Place) -> Iterator[tuple[int, list[Damage]]]:
 
 def _damaged_files(place: Place, commit: Commit, waiting: bool) -> Iterator[Damage | None]:
     first = attempts.keys(commit) if waiting else {}
+    rows = _rows(place, commit.shard, tuple(commit.files))
     for key, record in records(commit).items():
         for where in ([first[key]] if key in first else []) + [key]:
             found = None
             try:
                 size = place.size(where)
+                if size is None and where in rows:
+                    break  # dropped, perhaps a moment ago
                 if size != record.n_bytes:
                     is_ = "missing" if size is None else f"{size} bytes"
                     raise StoreError(f"{place / where} is {is_}, expected {record.n_bytes} bytes")
@@ -91,8 +95,14 @@ def _damaged_files(place: Place, commit: Commit, waiting: bool) -> Iterator[Dama
                     raise StoreError(f"{place / where} was altered: its sha256 is not the committed one")
                 break
             except (StoreError, OSError, EOFError) as error:
-                found = _named(place, commit.shard, where, error)
+                dropped = isinstance(error, FileNotFoundError) and where in rows
+                found = None if dropped else _named(place, commit.shard, where, error)
         yield found
+
+
+def _rows(place: Place, shard: int, arrays: tuple[str, ...]) -> list[str]:
+    """The keys under which rows of a rolling store's shard may lie or not; of another store none."""
+    return [file_key(name, shard) for name in arrays if name != TOKENS] if place.exists(ROLLING) else []
 
 
 def _damaged_metadata(place: Place, description: Description) -> Iterator[Damage]:
@@ -126,6 +136,8 @@ def repair(place: Place, found: list[Damage]) -> StoreWriter:
     shards = {(d.shard, d.attempt) for d in found if d.shard is not None and not d.passing}
     for shard, attempt in sorted(shards, key=lambda one: one[0]):
         if _attempt(place, shard, writer.description) == attempt:  # else another process has made it again since
+            for key in _rows(place, shard, writer.description.hook_points):
+                place.remove(key)  # extraction puts none in its place
             writer.withdraw(shard)
     if any(d.shard is None and not d.passing for d in found):
         writer.open_again()

@@ -18,7 +18,8 @@ class Window:
         self.store, self.layout, self.chunks, self.n_ahead = store, layout, chunks, n_ahead
         n_slots = layout.window_chunks + n_ahead
         self.memory = {
-            h: np.empty((n_slots * layout.chunk_rows, store.d(h)), store.stored_dtype(h)) for h in hook_points
+            h: np.empty((n_slots * layout.chunk_rows, store.description.stored_width(h)), store.stored_dtype(h))
+            for h in hook_points
         }
         self._slots: dict[int, int] = {}  # chunk → slot
         self._free = list(range(n_slots))
@@ -69,6 +70,7 @@ class Window:
 
     def _read(self, chunk: int, slot: int) -> None:
         size = self.layout.chunk_rows
+        self.store.have(tuple(self.memory), self.chunks[chunk])
         for hook_point, memory in self.memory.items():
             self.store.read_chunk(hook_point, self.chunks[chunk], memory[slot * size : (slot + 1) * size])
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -26,11 +25,13 @@ from stores.commits import (
     records,
     sums_key,
 )
+from stores.cpus import cpus_here
 from stores.description import DTYPES, Description, StoreError, TextPositions, describe_nonfinite, to_stored
 from stores.manifest import bytes_digest, digest, json_bytes
 from stores.metadata import COPY, MANIFEST, ROOT, read_description, read_json_object
 from stores.moments import Sums, merge_sums, moments_from, no_sums, row_sums
 from stores.place import Place, place_at
+from stores.rolling import ROLLING
 from stores.zarr_files import encode_shard, metadata
 
 
@@ -141,10 +142,10 @@ class StoreWriter:
         sums: Sums = {}
         nonfinite, parts = {}, description.shard_parts(shard)
         _check_shape(shard, TOKENS, tokens, (last - first, description.context))
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # the rest is the forward pass's
+        with ThreadPoolExecutor(max(1, cpus_here() // 2)) as pool:  # the rest is the forward pass's
             for hook_point, d in zip(description.hook_points, description.d, strict=True):
-                _check_shape(shard, hook_point, activations[hook_point], (stop - start, d))
                 x = rows[hook_point] = to_stored(activations[hook_point], description.dtype)
+                _check_shape(shard, hook_point, x, (stop - start, description.stored_width(hook_point)))
                 size = description.chunk_rows
                 pieces = [x[i : i + size] for i in range(0, len(x), size)]
                 found = list(pool.map(lambda piece: row_sums(piece, description.dtype), pieces))
@@ -163,7 +164,8 @@ class StoreWriter:
             arrays = {TOKENS: np.ascontiguousarray(tokens, np.int32), **rows}
             attempt = attempts.new_attempt(shard)
             try:
-                own = list(pool.map(lambda name: self._put_array(attempt, name, arrays[name]), arrays))
+                rolling = self.place.exists(ROLLING)
+                own = list(pool.map(lambda name: self._put_array(attempt, name, arrays[name], rolling), arrays))
                 buffer = io.BytesIO()
                 np.savez(buffer, allow_pickle=False, **cast(Any, sums))
                 record = self._put(attempt, attempts.SUMS, buffer.getvalue())
@@ -173,10 +175,12 @@ class StoreWriter:
         files = dict(zip(arrays, own, strict=True))
         self._commit(Commit(shard, attempt, description.identity, (first, last), files, record, nonfinite, text_end))
 
-    def _put_array(self, attempt: str, name: str, x: Shaped[np.ndarray, "n d"]) -> FileRecord:
-        """x: the shard's part of an array."""
+    def _put_array(self, attempt: str, name: str, x: Shaped[np.ndarray, "n d"], rolling: bool) -> FileRecord:
+        """x: the shard's part of an array. Of a rolling store the tokens alone are put there."""
         rows = self.description.chunk_sequences if name == TOKENS else self.description.chunk_rows
         data, chunks = encode_shard(x, rows, self.description.shard_chunks)
+        if rolling and name != TOKENS:
+            return FileRecord(len(data), bytes_digest(data), chunks)
         return self._put(attempt, name, data, chunks)
 
     def _put(

@@ -27,6 +27,27 @@ def test_a_commit_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_bytes_reach_the_disk_before_they_have_their_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    """What is on the disk when the power is cut."""
+    synced: list[tuple[Path, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        there = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((there, (tmp_path / "f" / "x").exists()))
+        assert there.is_dir() or there.read_bytes() == b"one"
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    commit_bytes(tmp_path / "f" / "x", b"one", exclusive=exclusive)
+    (made, _), (file, named), (folder, _) = synced
+    assert (made, file.parent, folder) == (tmp_path, tmp_path / "f", tmp_path / "f")
+    assert file.suffix == ".partial"
+    assert not named
+    assert synced[-1][1]
+
+
 def test_an_exclusive_commit_keeps_the_first(tmp_path: Path) -> None:
     assert commit_json(tmp_path / "x.json", 1, exclusive=True)
     assert not commit_json(tmp_path / "x.json", 2, exclusive=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import stores.from_rows
-from stores import ActivationStore, StoreError, write_store
+from stores import StoreError, write_store
 from stores.commits import TOKENS
 from stores.description import from_stored, to_stored
 from stores.verify import damage
@@ -134,150 +134,10 @@ def test_tokens_stand_beside_the_rows_of_their_positions(tmp_path: Path) -> None
         assert np.array_equal(x[..., 0], store.tokens(0, n, part)[:, [1, 4]])
 
 
-NAN = np.where(np.arange(1000)[:, None] == 700, np.nan, ROWS["z"])
-X = np.zeros((10, 3))
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "message"),
-    [
-        ({}, {}, "rows hold nothing, expected at least one hook point"),
-        ([], {}, "rows gave no batch"),
-        (X, {}, "rows gave a ndarray, expected {hook point"),
-        ([{"x": X[:0]}], {}, "rows gave batches of no row"),
-        ({"x": X[:1]}, {}, "rows are 1 row in all, and some have to be held out: expected at least 2"),
-        ({"x": X[:, :0]}, {}, r"rows hold x \(10, 0\), expected at least one hook point with d of at least 1"),
-        ({"x": np.zeros((2, 3, 4))}, {}, r"x is \(2, 3, 4\), expected \(n, d\)"),
-        ({"x": X, "y": X[:9]}, {}, r"a batch holds x \(10, 3\), y \(9, 3\): expected the same number of rows"),
-        ([{"x": X}, {"y": X}], {}, r"a batch holds y \(10, 3\), expected x \(n, 3\) as the first one"),
-        ([{"x": X}, {"x": X[:, :2]}], {}, r"a batch holds x \(10, 2\), expected x \(n, 3\) as the first one"),
-        ({"x": X.astype(str)}, {}, "x holds <U32, expected real numbers"),
-        ({"x": X * 1j}, {}, "x holds complex128, expected real numbers"),
-        ({"a/b": X}, {}, 'a hook point is called "a/b": a name has no slashes'),
-        ({1: X}, {}, "a hook point is called 1, expected a string"),
-        ({"z": NAN}, {}, "row 700 at z is not finite in float32: leave such rows out"),
-        ({"z": X + 1e5}, {"dtype": "float16"}, "row 0 at z is not finite in float16.*or take dtype = 'float32'"),
-        ({"z": X + 1e300}, {}, "row 0 at z is not finite in float32"),
-        ({"x": X, TOKENS: np.zeros((3, 4), int)}, {}, r"expected 12 rows, one for each of 4 positions of 3 sequences"),
-        ({"x": X, TOKENS: np.full((5, 2), -1)}, {}, "tokens are between -1 and -1, expected 0 to"),
-        ({"x": X, TOKENS: np.zeros((5, 2))}, {}, "tokens holds float64, expected integers"),
-        ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": [1, 2]}, "expected growing places in a context of 2"),
-        ({"x": X}, {"positions": [0]}, 'expected "tokens" beside the hook points'),
-        ({"x": X}, {"dtype": "int8"}, "dtype 'int8' is not one of float16, float32, bfloat16"),
-        ({"x": X}, {"dtype": ["float32"]}, "dtype .* is not one of float16"),
-        ({"x": X}, {"heldout_fraction": 0}, "heldout_fraction = 0, expected a number between 0 and 1"),
-        ({"x": X}, {"heldout_fraction": "a"}, "heldout_fraction = 'a', expected a number between 0 and 1"),
-        ({"x": X}, {"chunk_rows": 0}, "chunk_rows = 0, expected a whole number, at least 1"),
-        ({"x": X}, {"chunk_rows": 4.0}, "chunk_rows = 4.0, expected a whole number, at least 1"),
-        ({"x": X}, {"shard_chunks": "a"}, "shard_chunks = 'a', expected a whole number, at least 1"),
-        ({"x": X}, {"text": 3}, "text is a int, expected a string"),
-        ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": 1}, "positions = '1', expected whole numbers"),
-        ({"x": X, TOKENS: np.zeros((5, 2), int)}, {"positions": ["a"]}, "positions = .*, expected whole numbers"),
-        (None, {}, "rows are a NoneType, expected {hook point"),
-        (5, {}, "rows are a int, expected {hook point"),
-        ({"x": torch.zeros(10, 3).to_sparse()}, {}, r"x is a sparse tensor, expected a dense one: call to_dense\(\)"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, rows: Any, options: dict, message: str) -> None:
-    path = tmp_path / "s"
-    with pytest.raises(ValueError, match=message) as error:
-        write_store(path, rows, **(SMALL | options))
-    assert "\n" not in str(error.value)
-    assert not list(path.rglob("*"))
-
-
 def test_numpys_numbers_are_numbers(tmp_path: Path) -> None:
     given = {"heldout_fraction": np.float32(0.5), "chunk_rows": np.int64(64), "shard_chunks": np.int32(4)}
     plain = write_store(tmp_path / "plain", ROWS, heldout_fraction=0.5, **SMALL)
     assert write_store(tmp_path / "s", ROWS, **given).digest == plain.digest
-
-
-@pytest.mark.parametrize("where", ["input", "write_shard", "close", "create"])
-def test_what_was_written_is_removed_when_something_fails(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
-    def interrupted() -> Iterator[dict[str, Any]]:
-        yield from list(batches([100]))[:6]
-        assert (tmp_path / "s" / "commits" / "00000.json").exists()
-        if where == "input":
-            raise KeyboardInterrupt
-        yield from list(batches([100]))[6:]
-
-    write = StoreWriter.write_shard
-    if where == "write_shard":
-        monkeypatch.setattr(StoreWriter, where, lambda self, i, *rest: failing() if i == 1 else write(self, i, *rest))
-    elif where == "create":
-        monkeypatch.setattr(stores.from_rows.StoreWriter, "create", failing)
-    elif where == "close":
-        monkeypatch.setattr(StoreWriter, where, failing)
-    with pytest.raises(KeyboardInterrupt):
-        write_store(tmp_path / "s", interrupted(), **SMALL)
-    assert not list((tmp_path / "s").rglob("*"))
-    monkeypatch.undo()
-    again = write_store(tmp_path / "s", ROWS, **SMALL)
-    assert all(not found for _, found in damage(again.place))
-
-
-def test_what_a_killed_process_left_is_refused_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has removed nothing."""
-
-    def endless() -> Iterator[dict[str, Any]]:
-        yield ROWS
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stores.from_rows, "_remove", lambda writer: None)
-    with pytest.raises(KeyboardInterrupt):
-        write_store(tmp_path / "s", endless(), **SMALL)
-    before = sorted(p for p in (tmp_path / "s").rglob("*"))
-    with pytest.raises(
-        StoreError, match="holds a store that is not finished, of a process that is at work or was killed"
-    ):
-        write_store(tmp_path / "s", ROWS)
-    with pytest.raises(StoreError, match="is not finished: remove it, and write it again"):
-        ActivationStore.open(tmp_path / "s")
-    assert sorted(p for p in (tmp_path / "s").rglob("*")) == before
-
-
-def test_of_two_that_begin_at_once_one_writes(tmp_path: Path) -> None:
-    """The other one began when the path was free."""
-
-    def late() -> Iterator[dict[str, Any]]:
-        yield ROWS
-        write_store(tmp_path / "s", {h: -x for h, x in ROWS.items()}, **SMALL)
-
-    with pytest.raises(StoreError, match="holds a store that is not finished"):
-        write_store(tmp_path / "s", late(), **SMALL)
-
-    def early() -> Iterator[dict[str, Any]]:
-        write_store(tmp_path / "t", ROWS, **SMALL)
-        yield {h: -x for h, x in ROWS.items()}
-
-    with pytest.raises(StoreError, match="was written by another process meanwhile"):
-        write_store(tmp_path / "t", early(), **SMALL)
-    assert np.array_equal(ActivationStore.open(tmp_path / "t").rows("z", 0, 1000), ROWS["z"])
-
-
-@pytest.mark.parametrize("what", ["store", "file", "other"])
-def test_what_lies_at_the_path_stays(tmp_path: Path, what: str) -> None:
-    path = tmp_path / "s"
-    if what == "store":
-        digest = write_store(path, ROWS, **SMALL).digest
-    elif what == "file":
-        path.write_text("mine")
-    else:
-        path.mkdir()
-        (path / "mine").write_text("mine")
-    with pytest.raises(
-        StoreError, match={"store": "holds a store: open it", "file": "is a file", "other": "holds mine"}[what]
-    ):
-        write_store(path, ROWS, **SMALL)
-    if what == "store":
-        assert ActivationStore.open(path).digest == digest
-    else:
-        assert (path if what == "file" else path / "mine").read_text() == "mine"
 
 
 def test_memory_is_bounded_by_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
