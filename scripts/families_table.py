@@ -2,7 +2,9 @@
 
 python -m scripts.families_table runs/families [--picture .github/pictures/families.png]
 
-At the L0 that has several seeds: mean over them, and ± half of largest less smallest. MMCS of seeds: mean over pairs.
+At the L0 that has several seeds: mean over them ± standard deviation. MMCS of seeds: over all pairs of them ± √n times
+the jackknife's standard error. ~: not apart from the next by Welch's t at 95%. Below it what the numbers say of published
+orderings.
 """
 
 import argparse
@@ -14,7 +16,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pipeline.pictures import save_figure
+from pipeline.plus_minus import mean_and_spread
+from pipeline.score.orderings import HOLDS, NO_SPREAD, published_orderings, verdict
 from pipeline.score.pictures import _COLOURS
+from pipeline.score.spread import member_values
 from stores.manifest import read_json
 
 Rows = list[dict[str, Any]]
@@ -27,39 +32,47 @@ COLUMNS = {
 }
 
 
-def asked(row: dict[str, Any]) -> float:
+def asked(name: str) -> float:
     """The L0 that the recipe asked for, by the dictionary's name."""
-    part = next(
-        part for part in row["name"].split("-") if part.startswith("l0_") or (part[0] == "k" and part[1:].isdigit())
-    )
+    part = next(part for part in name.split("-") if part.startswith("l0_") or (part[0] == "k" and part[1:].isdigit()))
     return float(part.removeprefix("l0_").removeprefix("k"))
 
 
-def spread(values: list[float], digits: int) -> str:
-    half = (max(values) - min(values)) / 2
-    return f"{mean(values):.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
-
-
-def table(by_method: dict[str, Rows], pairs: Rows, l0: float) -> str:
+def table(scores: dict[str, Any], l0: float) -> str:
     """Best FVU first."""
-    titles = ["family", *(title for title, _ in COLUMNS.values()), "MMCS of seeds"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    found = {method: [row for row in rows if asked(row) == l0] for method, rows in by_method.items()}
-    for method, rows in sorted(found.items(), key=lambda item: mean(row["fvu"] for row in item[1])):
-        names = {row["name"] for row in rows}
-        mmcs = [p["mmcs"] for p in pairs if p["relation"] == "seed" and {p["a"], p["b"]} <= names]
-        cells = [spread([row[key] for row in rows], digits) for key, (_, digits) in COLUMNS.items()]
-        lines.append(f"| `{method}` | {' | '.join(cells)} | {spread(mmcs, 2)} |")
+    columns = {**COLUMNS, "mmcs": ("MMCS of seeds", 2)}
+    lines = [f"| family | {' | '.join(title for title, _ in columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+    groups = [g for g in scores["groups"] if asked(g["name"]) == l0]
+    found = [(g["method"], {key: member_values(scores, g, key) for key in columns}) for g in groups]
+    found.sort(key=lambda item: mean(item[1]["fvu"]))
+    for i, (method, values) in enumerate(found):
+        cells = {key: mean_and_spread(values[key], digits) for key, (_, digits) in columns.items()}
+        apart = i + 1 == len(found) or verdict(values["fvu"], found[i + 1][1]["fvu"]) == HOLDS
+        cells["fvu"] = "~" * (not apart) + cells["fvu"]
+        lines.append(f"| `{method}` | {' | '.join(cells.values())} |")
+    return "\n".join(lines)
+
+
+def orderings(scores: dict[str, Any]) -> str:
+    """A line for each, a column for each L0 that was asked for."""
+    found = published_orderings(scores)
+    l0 = sorted({asked(row["less"]) for row in found})
+    lines = [f"| at equal L0 | source | {' | '.join(f'{k:g}' for k in l0)} |", "|---" * (len(l0) + 2) + "|"]
+    for name, source in dict.fromkeys((row["ordering"], row["source"]) for row in found):
+        cells = {asked(row["less"]): row for row in found if row["ordering"] == name}
+        shown = [f"{row['verdict'].removesuffix(NO_SPREAD)}: {', '.join(row['values'])}" if (row := cells.get(k)) else ""
+                 for k in l0]  # fmt: skip
+        lines.append(f"| {name} | {source} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def targets(by_method: dict[str, Rows]) -> str:
     """What was asked for and what came out, of families that search for it."""
     searched = {m: rows for m, rows in by_method.items() if any("-l0_" in row["name"] for row in rows)}
-    every = sorted({asked(row) for rows in searched.values() for row in rows})
+    every = sorted({asked(row["name"]) for rows in searched.values() for row in rows})
     lines = [f"| l0_target | {' | '.join(f'{l0:g}' for l0 in every)} |", "|---" * (len(every) + 1) + "|"]
     for method, rows in searched.items():
-        cells = [", ".join(f"{row['l0']:.1f}" for row in rows if asked(row) == l0) for l0 in every]
+        cells = [", ".join(f"{row['l0']:.1f}" for row in rows if asked(row["name"]) == l0) for l0 in every]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -94,8 +107,8 @@ def main() -> None:
     by_method: dict[str, Rows] = defaultdict(list)
     for row in scores["dictionaries"]:
         by_method[row["method"]].append(row)
-    several = [asked(row) for row in scores["dictionaries"] if row["name"].endswith("s1")]
-    print(table(by_method, scores["pairs"], several[0]) + "\n\n" + targets(by_method))
+    several = [asked(row["name"]) for row in scores["dictionaries"] if row["name"].endswith("s1")]
+    print("\n\n".join([table(scores, several[0]), orderings(scores), targets(by_method)]))
     draw(by_method, args.picture or args.run / "families.png")
 
 

@@ -2,15 +2,17 @@
 
     python scripts/make_demo_model.py --out runs/second-model --d-model 64 --layers 2 --batch 8 \\
         --text stdlib --tokens 3_000_000
-    python -m scripts.study_defaults [--d 64] [--families topk relu_l1 …] [--tokens 300_000] [--l0 16] [--full] [--alone]
+    python -m scripts.study_defaults [--d 64] [--families topk relu_l1 …] [--tokens 300_000] [--l0 16] [--full | --defaults]
+        [--alone | --rates 3e-4 …]
 
 Stores, kept in runs/study, of which every row is seen once: d 64, the second model's residual stream; d 192 and 768,
 the demo model's residual stream and MLP. Changed: the lengths at the beginning (init_norm), the rate, the warm-up of
-the penalty's coefficient; with --full every combination. A family with an l0_target is given it; of another with a
-penalty, or of all with --bisect, the coefficient is searched, in whole trainings, and FVU at the target is on a line in
-log L0 between the nearest two. An L0 over 5% off the target has no FVU. Seeds learn together, in one product where they
-are small. SAELens on the same rows: at its default rate and two others. FVU, L0 and dead features are of 8,192 held-out
-rows of all texts. Prints a table in Markdown and writes runs/bench/defaults_D.json.
+the penalty's coefficient; with --full every combination, with --defaults nothing. A family with an l0_target is given
+it; of another with a penalty, or of all with --bisect, the coefficient is searched, in whole trainings, and FVU at
+the target is on a line in log L0 between the nearest two. An L0 over 5% off the target has no FVU. Seeds learn
+together, in one product where they are small. SAELens on the same rows: at its default rate and two others. FVU, L0
+and dead features are of 8,192 held-out rows of all texts. Prints a table in Markdown and writes
+runs/bench/defaults_D.json.
 
 About four seconds a training of 293 steps at d 64, eight at 192, forty at 768, of one core: five minutes for ten families at
 64, and as long again for SAELens.
@@ -20,7 +22,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +58,7 @@ INIT_NORMS = (1.0, 0.5, 0.25, 0.1)
 LRS = (3e-3, 6e-3, 1.8e-2)
 WARMUPS = (0.0, 0.1, 0.3)
 OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {  # of one family alone
-    "jumprelu": {"threshold": (0.01, 0.03, 0.1), "bandwidth": (0.03, 0.06, 0.2), "pre_gradient": (True,)},
+    "jumprelu": {"threshold": (0.1, 0.4, 0.8), "bandwidth": (0.4, 0.8, 1.2, 3.2)},
 }
 _TOLERANCE = 0.05  # of a search: FVU is interpolated
 Measures = dict[str, float]
@@ -179,7 +181,8 @@ def line(figures: dict[str, Any], method: str, name: str, measure: Callable[[], 
     return found
 
 
-def study(task: Task, method: str, full: bool, peer: bool) -> dict[str, Any]:
+def study(task: Task, method: str, changed: list[dict[str, Any]], rates: Sequence[float]) -> dict[str, Any]:
+    """changed: settings of ours beside the defaults; rates: of the peer."""
     figures: dict[str, Any] = {}
     key = sparsity_key(method, task.bisect)
     start = (METHODS[method].config.model_fields[key].default if key.endswith("coefficient") else 0.0) or 1.0
@@ -190,11 +193,11 @@ def study(task: Task, method: str, full: bool, peer: bool) -> dict[str, Any]:
         start = start if math.isnan(found["fvu"]) else nearest
         return found
 
-    for change in changes(method, full):
+    for change in changed:
         name = ", ".join(f"{key} {value:g}" for key, value in change.items()) or "defaults"
         line(figures, method, name, lambda change=change: measured(change))
-    if peer and method in ARCHITECTURES:
-        for lr in RATES:
+    if method in ARCHITECTURES:
+        for lr in rates:
             name = f"SAELens, lr {lr:g}" + (" (its default)" if lr == DEFAULT_RATE else "")
             line(figures, method, name, lambda lr=lr: theirs(task, method, lr))
     return figures
@@ -208,9 +211,13 @@ def main() -> None:
     parser.add_argument("--l0", type=float, default=16.0)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--full", action="store_true", help="every combination of the settings")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--full", action="store_true", help="every combination of the settings")
+    which.add_argument("--defaults", action="store_true", help="the default settings alone")
     parser.add_argument("--bisect", action="store_true", help="search the coefficient even where there is an l0_target")
-    parser.add_argument("--alone", action="store_true", help="without SAELens")
+    peer = parser.add_mutually_exclusive_group()
+    peer.add_argument("--alone", action="store_true", help="without SAELens")
+    peer.add_argument("--rates", nargs="+", type=float, default=RATES, help="SAELens's")
     args = parser.parse_args()
     if PLACES[args.d][0] == SECOND_MODEL and not Path(SECOND_MODEL).is_dir():
         parser.error(f"{SECOND_MODEL} is not there: make it by the first command of scripts/study_defaults.py")
@@ -228,7 +235,8 @@ def main() -> None:
         "l0": args.l0,
     }
     for method in args.families:
-        figures |= study(task, method, args.full, not args.alone)
+        changed = [{}] if args.defaults else changes(method, args.full)
+        figures |= study(task, method, changed, () if args.alone else args.rates)
     print()
     report(f"defaults_{args.d}", figures)
 

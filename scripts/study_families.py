@@ -16,7 +16,7 @@ for the hierarchy, nine tenths of it SAELens's, whose coefficients and rates are
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,9 @@ class Search:
         return dict(tries)[best]
 
 
-def ours(search: Search, method: str, rows: Rows, bisect: bool) -> Measures:
+def ours(search: Search, method: str, rows: Rows, given: Mapping[str, float], bisect: bool) -> Measures:
     def run(changes: dict[str, Any]) -> Measures:
-        settings = {"d_sae": rows.d_sae, "seed": rows.seed, **changes}
+        settings = {"d_sae": rows.d_sae, "seed": rows.seed, **given, **changes}
         return rows.measured(train_ours(method, settings, rows.source, rows.batches))
 
     key = sparsity_key(method, bisect)
@@ -107,11 +107,13 @@ def theirs(search: Search, method: str, rows: Rows, lr: float) -> Measures:
     return search.at(f"saelens {method} {lr:g}", run, rows.l0, 1.0)
 
 
-def contest(method: str, seeds: list[Rows], bisect: bool, peer: bool) -> dict[str, list[Measures]]:
+def contest(
+    method: str, seeds: list[Rows], given: Mapping[str, float], bisect: bool, peer: bool
+) -> dict[str, list[Measures]]:
     """{library: measures of each seed}. The peer at its default rate, and, where another is better on the first seed, at
     that too."""
     search = Search()
-    found = {"ours": [ours(search, method, rows, bisect) for rows in seeds]}
+    found = {"ours": [ours(search, method, rows, given, bisect) for rows in seeds]}
     if not peer or method not in ARCHITECTURES:
         return found
     first = {lr: theirs(search, method, seeds[0], lr) for lr in RATES}
@@ -129,11 +131,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--width", type=float, default=1.0, help="features of a dictionary for each true one")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=NUMBER", help="settings of ours, beside the defaults"
+    )
     parser.add_argument("--bisect", action="store_true", help="search the coefficient even where there is an l0_target")
     parser.add_argument("--alone", action="store_true", help="without SAELens")
     args = parser.parse_args()
+    given = {key: float(value) for key, value in (pair.split("=") for pair in args.set)}
     torch.set_num_threads(1)  # matrices this small are slower on two
-    figures: dict[str, Any] = {"n_steps": args.steps, "batch": BATCH, "seeds": args.seeds, "width": args.width}
+    figures: dict[str, Any] = {"n_steps": args.steps, "batch": BATCH, "seeds": args.seeds, "width": args.width, **given}
     for setting in args.setting:
         seeds = [Rows.of(setting, seed, args.steps, args.width) for seed in range(args.seeds)]
         G, l0 = len(seeds[0].F), statistics.mean(rows.l0 for rows in seeds)
@@ -143,7 +149,7 @@ def main() -> None:
         print("|---" * (len(COLUMNS) + 3) + "|")
         for method in args.families:
             started = time.perf_counter()
-            for library, measures in contest(method, seeds, args.bisect, not args.alone).items():
+            for library, measures in contest(method, seeds, given, args.bisect, not args.alone).items():
                 mean = {c: statistics.mean(m[c] for m in measures) for c in COLUMNS}
                 spread = {c: max(m[c] for m in measures) - min(m[c] for m in measures) for c in ("matched", "f1")}
                 cells = " | ".join(f"{mean[c]:.3f}" for c in COLUMNS)

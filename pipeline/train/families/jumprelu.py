@@ -1,6 +1,5 @@
 """JumpReLU (Rajamanoharan et al. 2024, arXiv:2407.14435): a learned threshold per feature, trained on L0 itself."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,9 @@ from pipeline.train.families.penalty import Penalised, PenaltyConfig
 from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 
+# Of the kernel. Wider ones blur a reconstruction, with narrower ones rare features die (README.md).
+_WIDEST, _OF_STRENGTH = 2.0, 0.8
+
 
 class JumpReLUConfig(PenaltyConfig):
     coefficient_field: ClassVar[str] = "l0_coefficient"
@@ -26,10 +28,12 @@ class JumpReLUConfig(PenaltyConfig):
         "d_out / 768.",
     )
     threshold: float = Field(
-        default=0.03, gt=0, description="Every feature's first θ, on activations of norm 1 as in the source."
+        default=0.4, gt=0, description="Every feature's first θ, on activations scaled to E|y - mean|² = d_out."
     )
-    bandwidth: float = Field(
-        default=0.06, gt=0, description="Width of the kernel, ε, on activations of norm 1 as in the source."
+    bandwidth: float | None = Field(
+        default=None,
+        gt=0,
+        description="Width of the kernel, ε, on the same scale. By default 2, but no more than 0.8 √(d_out / l0_target).",
     )
     penalty: Literal["l0", "tanh"] = Field(
         default="l0",
@@ -49,21 +53,21 @@ class _Jump(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(pre: Tensor, theta: Tensor, bandwidth: float, pre_gradient: bool):  # type: ignore[override]
+    def forward(pre: Tensor, theta: Tensor, bandwidth: Tensor, pre_gradient: bool):  # type: ignore[override]
         active = pre > theta
         return pre * active, active.to(pre.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float, bool], output: Any) -> None:  # type: ignore[override]
-        pre, theta, ctx.bandwidth, ctx.pre_gradient = inputs
-        ctx.save_for_backward(pre, theta)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Any) -> None:  # type: ignore[override]
+        pre, theta, bandwidth, ctx.pre_gradient = inputs
+        ctx.save_for_backward(pre, theta, bandwidth)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
         grad_z, grad_active = gradients
-        pre, theta = ctx.saved_tensors
-        near = ((pre - theta).abs() < ctx.bandwidth / 2).to(pre.dtype)  # the rectangle kernel
-        across = near * (theta * grad_z + grad_active) / ctx.bandwidth
+        pre, theta, bandwidth = ctx.saved_tensors
+        near = ((pre - theta).abs() < bandwidth / 2).to(pre.dtype)  # the rectangle kernel
+        across = near * (theta * grad_z + grad_active) / bandwidth
         grad_pre = grad_z * (pre > theta)
         return grad_pre + across if ctx.pre_gradient else grad_pre, -across.sum(0), None, None
 
@@ -82,7 +86,14 @@ class JumpReLU(Penalised):
 
     def __init__(self, config: JumpReLUConfig, source: Source) -> None:
         super().__init__(config, source)
-        self.threshold = nn.Parameter(torch.full((self.d_sae,), config.threshold * math.sqrt(self.d_in)))
+        self.threshold = nn.Parameter(torch.full((self.d_sae,), config.threshold))
+
+    def bandwidth(self) -> Tensor:
+        """As in Anthropic's "Circuits updates, January 2025", but narrower than what so many active features are strong."""
+        if self.config.bandwidth is not None:
+            return torch.full_like(self.l0_target, self.config.bandwidth)
+        strength = (self.d_out / self.l0_target).sqrt()  # nan without a target
+        return torch.where(strength.isnan(), _WIDEST, (_OF_STRENGTH * strength).clamp_max(_WIDEST))
 
     @classmethod
     def default_coefficient(cls, d_out: int) -> float:
@@ -91,8 +102,7 @@ class JumpReLU(Penalised):
 
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
         config, pre = self.config, x @ self.W_enc.T + self.b_enc
-        bandwidth = config.bandwidth * math.sqrt(self.d_in)
-        z, active = _Jump.apply(pre, self.threshold, bandwidth, config.pre_gradient)  # type: ignore[misc]
+        z, active = _Jump.apply(pre, self.threshold, self.bandwidth(), config.pre_gradient)  # type: ignore[misc]
         code = Dense(z)
         mse = (y - self.decode(code)).square().sum(-1).mean()
         if config.penalty == "l0":

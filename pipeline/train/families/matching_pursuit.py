@@ -28,8 +28,7 @@ class MatchingPursuitConfig(FamilyConfig):
     )
     stop_on_duplicate_support: bool = Field(
         default=True,
-        description="A row ends after the step that selects a feature a second time, as in SAELens: on known features that is "
-        "when what is left is mostly noise.",
+        description="A row ends after the step that selects a feature a second time, as in SAELens.",
     )
 
     def check(self, site: Site, d_in: int) -> None:
@@ -39,7 +38,9 @@ class MatchingPursuitConfig(FamilyConfig):
 
 class MatchingPursuit(Family):
     """r_0 = x - b_dec; k times: i = argmax <r, W_dec,i>, v = ReLU <r, W_dec,i>, r ← r - v W_dec,i. z_i is the sum of i's v,
-    rows of W_dec are of unit length; loss = |r|² at the end, which is |x - x_hat|².
+    rows of W_dec are of unit length; loss = |r|² at the end, which is |x - x_hat|². A row ends before its k steps when |r|
+    is below residual_threshold, when v is 0, and, if stop_on_duplicate_support, after the step that selects a feature a
+    second time.
 
     The gradient goes through every step, and past the choice of the features; b_dec learns through the values, too. Of
     W_dec the graph keeps the rows that were chosen, (batch, k, d). Nothing revives the dead but resample_every_tokens.

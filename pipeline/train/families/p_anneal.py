@@ -20,6 +20,8 @@ _SMALLEST = 1e-3  # added to z: the gradient of z^p has no bound at 0
 
 
 class PAnnealConfig(PenaltyConfig):
+    # Features that are rare die under a λ that rises as early as elsewhere (README.md, "Beginnings").
+    penalty_warmup: float = Field(default=0.3, ge=0, le=1)
     l1_coefficient: float | None = Field(
         default=None,
         ge=0,

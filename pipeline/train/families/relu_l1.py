@@ -11,6 +11,8 @@ from stores.dictionary import FeatureDictionary
 
 
 class ReluL1Config(PenaltyConfig):
+    # Features that are rare die under a λ that rises as early as elsewhere (README.md, "Beginnings").
+    penalty_warmup: float = Field(default=0.3, ge=0, le=1)
     l1_coefficient: float | None = Field(
         default=None,
         ge=0,

@@ -4,7 +4,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.train.families.base import FamilyConfig
-from pipeline.train.families.relu_l1 import ReluL1, ReluL1Config
+from pipeline.train.families.penalty import PenaltyConfig
+from pipeline.train.families.relu_l1 import ReluL1
 from stores.site import Site
 
 
@@ -20,7 +21,7 @@ def check_that_it_encodes_by_its_decoder(config: FamilyConfig, site: Site) -> No
         )
 
 
-class TiedConfig(ReluL1Config):
+class TiedConfig(PenaltyConfig):
     lr: float | None = Field(
         default=None,
         gt=0,

@@ -38,7 +38,7 @@ CASES = [
     pytest.param(Gated, GatedConfig(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="gated"),
     pytest.param(PAnneal, PAnnealConfig(d_sae=48, l1_coefficient=0.5, lr=1e-2), id="p_anneal"),
     pytest.param(
-        JumpReLU, JumpReLUConfig(d_sae=48, l0_coefficient=0.1, lr=1e-2, threshold=0.05, bandwidth=0.05), id="jumprelu"
+        JumpReLU, JumpReLUConfig(d_sae=48, l0_coefficient=0.1, lr=1e-2, threshold=0.25, bandwidth=0.25), id="jumprelu"
     ),
 ]
 

@@ -71,7 +71,7 @@ def recovered(method: str, **settings) -> float:
         ("tied", {"l1_coefficient": 1.57, "lr": 3e-3, "penalty_warmup": 0.5}),
         ("gated", {"l1_coefficient": 2.5, "lr": 2e-3}),
         ("p_anneal", {"l1_coefficient": 1.5, "lr": 1e-3}),
-        ("jumprelu", {"l0_coefficient": 1.0, "lr": 2e-3, "threshold": 0.03, "bandwidth": 0.03}),
+        ("jumprelu", {"l0_coefficient": 1.0, "lr": 2e-3, "threshold": 0.24, "bandwidth": 0.24}),
     ],
 )
 def test_every_family_finds_the_truth(method: str, settings: dict) -> None:
