@@ -9,7 +9,6 @@ With --quick everything lies in runs/toy-quick.
 """
 
 import importlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +27,10 @@ from pipeline.recipe import set_value
 from pipeline.toy.findings import Claim, decide
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
+from stores.cpus import cpus_here
 from stores.manifest import commit_json, read_json
 
-VERSION = 6
+VERSION = 8
 
 # name → what it shows. A line here and a folder of the name, with _ for -, make one more: experiment.py is a Toy, claims.py
 # has CLAIMS, page.py has page. The longest come first: they are started first.
@@ -131,7 +131,7 @@ def _execute(work: list[tuple[Config, Unit]]) -> None:
     took: dict[str, dict[str, float]] = {unit.name: {} for _, unit in work}  # seconds by part
     left = Counter(unit.name for _, unit, _ in tasks)
     # fork would copy locks that other threads of this process hold
-    n_workers = max(1, min(len(tasks), os.cpu_count() or 1))
+    n_workers = max(1, min(len(tasks), cpus_here()))
     with ProcessPoolExecutor(n_workers, get_context("spawn"), initializer=_one_thread) as pool:
         futures = {pool.submit(measure, *task): task for task in tasks}
         try:

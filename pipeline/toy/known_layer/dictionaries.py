@@ -22,7 +22,7 @@ from stores.moments import Moments
 FAMILIES: dict[str, dict[str, Any]] = {
     "topk": {"k": 2, "lr": 4e-3},
     "relu_l1": {"l1_coefficient": 3.0, "lr": 4e-3},
-    "jumprelu": {"l0_coefficient": 4.0, "lr": 4e-3, "threshold": 0.3, "bandwidth": 0.3},
+    "jumprelu": {"l0_coefficient": 4.0, "lr": 4e-3, "threshold": 0.85, "bandwidth": 0.85},
 }
 N_HELDOUT = 4096
 _HOOK_POINT = "known-layer"

@@ -34,7 +34,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "tied": {"l1_coefficient": 1.5, "lr": 1e-2},
     "gated": {"l1_coefficient": 5.0, "lr": 1e-2},
     "p_anneal": {"l1_coefficient": 2.5, "lr": 1e-2},
-    "jumprelu": {"l0_coefficient": 2.0, "lr": 1e-2, "threshold": 0.03, "bandwidth": 0.03},
+    "jumprelu": {"l0_coefficient": 2.0, "lr": 1e-2, "threshold": 0.12, "bandwidth": 0.12},
 }
 BY_K = ("topk", "batch_topk", "matryoshka")  # families that are told how many features are active
 
