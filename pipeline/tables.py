@@ -1,4 +1,4 @@
-"""Tables in the terminal. The only importer of rich."""
+"""Tables in the terminal."""
 
 import json
 import sys
@@ -9,29 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.plus_minus import difference_cells, plus_minus
 from pipeline.report.one import OneFeature
-from pipeline.stages import Progress
 from pipeline.train.described import Described, Key
 from stores.manifest import read_json
 
 _LISTED = 20  # indices of features, at most
-
-
-def show_status(rows: Sequence[Progress]) -> None:
-    """A line per unit."""
-    shown = [
-        [
-            row.stage,
-            f"{row.folder.parent.name}/{row.unit}" if row.stage != "extract" else row.unit,
-            row.state,
-            f"{row.done} / {row.of} {row.counted}",
-            f"{row.rate:.2f} {row.counted}/s" if row.rate else "",
-            f"{row.eta_s:.0f} s" if row.eta_s is not None else "",
-            str(row.folder),
-        ]
-        for row in rows
-    ]
-    _table("", ["stage", "unit", "state", "done / of", "rate", "ETA", "where"], shown, n_left=7, fold=True)
 
 
 def show_scores(path: Path) -> None:
@@ -48,6 +31,8 @@ def show_scores(path: Path) -> None:
         _show_pairs([pair for pair in scores["pairs"] if pair["site"] == site and pair["a"] not in controls])
     for site in dict.fromkeys(row["site"] for row in scores["sets"]):
         _show_sets([row for row in scores["sets"] if row["site"] == site])
+    if missing := scores["missing"]:
+        print(f"! {len(missing)} more have no scores yet: {', '.join(missing[:3])}{', …' * (len(missing) > 3)}")
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
 
 
@@ -75,7 +60,8 @@ def _show_groups(site: str, rows: list[dict], groups: list[dict], compared: list
         table.append([name, str(group["n"]), str(group["d_sae"]), *cells])
     _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{_ablations(rows[0])}", columns, table)
     if any(group["n"] > 1 for group in groups):
-        print("±: standard deviation over n seeds")
+        mmcs = "; of MMCS √n times the jackknife's standard error" * ("MMCS" in columns)
+        print(f"±: standard deviation over n seeds{mmcs}")
     if close:
         print("~: not apart from the next worse of about its L0, by Welch's t at 95%, or by one seed alone")
     for row in rows:
@@ -88,9 +74,7 @@ def _spread(group: dict, row: dict, key: str) -> str:
     if group["n"] == 1 or key not in group["scores"]:
         return _number(row, key, 1 if key == "l0" else 3)
     digits = 1 if key in ("l0", "dead", "ultra_low_density") else 3
-    std = group["scores"][key]["std"]
-    more = digits + (0 < std < 0.5 * 10**-digits)  # one digit more, where it would be .000
-    return f"{_number(group['scores'][key], 'mean', digits)} ± {f'{std:.{more}f}'.removeprefix('0')}"
+    return plus_minus(group["scores"][key]["mean"], group["scores"][key]["std"], digits)
 
 
 def _show_margins(margins: list[dict], groups: list[dict]) -> None:
@@ -186,6 +170,9 @@ def show_comparison(found: dict) -> None:
         ["", "MMCS", "random floor", "above .9", "matched cosine", "without (below .5)"],
         table,
     )
+    if rows := [[_TITLES.get(key, key), *difference_cells(one)] for key, one in found["over_seeds"].items()]:
+        title = "Over their seeds (MMCS: with each other; ~: no difference is shown)"
+        _table(title, ["", "A", "B", "A is better by", "95%"], rows)
     if found["warning"]:
         _text(f"! {found['warning']}\n")
     alike = found["a_in_b"]["most_alike"]

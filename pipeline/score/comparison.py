@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.config import UserError
+from pipeline.estimates import unpaired
 from pipeline.score.between import of_one_space
 from pipeline.score.nearest import Nearest, nearest_both_ways
 from pipeline.score.results import read_histogram, read_row
 from pipeline.score.similarity import ways_of
+from pipeline.score.spread import BETTER, COUNTS, member_values
 from pipeline.unit_files import json_object
 from stores.dictionary import FeatureDictionary, folder_digest
 from stores.dictionary_files import CONFIG
@@ -25,12 +27,14 @@ _MOST_ALIKE = 10
 @dataclass(frozen=True)
 class Side:
     """One of the two. alive: indices of the features that count: those that are active somewhere where a score lies beside
-    the dictionary, else those that write anything. row: its row of the score, {} without one."""
+    the dictionary, else those that write anything. row: its row of the score, {} without one. seeds: of each score its values
+    over the dictionary's seeds, {} without a run's table of scores."""
 
     path: str
     dictionary: FeatureDictionary
     alive: Tensor
     row: dict[str, Any]
+    seeds: dict[str, list[float]]
 
     @property
     def directions(self) -> Float[Tensor, "n_alive d_out"]:
@@ -75,7 +79,15 @@ def side(path: str, runs: Path) -> Side:
         raise UserError(
             f"{path}: all {dictionary.d_sae} features are dead, there is nothing to compare: train it longer"
         )
-    return Side(path, dictionary, alive.nonzero().squeeze(1), row)
+    seeds = seeds_of(folder.resolve().parents[2] / "score" / "scores.json", row["site"], row["name"]) if row else {}
+    return Side(path, dictionary, alive.nonzero().squeeze(1), row, seeds)
+
+
+def seeds_of(path: Path, site: str, name: str) -> dict[str, list[float]]:
+    """path: of a run's scores.json."""
+    scores = json_object(path) or {}
+    group = next((g for g in scores.get("groups", []) if g["site"] == site and name in g["names"]), None)
+    return {score: values for score in BETTER if group and (values := member_values(scores, group, score))}
 
 
 def _example(runs: Path) -> str:
@@ -125,7 +137,22 @@ def compare(a: Side, b: Side) -> dict[str, Any]:
             "histogram": list(way.histogram),
         }
     result["matched_cosine"] = ways[0].matched_cosine
+    same_site = a.row.get("site") == b.row.get("site")
+    result["over_seeds"] = {
+        score: _apart(a.seeds[score], b.seeds[score], score)
+        for score in BETTER
+        if same_site and score in a.seeds and score in b.seeds
+    }
     return result
+
+
+def _apart(a: list[float], b: list[float], score: str) -> dict[str, Any]:
+    """difference: by how much a is better, low to high Welch's 95% interval, null where a side is one seed."""
+    x, y = ([BETTER[score] * value for value in side] for side in (a, b))
+    found = unpaired(x, y, counts=score in COUNTS)
+    known = min(len(a), len(b)) > 1
+    ends = {"low": found.low if known else None, "high": found.high if known else None}
+    return {"a": a, "b": b, "difference": found.value, **ends, "apart": known and (found.low > 0 or found.high < 0)}
 
 
 def _most_alike(found: Nearest, one: Side, other: Side) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The [score] table of a recipe."""
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from pipeline.config import Config
 
@@ -13,6 +13,6 @@ class ScoreConfig(Config):
     n_rows: int = Field(default=1_000_000, ge=1)
     n_sequences: int = Field(default=64, ge=1)
     batch_size: int = Field(default=1024, ge=1)
-    at_l0: tuple[int, ...] = (8, 16, 32, 64)
+    at_l0: tuple[PositiveInt, ...] = (8, 16, 32, 64)
     ultra_low_density: float = Field(default=1e-5, gt=0, lt=1)
     dictionaries: tuple[str, ...] = ()

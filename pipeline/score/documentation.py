@@ -41,7 +41,10 @@ DOCUMENTATION = {
     "neighbouring hook points of the residual stream, or of what is written to it and the next one there",
     "groups": "dictionaries of a site that differ in the seed alone (names; n of them): of each score the mean over seeds, the "
     "standard deviation (n - 1) and Student's 95% interval of the mean, low to high; null of one seed; exact: the method has "
-    "no seed. Rows, their order and texts are the same for all seeds. mmcs: a seed's features in the other seeds', their mean",
+    "no seed. Rows, their order and texts are the same for all seeds. In intervals, of comparisons too, a count (dead, "
+    "ultra_low_density, dense) has a variance of 1/12 at least. mmcs: the mean over all pairs of seeds, both ways; its "
+    "interval is the jackknife's, which leaves one seed out at a time, with n - 1 degrees of freedom, and std is √n times its "
+    "standard error; of two seeds, which are one pair, null",
     "groups: control, controls": "what it is a control by: a twin with one side frozen as it began, or directions drawn with "
     "the activations' covariance; and which groups are controls of it: all else equal, or as many features about as sparse",
     "comparisons": "difference: by how much a is better than b (less fvu, kl, dead; more of the others), low to high Welch's "

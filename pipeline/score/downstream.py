@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline import stopping
 from pipeline.models.hooks import Edit
 from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
@@ -74,7 +75,7 @@ def ce_score(ce_ablated: float, ce: float, ce_clean: float) -> float:
     return (ce_ablated - ce) / (ce_ablated - ce_clean)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate(
     model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...], replacements: Sequence[Replacement]
 ) -> list[Downstream]:
@@ -98,10 +99,12 @@ def evaluate(
     n = 0
     where = Site(tuple(writes), tuple(writes)).name
     for batch in progress(list(_batches(model, tokens)), desc=f"CE at {where}", unit="batch", unit_scale=False):
+        stopping.look(f"all is kept but the cross-entropy at {where}")
         targets = batch[:, places + 1]
         captured, logits = model.forward(batch, capture={before, *reads, *writes}, logits=True)
         found = {h: captured[h][:, replaced].float() for h in {*reads, *writes}}
         clean = F.log_softmax(logits[:, places].float(), dim=-1)
+        probable, best = clean.exp(), clean.argmax(-1)
         clean_sum += float(-clean.gather(-1, targets[..., None]).double().sum())
         n += targets.numel()
         for total, replacement in zip(sums, replacements, strict=True):
@@ -111,8 +114,9 @@ def evaluate(
             _, logits = model.forward(batch, seen, edits, logits=True, resume=resume)
             changed = F.log_softmax(logits[:, places].float(), dim=-1)
             ce = float(-changed.gather(-1, targets[..., None]).double().sum())
-            kl = float((clean.exp() * (clean - changed)).double().sum())
-            total += [ce, kl, float((changed.argmax(-1) == clean.argmax(-1)).sum())]
+            same = float((changed.argmax(-1) == best).sum())
+            kl = float(changed.sub_(clean).mul_(probable).sum(-1).double().sum())
+            total += [ce, -kl, same]
     return [Downstream(clean_sum / n, *(total / n).tolist()) for total in sums]
 
 

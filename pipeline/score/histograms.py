@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
+
+from pipeline.score.codes import Entries
 
 # Half-octave bins of |z| from 2^-20 to 2^20; what lies beyond counts in the first or the last.
 LOG2_MIN, LOG2_MAX, PER_OCTAVE = -20, 20, 2
 N_BINS = (LOG2_MAX - LOG2_MIN) * PER_OCTAVE
+_SQRT2 = 0x3504F4  # the bits of the least float32 mantissa above √2
 
 
 def bin_edges() -> Float64[np.ndarray, " n_edges"]:
@@ -30,17 +33,20 @@ class ActivationHistogram:
     def empty(cls, d_sae: int) -> "ActivationHistogram":
         return cls(torch.zeros(d_sae, N_BINS, dtype=torch.long), torch.zeros(d_sae + 1, dtype=torch.long))
 
-    def add(self, z: Float[Tensor, "n d_sae"]) -> None:
-        """z: codes."""
-        row, feature = z.nonzero(as_tuple=True)
-        octave = torch.frexp(z[row, feature].double().abs())
-        # |z| = m 2^e with m in [1/2, 1): log2|z| = e - 1 + (m ≥ √½ ? ½ : 0) to half an octave, exactly
-        place = (octave.exponent.long() - 1 - LOG2_MIN) * PER_OCTAVE + (octave.mantissa >= 0.5**0.5).long()
-        flat = (feature * N_BINS + place.clamp(0, N_BINS - 1)).cpu()
-        # Not bincount: it makes all bins anew for each batch, ten million of 131,072 features.
-        self.counts.view(-1).index_add_(0, flat, torch.ones_like(flat))
-        self.l0 += torch.bincount(torch.bincount(row, minlength=len(z)), minlength=len(self.l0)).cpu()
-        self.n_rows += len(z)
+    def add(self, code: Entries) -> None:
+        """code: of some rows, of float32."""
+        bits = code.values.view(torch.int32)
+        octave, mantissa = bits.bitwise_right_shift(23).bitwise_and_(0xFF), bits & 0x7FFFFF
+        # |z| = m 2^(octave - 127) with m in [1, 2): log2|z| = octave - 127 + (m ≥ √2 ? ½ : 0) to half an octave, exactly
+        place = (octave - 127 - LOG2_MIN) * PER_OCTAVE + (mantissa >= _SQRT2)
+        flat = (code.indices * N_BINS + place.clamp_(0, N_BINS - 1)).cpu()
+        counts = self.counts.view(-1)
+        if len(flat) < len(counts):
+            counts.index_add_(0, flat, torch.ones_like(flat))
+        else:  # bincount makes all bins anew: ten million of 131,072 features, too many for a small batch
+            counts += torch.bincount(flat, minlength=len(counts))
+        self.l0 += torch.bincount(code.l0, minlength=len(self.l0)).cpu()
+        self.n_rows += len(code.l0)
 
     def merge(self, later: "ActivationHistogram") -> None:
         """later: of other rows."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pipeline import stopping
 from pipeline.score.pairs import Entry, measure
 from pipeline.score.similarity import Way
 from pipeline.unit_files import json_object
@@ -22,6 +23,7 @@ class KeptPairs:
         self.folder = folder
 
     def __call__(self, a: Entry, b: Entry, load: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Way, Way]:
+        stopping.look("all is scored, and the pairs before this one are compared")
         if not a.key or not b.key:
             return measure(a, b, load)
         keys = [VERSION, *sorted((a.key, b.key))]

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel, Precision
+from pipeline.score.codes import reconstruct
 from pipeline.score.downstream import Replacement, Splice, ce_score, evaluate
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
@@ -79,4 +80,4 @@ def losses_by_hook_point(
 
 def _part(dictionary: FeatureDictionary, i: int, x: Tensor) -> Tensor:
     """What the dictionary makes of x for the i-th hook point that it writes."""
-    return dictionary(x).split(dictionary.spec.d_writes, dim=-1)[i]
+    return reconstruct(dictionary, x).split(dictionary.spec.d_writes, dim=-1)[i]

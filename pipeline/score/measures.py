@@ -1,45 +1,70 @@
 """What is measured of a dictionary on held-out rows, in one protocol: how much it keeps, and how sparsely."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.score.codes import Entries, decoded, unencoded
 from pipeline.score.config import ScoreConfig
 from pipeline.score.histograms import ActivationHistogram
-from pipeline.score.reconstruction import ByHookPoint, keep_first, keep_largest
-from stores.dictionary import FeatureDictionary
+from pipeline.score.reconstruction import ByHookPoint, Target
+from stores.dictionary import FeatureDictionary, largest
 from stores.site import Site
 
-Truncation = Callable[[Tensor], Tensor]
 _DENSE = 0.1  # a density above it is called dense
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a dictionary makes of some rows. y: what is to be made, (n, d) at each hook point written; z: the code of what
-    is read."""
+    """What a dictionary makes of some rows. targets: what is to be made, by hook points written; z: the code of what is
+    read."""
 
     dictionary: FeatureDictionary
     x: Float[Tensor, "n d_in"]
-    y: Mapping[str, Tensor]
+    targets: Mapping[str, Target]
     z: Float[Tensor, "n d_sae"]
 
     @classmethod
-    def of(cls, dictionary: FeatureDictionary, site: Site, values: Mapping[str, Tensor]) -> "Rows":
+    def of(
+        cls, dictionary: FeatureDictionary, site: Site, values: Mapping[str, Tensor], targets: Mapping[str, Target]
+    ) -> "Rows":
         """values: (n, d) float32 at each hook point of the site."""
         x = torch.cat([values[h] for h in site.reads], dim=-1)
-        return cls(dictionary, x, {h: values[h] for h in site.writes}, dictionary.encode(x))
+        return cls(dictionary, x, targets, dictionary.encode(x))
 
-    def made_of(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_out"]:
-        """What the dictionary makes of a code, with what its W_skip adds."""
-        y_hat = self.dictionary.decode(z)
-        return y_hat + self.x @ self.dictionary.W_skip if self.dictionary.spec.skip else y_hat
+    @cached_property
+    def entries(self) -> Entries:
+        return Entries.of(self.z)
+
+    @cached_property
+    def unencoded(self) -> Tensor:
+        """What of y_hat does not come from the code."""
+        return unencoded(self.dictionary, self.x)
+
+    def made(self) -> Iterator[Float[Tensor, "n d_out"]]:
+        """What the dictionary makes."""
+        W_dec = self.dictionary.W_dec
+        yield (decoded(self.z, self.entries, W_dec) if self.dictionary.sparse else self.z @ W_dec) + self.unencoded
+
+    def made_of_largest(self, ks: Sequence[int]) -> Iterator[Float[Tensor, "n d_out"]]:
+        """What it makes of the k entries of largest magnitude of each row."""
+        values, indices = largest(self.z, min(max(ks), self.z.shape[-1]))
+        for k in ks:
+            own = {"mode": "sum", "per_sample_weights": values[:, :k]}
+            yield F.embedding_bag(indices[:, :k], self.dictionary.W_dec, **own) + self.unencoded
+
+    def made_of_first(self, ks: Sequence[int]) -> Iterator[Float[Tensor, "n d_out"]]:
+        """What it makes of each row's first k: for PCA, the k components of largest variance."""
+        for k in ks:
+            yield self.z[:, :k] @ self.dictionary.W_dec[:k] + self.unencoded
 
 
 class Measure(ABC):
@@ -66,7 +91,7 @@ class Sparsity(Measure):
         self.histogram = ActivationHistogram.empty(d_sae)
 
     def add(self, rows: Rows) -> None:
-        self.histogram.add(rows.z)
+        self.histogram.add(rows.entries)
 
     def merge(self, later: Self) -> None:
         self.histogram.merge(later.histogram)
@@ -92,46 +117,58 @@ class Sparsity(Measure):
 
 
 class Kept(Measure):
-    """How much of what is written a dictionary makes, of its code or of a part of it."""
+    """How much of what is written is made, by column. make: what is compared, for each of the columns."""
 
-    def __init__(self, means: Mapping[str, Tensor], truncate: Truncation | None = None) -> None:
-        self.sums, self.truncate = ByHookPoint(means), truncate
+    def __init__(
+        self, writes: Sequence[str], columns: Sequence[str], make: Callable[[Rows], Iterator[Tensor]] = Rows.made
+    ) -> None:
+        self.sums, self.make = {column: ByHookPoint(writes) for column in columns}, make
 
     def add(self, rows: Rows) -> None:
-        self.sums.add(rows.y, rows.made_of(self.truncate(rows.z) if self.truncate else rows.z))
+        for sums, y_hat in zip(self.sums.values(), self.make(rows), strict=True):
+            sums.add(rows.targets, y_hat)
 
     def merge(self, later: Self) -> None:
-        self.sums.merge(later.sums)
+        for column, sums in self.sums.items():
+            sums.merge(later.sums[column])
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.sums.arrays()
+        return {f"{c}/{h}": array for c, sums in self.sums.items() for h, array in sums.arrays().items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        self.sums.load(state)
+        for column, sums in self.sums.items():
+            sums.load({h: state[f"{column}/{h}"] for h in sums.of})
+
+    def columns(self) -> dict[str, float]:
+        return {column: sums.fvu for column, sums in self.sums.items()}
 
 
-def measures_of(
-    dictionary: FeatureDictionary, means: Mapping[str, Tensor], kept: Mapping[str, Truncation]
-) -> dict[str, Measure]:
-    """By name; "fvu" and the names of kept are columns. means: of the store's rows, (d,) float64 by hook point."""
-    parts = {column: Kept(means, truncate) for column, truncate in kept.items()}
-    return {"sparsity": Sparsity(dictionary.d_sae), "fvu": Kept(means), **parts}
+def measures_of(dictionary: FeatureDictionary, config: ScoreConfig, ordered: bool) -> dict[str, Measure]:
+    """By name. ordered: the first features are the largest."""
+    writes = dictionary.site.writes
+    found: dict[str, Measure] = {"sparsity": Sparsity(dictionary.d_sae), "whole": Kept(writes, ["fvu"])}
+    ks = [] if dictionary.sparse else sorted({k for k in config.at_l0 if k < dictionary.d_sae})
+    if ks:
+        names = [f"fvu_at_l0_{k}" for k in ks]
+        found["largest"] = Kept(writes, names, lambda rows: rows.made_of_largest(ks))
+    if ks and ordered:
+        found["first"] = Kept(writes, [f"fvu_first_{k}" for k in ks], lambda rows: rows.made_of_first(ks))
+    return found
 
 
 def columns_of(config: ScoreConfig, measures: Mapping[str, Measure]) -> dict[str, Any]:
     """What measures_of has found."""
-    sparsity, whole = measures["sparsity"], measures["fvu"]
+    sparsity, whole = measures["sparsity"], measures["whole"]
     assert isinstance(sparsity, Sparsity)
     assert isinstance(whole, Kept)
-    kept = {column: one.sums for column, one in measures.items() if isinstance(one, Kept)}
-    by_hook_point = whole.sums.of
+    sums = whole.sums["fvu"]
     return {
         **sparsity.columns(config),
-        "normalized_mse": whole.sums.normalized_mse,
-        "cosine": whole.sums.cosine,
-        "norm_ratio": whole.sums.norm_ratio,
-        **{column: sums.fvu for column, sums in kept.items()},
-        **({f"fvu[{h}]": one.fvu for h, one in by_hook_point.items()} if len(by_hook_point) > 1 else {}),
+        "normalized_mse": sums.normalized_mse,
+        "cosine": sums.cosine,
+        "norm_ratio": sums.norm_ratio,
+        **{column: fvu for one in measures.values() if isinstance(one, Kept) for column, fvu in one.columns().items()},
+        **({f"fvu[{h}]": one.fvu for h, one in sums.of.items()} if len(sums.of) > 1 else {}),
     }
 
 
@@ -144,16 +181,3 @@ def histogram_of(measures: Mapping[str, Measure]) -> ActivationHistogram:
 
 def _rare(density: Tensor, below: float, n_rows: int) -> int | None:
     return int(((density > 0) & (density < below)).sum()) if below * n_rows >= 1 else None
-
-
-def truncations(dictionary: FeatureDictionary, config: ScoreConfig, ordered: bool) -> dict[str, Truncation]:
-    """Of a dense dictionary: columns, and what of its code they keep. ordered: its first features are the largest."""
-    if dictionary.sparse:
-        return {}
-    kept: dict[str, Truncation] = {}
-    for k in config.at_l0:
-        if k < dictionary.d_sae:
-            kept[f"fvu_at_l0_{k}"] = lambda z, k=k: keep_largest(z, k)
-            if ordered:
-                kept[f"fvu_first_{k}"] = lambda z, k=k: keep_first(z, k)
-    return kept

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float32, Int16, Int64
 from torch import Tensor
 
-from pipeline.products import linear
+from stores.products import linear
 
 TILE = 128
 ROWS, COLUMNS = 16 * TILE, 16 * TILE  # of a block: 8 MiB of bfloat16, which stay in the cache

@@ -117,7 +117,9 @@ def _frontier(path: Path, site: str, rows: list[dict[str, Any]]) -> None:
         axis.grid(alpha=0.25)
     right.set_visible(any("ce_score_zero" in row for row in rows))  # no language model made the rows
     left.set_ylim(0, 1.1 * left.get_ylim()[1])
-    left.legend(frameon=False, fontsize=8)
+    labelled, _ = left.get_legend_handles_labels()
+    if labelled:  # bases of fewer coordinates than score.at_l0 leave no line
+        left.legend(frameon=False, fontsize=8)
     figure.suptitle(_title(site, "held-out reconstruction against sparsity (larger points: larger dictionaries)"))
     save_figure(figure, path)
 

@@ -1,6 +1,6 @@
 """How much of the activations a dictionary keeps: sums in float64 over all rows, never means of batches' means."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,21 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 
+class Target:
+    """Rows of a hook point that is written, and what they add to the sums of every dictionary. mean: (d,) float64, of the
+    store's rows: what FVU compares with."""
+
+    def __init__(self, y: Num[Tensor, "n d"], mean: Float[Tensor, " d"]) -> None:
+        self.y = y.double()
+        self.norms = torch.linalg.vector_norm(self.y, dim=-1)
+        self.power = float(self.norms.square().sum())
+        self.variance = float(torch.linalg.vector_norm(self.y - mean.to(y.device), dim=-1).square().sum())
+
+
 @dataclass
 class Reconstruction:
-    """Streaming sums. mean: (d,), of the store's rows, float64: what FVU compares with."""
+    """Streaming sums."""
 
-    mean: Tensor
     error: float = 0.0
     variance: float = 0.0
     power: float = 0.0
@@ -21,18 +31,18 @@ class Reconstruction:
     ratios: float = 0.0
     n_rows: float = 0
 
-    def add(self, x: Num[Tensor, "n d"], x_hat: Num[Tensor, "n d"]) -> None:
-        """x, x_hat: (n, d)."""
-        x, x_hat = x.double(), x_hat.double()
-        squares, own = x.square().sum(-1), x_hat.square().sum(-1)
-        errors = (x - x_hat).square().sum(-1)
+    def add(self, target: Target, y_hat: Num[Tensor, "n d"]) -> None:
+        """y_hat: of the target's rows."""
+        made = y_hat.to(torch.float64, copy=True)
+        own = torch.linalg.vector_norm(made, dim=-1)
+        errors = torch.linalg.vector_norm(made.sub_(target.y), dim=-1).square()
         self.error += float(errors.sum())
-        self.variance += float((x - self.mean.to(x.device)).square().sum())
-        self.power += float(squares.sum())
-        products = (squares + own - errors) / 2  # x · x_hat, without another pass
-        self.cosines += float((products / (squares * own).sqrt().clamp_min(_TINY)).sum())
-        self.ratios += float((own / squares.clamp_min(_TINY)).sqrt().sum())
-        self.n_rows += len(x)
+        self.variance += target.variance
+        self.power += target.power
+        products = (target.norms.square() + own.square() - errors) / 2  # y · y_hat, without another pass
+        self.cosines += float((products / (target.norms * own).clamp_min(_TINY)).sum())
+        self.ratios += float((own / target.norms.clamp_min(_TINY)).sum())
+        self.n_rows += len(made)
 
     def merge(self, later: "Reconstruction") -> None:
         """later: of rows that come after these."""
@@ -50,9 +60,9 @@ class Reconstruction:
     def fvu(self) -> float:
         """Fraction of variance unexplained: 0 is perfect, 1 is what predicting the mean gives.
 
-        fvu = Σ |x - x_hat|² / Σ |x - mean|². Dimensionless; explained variance = 1 - fvu.
+        fvu = Σ |y - y_hat|² / Σ |y - mean|². Dimensionless; explained variance = 1 - fvu.
 
-        Raises ValueError: x has no variance.
+        Raises ValueError: y has no variance.
         """
         if self.variance == 0:
             raise ValueError(f"the {self.n_rows:.0f} rows are all the same: FVU is not defined")
@@ -60,35 +70,35 @@ class Reconstruction:
 
     @property
     def normalized_mse(self) -> float:
-        """Σ |x - x_hat|² / Σ |x|², as OpenAI's normalised MSE: smaller than FVU where the mean is large."""
+        """Σ |y - y_hat|² / Σ |y|², as OpenAI's normalised MSE: smaller than FVU where the mean is large."""
         return self.error / self.power
 
     @property
     def cosine(self) -> float:
-        """The mean over rows of the cosine between x and x_hat; a row or a reconstruction of zeros counts 0."""
+        """The mean over rows of the cosine between y and y_hat; a row or a reconstruction of zeros counts 0."""
         return self.cosines / self.n_rows
 
     @property
     def norm_ratio(self) -> float:
-        """The mean over rows of |x_hat| / |x|: below 1 where reconstructions shrink."""
+        """The mean over rows of |y_hat| / |y|: below 1 where reconstructions shrink."""
         return self.ratios / self.n_rows
 
 
 _SUMS = ("error", "variance", "power", "cosines", "ratios", "n_rows")
-_TINY = 1e-300
+_TINY = 1e-150
 
 
 class ByHookPoint:
-    """A Reconstruction of each hook point that is written, by its name. means: (d,) each, as Reconstruction has them."""
+    """A Reconstruction of each hook point that is written, by its name."""
 
-    def __init__(self, means: Mapping[str, Tensor]) -> None:
-        self.of = {hook_point: Reconstruction(mean) for hook_point, mean in means.items()}
+    def __init__(self, writes: Sequence[str]) -> None:
+        self.of = {hook_point: Reconstruction() for hook_point in writes}
 
-    def add(self, y: Mapping[str, Float[Tensor, "n _"]], y_hat: Float[Tensor, "n d_out"]) -> None:
-        """y: (n, d) each. y_hat: (n, d_out), concatenated in the order of means."""
-        parts = y_hat.split([len(one.mean) for one in self.of.values()], dim=-1)
+    def add(self, targets: Mapping[str, Target], y_hat: Float[Tensor, "n d_out"]) -> None:
+        """y_hat: (n, d_out), concatenated in the hook points' order."""
+        parts = y_hat.split([targets[hook_point].y.shape[-1] for hook_point in self.of], dim=-1)
         for (hook_point, one), part in zip(self.of.items(), parts, strict=True):
-            one.add(y[hook_point], part)
+            one.add(targets[hook_point], part)
 
     @property
     def fvu(self) -> float:
@@ -130,8 +140,3 @@ def keep_largest(z: Float[Tensor, "n d_sae"], k: int) -> Float[Tensor, "n d_sae"
         return z
     indices = z.abs().topk(k, dim=-1).indices
     return torch.zeros_like(z).scatter(-1, indices, z.gather(-1, indices))
-
-
-def keep_first(z: Float[Tensor, "n d_sae"], k: int) -> Float[Tensor, "n d_sae"]:
-    """z with all but its first k coordinates set to zero: for PCA, the k components of largest variance."""
-    return torch.cat([z[..., :k], torch.zeros_like(z[..., k:])], dim=-1)

@@ -6,23 +6,25 @@ to the model's own output are those of Marks et al. 2024, "Sparse feature circui
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pipeline.claims import Claims
 from pipeline.models.hook_points import layer_of, place
+from pipeline.models.protocol import LanguageModel
+from pipeline.score.codes import reconstruct
 from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Replacement, Splice
-from pipeline.score.losses import losses, model_of
+from pipeline.score.losses import losses
 from pipeline.score.places import written_too_early
 from pipeline.score.results import SET_COLUMNS, read_row, write_row
 from pipeline.score.subjects import Subject
 from pipeline.units import Unit
 from stores.activations import ActivationStore
-from stores.dictionary import folder_digest
 from stores.manifest import digest
 from stores.site import Site
 
@@ -75,7 +77,7 @@ def set_units(
     """One unit per set, in a folder beside those of the sites. None where no language model made the rows."""
     work = []
     for together in sets_of(subjects) if store.description.model != "none" else []:
-        digests = {s.site.name: folder_digest(s.folder) for s in together.members}
+        digests = {s.site.name: s.digest for s in together.members}
         inputs = {"dictionary_digests": digests, "store_digest": store.digest}
         folder = run / "score" / f"all-{together.site.name}" / together.name
         work.append(
@@ -85,17 +87,21 @@ def set_units(
 
 
 def execute_sets(
-    config: ScoreConfig, store: ActivationStore, work: Sequence[tuple[TranscoderSet, Unit]], device: str, claims: Claims
+    config: ScoreConfig,
+    store: ActivationStore,
+    work: Sequence[tuple[TranscoderSet, Unit]],
+    device: str,
+    claims: Claims,
+    loaded: Callable[[], LanguageModel | None],
 ) -> None:
-    """Splice sets in, those of one site on one pass over the texts. work: with units that were begun. claims: whose they
-    are."""
-    model = model_of(store, device) if work else None
+    """Splice sets in, those of one site on one pass over the texts. work, claims, loaded: as of the dictionaries."""
     for site, same in groupby(work, key=lambda item: item[0].site):
         items, started = list(same), time.time()
         replacements = []
         for together, _ in items:
-            splices = [Splice(s.site, s.load(device)) for s in together.members]
+            splices = [Splice(s.site, partial(reconstruct, s.load(device))) for s in together.members]
             replacements += [Replacement(splices, live=True, errors=errors) for errors in (False, True)]
+        model = loaded()
         assert model is not None  # set_units has none otherwise
         found = losses(config.n_sequences, store, model, site.writes, replacements)
         for (together, unit), plain, with_errors in zip(items, found[::2], found[1::2], strict=True):

@@ -2,7 +2,8 @@
 
 Dictionaries that differ in the seed alone are one group. A score of a group is the mean over its seeds, with the standard
 deviation and Student's t interval. Two groups are apart in a score where Welch's 95% interval of the difference does not
-hold 0. Seeds vary where learning begins; rows, their order and the texts are the same for all.
+hold 0. Seeds vary where learning begins; rows, their order and the texts are the same for all. The MMCS of seeds is of
+pairs: its spread and intervals are the jackknife's, which leaves one seed out at a time.
 
 A method without a seed, such as PCA, is exact: its one value has no spread. Of one seed of any other nothing is known.
 """
@@ -22,6 +23,7 @@ Settings = Mapping[str, Any]
 
 # Scores in which groups are compared: 1 where more is better, -1 where less is.
 BETTER = {"fvu": -1, "ce_score_zero": 1, "kl": -1, "top1": 1, "dead": -1, "mmcs": 1}
+COUNTS = {"dead", "ultra_low_density", "dense"}  # of features
 LIKE = 0.15  # of log L0: what is compared is about as sparse
 _SAME_FOR_ALL = {"d_in", "d_out", "d_sae", "n_rows", "n_predictions", "ce_clean", "ce_zero", "ce_mean"}
 
@@ -39,7 +41,10 @@ class Group:
 
     @cached_property
     def scores(self) -> dict[str, Estimate]:
-        return {score: exact(own[0]) if self.exact else mean(own) for score, own in self.values.items()}
+        return {
+            score: exact(own[0]) if self.exact else mean(own, counts=score in COUNTS)
+            for score, own in self.values.items()
+        }
 
     @property
     def control(self) -> str | None:
@@ -79,8 +84,8 @@ def difference(a: Group, b: Group, score: str) -> Estimate:
     if a.exact and b.exact:
         return exact(x[0] - y[0])
     if a.exact or b.exact:
-        return mean([u - v for u in x for v in y])
-    return unpaired(x, y)
+        return mean([u - v for u in x for v in y], counts=score in COUNTS)
+    return unpaired(x, y, counts=score in COUNTS)
 
 
 def groups_of(rows: Sequence[Row], settings: Sequence[Settings], pairs: Sequence[Row]) -> list[Group]:
@@ -128,12 +133,29 @@ def _scores(rows: Sequence[Row]) -> list[str]:
 
 
 def _between(rows: Sequence[Row], pairs: Sequence[Row]) -> list[float]:
-    """Of each seed the mean over the others of the MMCS of its features with theirs; nothing where a pair is missing."""
+    """Of each seed the jackknife's pseudo-value of the mean MMCS over all pairs of n seeds: n times that mean less n - 1 times
+    the mean over the pairs without that seed. Their mean is the mean over pairs, and Student's interval of them is the
+    jackknife's; means over each seed's own pairs share pairs, so they are no samples. Of two seeds one value, the mean of
+    the two ways; [] where a pair is missing. Source: Arvesen 1969, Annals of Mathematical Statistics 40."""
     names = [row["name"] for row in rows]
     mmcs = {(p["a"], p["b"]): p["mmcs"] for p in pairs if p.get("site") == rows[0]["site"] and p["relation"] == "seed"}
-    others = [[mmcs.get((a, b), math.nan) for b in names if b != a] for a in names]
-    found = [sum(own) / len(own) for own in others if own]
-    return [] if any(map(math.isnan, found)) else found
+    ways = [(a, b) for a in names for b in names if a != b]
+    if not ways or not all(way in mmcs for way in ways):
+        return []
+    n, total = len(names), sum(mmcs[way] for way in ways)
+    if n == 2:
+        return [total / 2]
+    without = [sum(mmcs[way] for way in ways if name not in way) for name in names]
+    return [total / (n - 1) - rest / (n - 2) for rest in without]
+
+
+def member_values(scores: Mapping[str, Any], group: Row, score: str) -> list[float]:
+    """Of each member of a group of scores.json, [] where one has none; mmcs as in the groups."""
+    rows = [row for row in scores["dictionaries"] if row["site"] == group["site"] and row["name"] in group["names"]]
+    if score == "mmcs":
+        return _between(rows, scores["pairs"])
+    found = [row.get(score) for row in rows]
+    return [] if None in found else found
 
 
 def summary(rows: Sequence[Row], settings: Sequence[Settings], pairs: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:

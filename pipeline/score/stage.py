@@ -1,13 +1,14 @@
 """score: feature dictionaries and their store → scores, a table, pictures.
 
 scores.json is flat: {"dictionaries": [row, …], "groups": [row, …], "comparisons": [row, …], "sets": [row, …],
-"pairs": [row, …], "documentation": what columns mean}.
+"pairs": [row, …], "missing": [SITE/NAME of what has no scores yet, …], "documentation": what columns mean}.
 """
 
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,32 +18,33 @@ from torch import Tensor
 
 from pipeline.claims import Claims
 from pipeline.config import settings_json
+from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
 from pipeline.score.between import between_sites
+from pipeline.score.codes import reconstruct
 from pipeline.score.config import ScoreConfig
 from pipeline.score.documentation import DOCUMENTATION
 from pipeline.score.downstream import Replacement, Splice
 from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.kept_pairs import KeptPairs
 from pipeline.score.layers import next_layers
-from pipeline.score.losses import losses, losses_by_hook_point, model_of
-from pipeline.score.measures import columns_of, histogram_of, measures_of, truncations
+from pipeline.score.losses import losses, losses_by_hook_point
+from pipeline.score.measures import columns_of, histogram_of, measures_of
 from pipeline.score.pairs import Entry, all_pairs
 from pipeline.score.places import written_too_early
 from pipeline.score.results import read_histogram, read_row, write_results
-from pipeline.score.rows import PARTS, measure
+from pipeline.score.rows import PARTS, Parts, measure, parts_of
 from pipeline.score.sets import TranscoderSet, execute_sets, read_sets, set_units
 from pipeline.score.shares import scaled_decoder, shares
 from pipeline.score.subjects import Subject
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores.activations import ActivationStore
-from stores.dictionary import folder_digest
 from stores.manifest import commit_json, digest
 from stores.site import Site
 
-VERSION = 6
-SUMMARY = 1  # of what is made of the units' rows
+VERSION = 8
+SUMMARY = 4  # of what is made of the units' rows
 Work = list[tuple[Subject | TranscoderSet, Unit]]
 
 
@@ -52,7 +54,7 @@ def units(config: ScoreConfig, run: Path, store: ActivationStore, subjects: Sequ
     work: Work = []
     for subject in sorted(subjects, key=lambda s: _in_store(s.site, store)):
         inputs = {
-            "dictionary_digest": folder_digest(subject.folder),
+            "dictionary_digest": subject.digest,
             "store_digest": store.digest,
             "method": subject.method,
             "ordered": _ordered(subject),
@@ -74,6 +76,18 @@ def _ordered(subject: Subject) -> bool:
     return "pca" in (subject.method, subject.origin)
 
 
+def how_far(unit: Unit, config: ScoreConfig, store: ActivationStore) -> tuple[int, int, str, Path]:
+    """(done, of, unit of counting, what grows with it) of one dictionary."""
+    n_parts = len(parts_of(store.heldout_pieces(config.n_rows)))
+    folder = unit.folder / PARTS
+    return sum(1 for _ in folder.glob("part-*.npz")), n_parts, "parts", folder
+
+
+def places(what: Subject | TranscoderSet, unit: Unit) -> tuple[str, ...]:
+    """SITE/NAME of what is scored, and of the dictionary that was trained: one of two bases is scored at other sites."""
+    return (unit.place, f"{what.folder.parent.name}/{what.folder.name}") if isinstance(what, Subject) else (unit.place,)
+
+
 def _dictionaries(work: Work) -> list[tuple[Site, list[tuple[Subject, Unit]]]]:
     """Those that are scored alone, by site."""
     alone = [(what, unit) for what, unit in work if isinstance(what, Subject)]
@@ -84,27 +98,31 @@ def _sets(work: Work) -> list[tuple[TranscoderSet, Unit]]:
     return [(what, unit) for what, unit in work if isinstance(what, TranscoderSet)]
 
 
-def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str, claims: Claims) -> None:
+def execute(
+    config: ScoreConfig,
+    store: ActivationStore,
+    work: Work,
+    device: str,
+    claims: Claims,
+    loaded: Callable[[], LanguageModel | None],
+) -> None:
     """Score dictionaries, those of one site on one read of the rows and texts. work: with units that were begun. claims:
-    whose they are."""
-    groups = _dictionaries(work)
-    model = model_of(store, device) if groups else None
-    for site, items in groups:
+    whose they are. loaded: the model that made the store, asked for where there is work."""
+    for site, items in _dictionaries(work):
         started = time.time()
         _say_early(site)
         dictionaries = {subject.name: subject.load(device) for subject, _ in items}
-        means = {h: torch.from_numpy(store.stats(h).mean) for h in site.writes}
-        kept = {s.name: truncations(dictionaries[s.name], config, _ordered(s)) for s, _ in items}
-        folders = {subject.name: unit.folder for subject, unit in items}
-        begin = lambda name: measures_of(dictionaries[name], means, kept[name])  # noqa: B023, E731
-        measured = measure(store, site, config.n_rows, config.batch_size, dictionaries, begin, folders, device)
+        ordered = {subject.name: _ordered(subject) for subject, _ in items}
+        parts = {subject.name: Parts(unit.folder, unit.key) for subject, unit in items}
+        begin = lambda name: measures_of(dictionaries[name], config, ordered[name])  # noqa: B023, E731
+        measured = measure(store, site, config.n_rows, config.batch_size, dictionaries, begin, parts, device)
         histograms = {name: histogram_of(found) for name, found in measured.items()}
-        replacements = [Replacement([Splice(site, f)]) for f in dictionaries.values()]
+        replacements = [Replacement([Splice(site, partial(reconstruct, f))]) for f in dictionaries.values()]
         lost: list[dict[str, Any]] = [{} for _ in items]
-        if model:
+        if model := loaded():
             own = losses(config.n_sequences, store, model, site.writes, replacements)
-            parts = losses_by_hook_point(config.n_sequences, store, model, site, list(dictionaries.values()))
-            lost = [{**whole, **part} for whole, part in zip(own, parts, strict=True)]
+            by_hook_point = losses_by_hook_point(config.n_sequences, store, model, site, list(dictionaries.values()))
+            lost = [{**whole, **each} for whole, each in zip(own, by_hook_point, strict=True)]
         for (subject, unit), loss in zip(items, lost, strict=True):
             dictionary, histogram = dictionaries[subject.name], histograms[subject.name]
             row = {
@@ -129,7 +147,7 @@ def execute(config: ScoreConfig, store: ActivationStore, work: Work, device: str
             headline = {k: round(row[k], 6) for k in ("l0", "fvu", "ce_score_zero") if k in row}
             shutil.rmtree(unit.folder / PARTS, ignore_errors=True)
             unit.finish(device, time.time() - started, headline)
-    execute_sets(config, store, _sets(work), device, claims)
+    execute_sets(config, store, _sets(work), device, claims, loaded)
 
 
 def _say_early(site: Site) -> None:
@@ -150,18 +168,57 @@ def _mean_shares(site: Site, blocks: list[Tensor], histogram: ActivationHistogra
     return {f"share[{h}]": mean for h, mean in zip(site.writes, means, strict=True)}
 
 
-def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
-    """Bring scores.json and the pictures up to date with what was scored. Returns whether they changed.
+def summarize(
+    run: Path, store: ActivationStore, found: Callable[[], tuple[Work, Sequence[str]]], claims: Claims
+) -> bool:
+    """Bring scores.json and the pictures up to date with what is scored, by whichever process. Returns whether they changed.
 
-    They follow from the units, so they are made anew whenever the set of dictionaries is another one.
+    They follow from the units, so they are made anew whenever the set of those that are done is another one.
+    found: (the units of what is trained, SITE/NAME of what is not), asked for again by the one process that is at it.
     """
+    if summarized(run, *found()):
+        return False
+    with claims.alone("the table of scores") as still:
+        work, missing = _scored(*found())
+        inputs, old = _inputs(work, missing), (json_object(run / "score" / "scores.json") or {}).get("inputs")
+        if old == inputs:
+            return False
+        before = old["sites"] if isinstance(old, dict) else {}  # it was one digest once
+        drawn = {site for site, own in inputs["sites"].items() if before.get(site) == own}
+        summary = _summary(run / "score", store, work, drawn)
+        if still():
+            head = {"inputs": inputs, "documentation": DOCUMENTATION, "missing": missing}
+            commit_json(run / "score" / "scores.json", {**head, **summary})
+    return True
+
+
+def summarized(run: Path, work: Work, untrained: Sequence[str]) -> bool:
+    """Whether scores.json is that of what is scored by now."""
+    return (json_object(run / "score" / "scores.json") or {}).get("inputs") == _inputs(*_scored(work, untrained))
+
+
+def _scored(work: Work, untrained: Sequence[str]) -> tuple[Work, list[str]]:
+    """(those that are done, SITE/NAME of all others). A set is none without the scores of its members."""
+    done = [(what, unit) for what, unit in work if unit.is_done()]
+    there = {(what.site, what.name) for what, _ in done if isinstance(what, Subject)}
+    whole = lambda what: isinstance(what, Subject) or {(s.site, s.name) for s in what.members} <= there  # noqa: E731
+    done = [(what, unit) for what, unit in done if whole(what)]
+    folders = {unit.folder for _, unit in done}
+    return done, [*untrained, *(unit.place for _, unit in work if unit.folder not in folders)]
+
+
+def _inputs(work: Work, missing: list[str]) -> dict[str, Any]:
+    """What a summary follows from: a digest for each site, whose pictures follow from it, and one of what is missing."""
+    sites: dict[str, list[Any]] = {}
+    for what, unit in work:
+        sites.setdefault(unit.folder.parent.name, []).append([what.name, what.method, what.settings, unit.key])
+    return {"sites": {s: digest([VERSION, SUMMARY, own]) for s, own in sites.items()}, "missing": digest(missing)}
+
+
+def _summary(folder: Path, store: ActivationStore, work: Work, drawn: Collection[str]) -> dict[str, Any]:
+    """What scores.json has of units that are done. Draws the pictures. drawn: sites that have theirs."""
     from pipeline.score import pictures, spread  # imported late: they take a second
 
-    folder = run / "score"
-    inputs = digest([VERSION, SUMMARY, [[w.site.name, w.name, w.method, w.settings, unit.key] for w, unit in work]])
-    summary = folder / "scores.json"
-    if (json_object(summary) or {}).get("inputs") == inputs:
-        return False
     rows, pair_rows, kept = [], [], KeptPairs(folder / "pairs")
     everywhere: list[tuple[Site, Entry]] = []
     for site, items in _dictionaries(work):
@@ -172,6 +229,8 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
         everywhere += [(site, entry) for (s, _), entry in zip(items, entries, strict=True) if s.basis is None]
         rows += own_rows
         pair_rows += [{"site": site.name, **scores} for scores, _ in compared]
+        if site.name in drawn:
+            continue
         pictures.draw(folder / site.name, site.name, own_rows, histograms, compared)
         if len(site.writes) > 1:
             live = {s.name: shares(scaled_decoder(s.load(), store))[histograms[s.name].density > 0] for s, _ in items}
@@ -179,18 +238,12 @@ def summarize(run: Path, store: ActivationStore, work: Work) -> bool:
     pair_rows += between_sites(everywhere, kept)
     pair_rows += next_layers([what for what, _ in work if isinstance(what, Subject)])
     settings = [s.settings for _, items in _dictionaries(work) for s, _ in items]
-    commit_json(
-        summary,
-        {
-            "inputs": inputs,
-            "documentation": DOCUMENTATION,
-            "dictionaries": rows,
-            **spread.summary(rows, settings, pair_rows),
-            "sets": read_sets(_sets(work), rows),
-            "pairs": pair_rows,
-        },
-    )
-    return True
+    return {
+        "dictionaries": rows,
+        **spread.summary(rows, settings, pair_rows),
+        "sets": read_sets(_sets(work), rows),
+        "pairs": pair_rows,
+    }
 
 
 def _entry(

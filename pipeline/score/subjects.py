@@ -2,17 +2,20 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import UserError
 from pipeline.score.config import ScoreConfig
 from pipeline.score.pairs import FOREIGN
+from pipeline.unit_files import json_object, recorded_files
 from stores.activations import ActivationStore
 from stores.description import Description
-from stores.dictionary import FeatureDictionary
-from stores.dictionary_files import CONFIG, Provenance, read_config, read_provenance
+from stores.dictionary import FeatureDictionary, folder_digest
+from stores.dictionary_files import CONFIG, WEIGHTS, Provenance, read_config, read_provenance
 from stores.interchange import architecture_name, spec_of
+from stores.manifest import digest
 from stores.names import check_name
 from stores.site import Site
 from stores.spec import Spec
@@ -21,7 +24,7 @@ from stores.spec import Spec
 @dataclass(frozen=True)
 class Subject:
     """A dictionary to be scored, where it lies, and what it is called. basis: of a dictionary that is two bases, 0: of what
-    it reads, 1: of what it writes."""
+    it reads, 1: of what it writes. vouched: its digest is the one that the manifest of its unit has."""
 
     site: Site
     name: str
@@ -30,6 +33,13 @@ class Subject:
     folder: Path
     origin: str = ""  # the method that provenance.json names
     basis: int | None = None
+    vouched: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the files that say what it computes, as folder_digest has it. Those of a unit are not read for it: whoever
+        loads one finds out where its weights were altered."""
+        return (_recorded(self.folder) if self.vouched else None) or folder_digest(self.folder)
 
     def load(self, device: str = "cpu") -> FeatureDictionary:
         found = FeatureDictionary.load(self.folder, device)
@@ -40,16 +50,24 @@ class Subject:
         return {*self.site.reads, *self.site.writes} <= set(store.hook_points)
 
 
-def subjects_of(folder: Path, name: str, method: str, settings: dict[str, Any], origin: str = "") -> list[Subject]:
+def _recorded(folder: Path) -> str | None:
+    """The digest by the manifest of the unit in a folder; None: it does not vouch for a dictionary's files."""
+    files = recorded_files(json_object(folder / "manifest.json")) or {}
+    return digest([files[CONFIG][1], files[WEIGHTS][1]]) if {CONFIG, WEIGHTS} <= files.keys() else None
+
+
+def subjects_of(
+    folder: Path, name: str, method: str, settings: dict[str, Any], origin: str = "", vouched: bool = False
+) -> list[Subject]:
     """The dictionary in a folder; of one that is two bases both, each an autoencoder of its own hook point.
 
     Raises ValueError as FeatureDictionary.load does, whose weights are not read here.
     """
     spec = _spec(folder)
     if spec.architecture != "bases":
-        return [Subject(spec.site, name, method, settings, folder, origin)]
+        return [Subject(spec.site, name, method, settings, folder, origin, vouched=vouched)]
     both = ((name, spec.site.reads), (f"{name}-output", spec.site.writes))
-    return [Subject(Site(at, at), n, method, settings, folder, origin, i) for i, (n, at) in enumerate(both)]
+    return [Subject(Site(at, at), n, method, settings, folder, origin, i, vouched) for i, (n, at) in enumerate(both)]
 
 
 def _spec(folder: Path) -> Spec:

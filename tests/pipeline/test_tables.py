@@ -5,27 +5,21 @@ from pathlib import Path
 import pytest
 
 from pipeline.score.spread import summary
-from pipeline.stages import Progress
-from pipeline.tables import show_scores, show_status
+from pipeline.status import Progress
+from pipeline.status_table import show
+from pipeline.tables import show_scores
+from stores.lease import Holder
 from stores.manifest import commit_json
 
 SITE = "blocks.0-11.ln2.hook_normalized+hook_embed--blocks.0-11.hook_mlp_out"
 
 
 def test_a_long_sites_name_takes_nothing_from_the_other_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path("runs/transcoders/score") / SITE / "topk-d24576-k32-s0-skip_False"
-    show_status([Progress("score", folder.name, "started", 0, 1, "dictionary", 0.25, folder)])
-    line = capsys.readouterr().out.split("\n")[1]
-    assert line.split("  ")[0] == "score"
-    for whole in (
-        f"{SITE}/{folder.name}",
-        " started ",
-        " 0 / 1 dictionary ",
-        " 0.25 dictionary/s ",
-        " 4 s ",
-        str(folder),
-    ):
-        assert whole in line
+    place, worker = f"{SITE}/topk-d24576-k32-s0-skip_False", Holder("node7", 4312, "881_3")
+    show([Progress("train", place, "running", 1000, 3000, "steps", 50.0, Path("x"), (worker,))])
+    (line,) = (line for line in capsys.readouterr().out.split("\n") if place in line)
+    cells = ["train", place, "running", "1,000 / 3,000 steps", "50 steps/s", "40 s", "node7 4312, job 881_3"]
+    assert [cell.strip() for cell in line.split("  ") if cell.strip()] == cells
 
 
 def printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str, list[float]]) -> list[str]:
@@ -38,7 +32,7 @@ def printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str
             rows.append({**common, "name": f"{name}-s{seed}", "method": "topk", **scores})
             settings.append({"seed": seed, "of": name.split("-")[0], "frozen": "decoder" if "frozen" in name else None})
     path = tmp_path / "scores.json"
-    commit_json(path, {"dictionaries": rows, "sets": [], "pairs": [], **summary(rows, settings, [])})
+    commit_json(path, {"dictionaries": rows, "sets": [], "pairs": [], "missing": [], **summary(rows, settings, [])})
     show_scores(path)
     return [" ".join(line.split()) for line in capsys.readouterr().out.split("\n")]
 

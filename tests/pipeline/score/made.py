@@ -1,6 +1,7 @@
 """Dictionaries that are made by hand, scored in a run folder without the stages before."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from pipeline.claims import Claims
 from pipeline.score.config import ScoreConfig
 from pipeline.score.histograms import ActivationHistogram
+from pipeline.score.losses import model_of
 from pipeline.score.measures import columns_of, histogram_of, measures_of
-from pipeline.score.rows import measure
+from pipeline.score.rows import Parts, measure
 from pipeline.score.stage import execute, summarize, units
 from pipeline.score.subjects import Subject
 from stores.activations import ActivationStore
@@ -55,11 +57,12 @@ def scored(run: Path, store: ActivationStore, subjects: list[Subject], **config:
     """scores.json of them."""
     settings = ScoreConfig(**{"n_sequences": 4, **config})
     work = units(settings, run, store, subjects)
+    loaded = cache(lambda: model_of(store, "cpu"))
     with Claims(run) as claims:
         for mine in claims.rounds([[unit for _, unit in work]]):
-            execute(settings, store, [(what, unit) for what, unit in work if unit in mine], "cpu", claims)
-    assert summarize(run, store, work)
-    assert not summarize(run, store, work)
+            execute(settings, store, [(what, unit) for what, unit in work if unit in mine], "cpu", claims, loaded)
+        assert summarize(run, store, lambda: (work, []), claims)
+        assert not summarize(run, store, lambda: (work, []), claims)
     return json.loads((run / "score" / "scores.json").read_text())
 
 
@@ -68,9 +71,7 @@ def measured(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, ActivationHistogram]]:
     """Columns and histograms of dictionaries of one site. settings: of [score]."""
     config, site = ScoreConfig(**settings), next(iter(dictionaries.values())).spec.site
-    means = {h: torch.from_numpy(store.stats(h).mean) for h in site.writes}
-    found = measure(
-        store, site, config.n_rows, config.batch_size, dictionaries,
-        lambda name: measures_of(dictionaries[name], means, {}), {name: folder / name for name in dictionaries}, "cpu",
-    )  # fmt: skip
+    begin = lambda name: measures_of(dictionaries[name], config, ordered=False)  # noqa: E731
+    parts = {name: Parts(folder / name, name) for name in dictionaries}
+    found = measure(store, site, config.n_rows, config.batch_size, dictionaries, begin, parts, "cpu")
     return {n: columns_of(config, own) for n, own in found.items()}, {n: histogram_of(own) for n, own in found.items()}

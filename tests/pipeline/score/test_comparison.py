@@ -1,6 +1,7 @@
 """unmix compare: two dictionaries of any origin, dead features left out where their score says which."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import UserError
-from pipeline.score.comparison import compare, side
+from pipeline.score.comparison import compare, seeds_of, side
 from pipeline.score.similarity import random_directions
+from pipeline.tables import show_comparison
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
@@ -69,6 +71,39 @@ def test_a_run_s_dictionary_is_named_shortly_and_its_dead_features_are_left_out(
     assert side(str(made[0].folder), tmp_path).row
     dictionary({HOOK: 8}, {HOOK: 8}, seed=9).save(made[0].folder)  # others, which that score is not of
     assert side(str(made[0].folder), tmp_path).row == {}
+
+
+def test_scores_are_compared_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two groups of one site with Welch's interval; of one seed without."""
+    path, rows, groups = tmp_path / "scores.json", [], []
+    for name, fvu in (
+        ("a", [0.10, 0.11, 0.12]),
+        ("b", [0.20, 0.21, 0.22]),
+        ("near", [0.11, 0.12, 0.13]),
+        ("one", [0.3]),
+    ):
+        names = [f"{name}-s{i}" for i in range(len(fvu))]
+        rows += [{"site": HOOK, "name": n, "fvu": value, "dead": 0} for n, value in zip(names, fvu, strict=True)]
+        groups.append({"site": HOOK, "names": names})
+    path.write_text(json.dumps({"dictionaries": rows, "groups": groups, "pairs": []}))
+    folder = saved(tmp_path / "d", torch.eye(8))
+    sides = {
+        name: replace(side(folder, tmp_path), row={"site": HOOK}, seeds=seeds_of(path, HOOK, f"{name}-s0"))
+        for name in ("a", "b", "near", "one")
+    }
+    b, near, one = (compare(sides["a"], sides[name])["over_seeds"]["fvu"] for name in ("b", "near", "one"))
+    assert (b["difference"], b["apart"]) == (pytest.approx(0.1), True)
+    half = 2.776 * 0.01 * (2 / 3) ** 0.5  # Student's t with four degrees of freedom
+    assert (near["low"], near["high"]) == pytest.approx((0.01 - half, 0.01 + half), abs=1e-5)
+    assert not near["apart"]
+    dead = compare(sides["a"], sides["b"])["over_seeds"]["dead"]  # counts that agree
+    assert (dead["difference"], dead["high"]) == (0, pytest.approx(2.776 * (2 / 3 / 12) ** 0.5, abs=1e-3))
+    assert (one["low"], one["high"], one["apart"]) == (None, None, False)
+    elsewhere = replace(sides["b"], row={"site": "another"})
+    assert compare(sides["a"], elsewhere)["over_seeds"] == {}
+    show_comparison(compare(sides["a"], sides["near"]))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.split("\n")]
+    assert "FVU 0.110 ± .010, n 3 0.120 ± .010, n 3 ~+0.010 -0.013 to +0.033" in lines
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from stores.dictionary import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
 from tests.conftest import unmix
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 HOOK, D = "blocks.1.hook_resid_post", 32
 POSITIONS = tuple(range(1, 24))
@@ -109,7 +108,7 @@ def test_splicing_works_in_bfloat16_and_the_identity_changes_nothing(
     assert 0 < abs(found["zero"].ce_clean - exact["zero"].ce_clean) < 0.05  # rounding alone
 
 
-def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:  # noqa: F811
+def test_scoring_runs_the_model_at_the_stores_precision(recipe: Path) -> None:
     text = (recipe / "tiny.toml").read_text()
     head, tail = text[: text.index("[train.topk]")], text[text.index("[score]") :]
     (recipe / "tiny.toml").write_text(head + "[train.neuron_basis]\n" + tail)

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from pipeline.score.codes import Entries
 from pipeline.score.histograms import N_BINS, ActivationHistogram, bin_edges
 
 
@@ -15,7 +16,7 @@ def test_counts_are_numpys() -> None:
     z = codes()
     histogram = ActivationHistogram.empty(12)
     for part in z.split(77):
-        histogram.add(part)
+        histogram.add(Entries.of(part))
     for feature in range(12):
         values = z[:, feature][z[:, feature] != 0].double().numpy()
         expected, _ = np.histogram(values, bin_edges())
@@ -25,7 +26,7 @@ def test_counts_are_numpys() -> None:
 def test_density_l0_and_quantiles() -> None:
     z = codes()
     histogram = ActivationHistogram.empty(12)
-    histogram.add(z)
+    histogram.add(Entries.of(z))
     l0 = (z != 0).sum(1)
     torch.testing.assert_close(histogram.density, (z != 0).double().mean(0))
     assert histogram.mean_l0 == float(l0.double().mean())
@@ -35,7 +36,7 @@ def test_density_l0_and_quantiles() -> None:
 
 def test_powers_of_two_fall_on_their_edge_and_extremes_in_the_last_bins() -> None:
     histogram = ActivationHistogram.empty(1)
-    histogram.add(torch.tensor([[1.0], [-1.0], [1e-30], [1e30]]))
+    histogram.add(Entries.of(torch.tensor([[1.0], [-1.0], [1e-30], [1e30]])))
     place = int(np.searchsorted(bin_edges(), 1.0))
     assert histogram.counts[0, place] == 2
     assert histogram.counts[0, 0] == 1

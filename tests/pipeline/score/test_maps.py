@@ -9,7 +9,7 @@ import torch
 
 from pipeline.models.protocol import LanguageModel
 from pipeline.score.downstream import Replacement, Splice, evaluate
-from pipeline.score.rows import _batches
+from pipeline.score.rows import batches
 from stores.activations import ActivationStore
 from stores.site import Site
 from tests.conftest import make_store
@@ -135,9 +135,9 @@ def test_hook_points_are_read_in_step(tmp_path: Path) -> None:
     rows, _ = measured(store, {"map": made}, tmp_path, n_rows=100, batch_size=7)
     assert rows["map"]["n_rows"] == 100
     assert rows["map"]["fvu"] < 1e-10
-    batches = list(_batches(store, made.site, store.heldout_pieces(100), 7, "cpu"))
-    assert {len(values) for batch in batches for values in batch.values()} == {7, 2, 3}
-    both = [np.concatenate([batch[h] for batch in batches]) for h in RESID]
+    found = [rows for _, rows in batches(store, made.site, store.heldout_pieces(100), 7, "cpu")]
+    assert {len(values) for batch in found for values in batch.values()} == {7, 2, 3}
+    both = [np.concatenate([batch[h] for batch in found]) for h in RESID]
     np.testing.assert_array_equal(both[0], np.concatenate(list(store.heldout(RESID[0], 100))))
     np.testing.assert_allclose(both[0] @ A, both[1], rtol=1e-4, atol=1e-4)
 

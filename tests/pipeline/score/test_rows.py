@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pipeline.score import rows
+from pipeline.score.config import ScoreConfig
 from pipeline.score.measures import Rows, measures_of
+from pipeline.score.reconstruction import Target
 from pipeline.score.rows import N_PARTS, PARTS, parts_of
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
@@ -56,30 +58,26 @@ def test_a_pass_that_was_interrupted_goes_on_to_the_same_bits(
     n = len(parts(tmp_path / "whole", "a"))
     assert n > 3
     with monkeypatch.context() as patch:
-        saved = []
+        saved, really = [], rows.Parts.save
 
-        def save(file: Path, measures: rows.Measures) -> None:
-            saved.append(file)
+        def save(own: rows.Parts, i: int, measures: rows.Measures) -> None:
+            saved.append(i)
             if len(saved) == 4:  # a's second part is there, b's is not
                 raise KeyboardInterrupt
-            rows.commit_arrays(file, {k: v for m, own in measures.items() for k, v in named(m, own).items()})
+            really(own, i, measures)
 
-        patch.setattr(rows, "_save", save)
+        patch.setattr(rows.Parts, "save", save)
         with pytest.raises(KeyboardInterrupt):
             measured(store, made, tmp_path / "cut")
     assert [len(parts(tmp_path / "cut", name)) for name in made] == [2, 1]
     same(whole, measured(store, made, tmp_path / "cut"))
 
 
-def named(measure: str, one: rows.Measure) -> dict[str, np.ndarray]:
-    return {f"{measure}/{key}": array for key, array in one.state().items()}
-
-
 def test_parts_that_are_there_are_not_measured_again(
     store: ActivationStore, made: dict[str, FeatureDictionary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measured(store, made, tmp_path)
-    monkeypatch.setattr(rows, "_batches", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(rows, "batches", lambda *_: pytest.fail("rows were read"))
     same(whole, measured(store, made, tmp_path))
 
 
@@ -95,6 +93,19 @@ def test_a_damaged_part_is_measured_again(
     same(whole, measured(store, made, tmp_path))
 
 
+def test_parts_that_change_places_are_measured_again(
+    store: ActivationStore, made: dict[str, FeatureDictionary], tmp_path: Path
+) -> None:
+    """Those of a dictionary, and those of two of one shape."""
+    whole = measured(store, made, tmp_path)
+    a, b = parts(tmp_path, "a"), parts(tmp_path, "b")
+    for one, other in ((a[0], a[1]), (a[2], b[2])):
+        aside = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(aside)
+    same(whole, measured(store, made, tmp_path))
+
+
 def test_one_that_is_added_reads_for_itself_alone(
     store: ActivationStore, made: dict[str, FeatureDictionary], tmp_path: Path
 ) -> None:
@@ -106,13 +117,13 @@ def test_one_that_is_added_reads_for_itself_alone(
 
 def test_merging_is_associative() -> None:
     own = dictionary({HOOK: 8}, {HOOK: 8})
-    means = {HOOK: torch.zeros(8, dtype=torch.float64)}
+    mean = torch.zeros(8, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     values = [torch.randint(-8, 8, (5, 8), generator=generator).float() for _ in range(3)]  # sums without rounding
 
     def of(x: torch.Tensor) -> rows.Measures:
-        found = measures_of(own, means, {})
-        given = Rows(own, x, {HOOK: x}, own.encode(x).round())
+        found = measures_of(own, ScoreConfig(), ordered=False)
+        given = Rows(own, x, {HOOK: Target(x, mean)}, own.encode(x).round())
         for one in found.values():
             one.add(given)
         return found

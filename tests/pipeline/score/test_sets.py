@@ -1,5 +1,6 @@
 """All MLPs replaced at once."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
+from pipeline.claims import Claims
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
+from pipeline.score.config import ScoreConfig
 from pipeline.score.downstream import Replacement, Splice, evaluate
 from pipeline.score.sets import sets_of
+from pipeline.score.stage import summarize, units
 from pipeline.score.subjects import Subject
 from pipeline.tables import show_scores
 from stores.activations import ActivationStore
@@ -117,6 +121,20 @@ def test_a_set_is_scored_beside_its_dictionaries(mlps: ActivationStore, tmp_path
     assert f"zero ablation {row['ce_zero']:.3f}" in shown[title]
     assert shown[title + 2].split()[:3] == ["map", f"{row['fvu']:.3f}", f"{row['ce']:.3f}"]
     assert shown[title + 2].split()[-1] == "0.000000"
+
+
+def test_a_set_is_in_the_table_when_its_members_are(mlps: ActivationStore, tmp_path: Path) -> None:
+    """It may be scored first, or alone."""
+    subjects = [subject(tmp_path, made, k=4) for made in transcoders()]
+    scored(tmp_path, mlps, subjects)
+    work = units(ScoreConfig(n_sequences=4), tmp_path, mlps, subjects)
+    (work[0][1].folder / "manifest.json").unlink()
+    with Claims(tmp_path) as claims:
+        assert summarize(tmp_path, mlps, lambda: (work, []), claims)
+    found = json.loads((tmp_path / "score" / "scores.json").read_text())
+    assert [row["site"] for row in found["dictionaries"]] == [subjects[1].site.name]
+    assert found["sets"] == []
+    assert found["missing"] == [work[0][1].place, work[2][1].place]
 
 
 def test_a_set_of_dictionaries_that_write_the_means_is_mean_ablation(mlps: ActivationStore, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from pipeline.score.config import ScoreConfig
-from pipeline.score.measures import truncations
+from pipeline.score.measures import measures_of
 from pipeline.score.pairs import Entry, compare
 from stores.activations import ActivationStore
 from stores.dictionary import FeatureDictionary
@@ -50,8 +50,8 @@ def test_negative_codes_count_as_active(store: ActivationStore, tmp_path: Path) 
 def test_only_dense_codes_are_cut_to_their_largest() -> None:
     config = ScoreConfig(at_l0=(4,))
     made = {a: FeatureDictionary(Spec(a, 8, 20, SITE, k), *weights(20)) for a, k in (("abs_topk", 3), ("linear", 0))}
-    assert truncations(made["abs_topk"], config, ordered=False) == {}
-    assert list(truncations(made["linear"], config, ordered=False)) == ["fvu_at_l0_4"]
+    assert set(measures_of(made["abs_topk"], config, ordered=False)) == {"sparsity", "whole"}
+    assert set(measures_of(made["linear"], config, ordered=False)) == {"sparsity", "whole", "largest"}
     assert (made["abs_topk"].sparse, made["linear"].sparse) == (True, False)
 
 

@@ -155,14 +155,26 @@ def test_a_method_without_a_seed_is_exact() -> None:
     assert (next_one["low"], next_one["high"]) == pytest.approx((0.15 - interval.high, 0.15 - interval.low), abs=1e-6)
 
 
-def test_mmcs_is_a_seeds_mean_over_the_others() -> None:
+def test_mmcs_is_the_mean_over_pairs_with_the_jackknifes_spread() -> None:
     names = [f"topk-d64-s{i}" for i in range(3)]
     value = {(0, 1): 0.5, (1, 0): 0.6, (0, 2): 0.7, (2, 0): 0.4, (1, 2): 0.8, (2, 1): 0.9}
     pairs = [{"site": SITE, "a": names[a], "b": names[b], "relation": "seed", "mmcs": v} for (a, b), v in value.items()]
-    groups, _ = found(ALL[0], pairs=tuple(pairs))
-    assert groups["topk-d64"]["scores"]["mmcs"]["mean"] == pytest.approx(np.mean([0.6, 0.7, 0.65]))
-    assert groups["topk-d64"]["scores"]["mmcs"]["std"] == pytest.approx(0.05)
+    mmcs = found(ALL[0], pairs=tuple(pairs))[0]["topk-d64"]["scores"]["mmcs"]
+    without = np.array([0.85, 0.55, 0.55])  # the pair that is left without each seed
+    error = np.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
+    assert mmcs["mean"] == pytest.approx(0.65)
+    assert mmcs["std"] == pytest.approx(np.sqrt(3) * error, abs=1e-6)
+    assert mmcs["high"] - mmcs["mean"] == pytest.approx(stats.t.ppf(0.975, 2) * error, abs=1e-6)
     assert "mmcs" not in found(ALL[0], pairs=tuple(pairs[:3]))[0]["topk-d64"]["scores"]
+
+
+def test_two_seeds_are_one_pair_whose_mmcs_has_no_spread() -> None:
+    pairs = [
+        {"site": SITE, "a": f"topk-s{a}", "b": f"topk-s{1 - a}", "relation": "seed", "mmcs": 0.5 + a / 10}
+        for a in (0, 1)
+    ]
+    groups, _ = found(seeds("topk", "topk", [0.1, 0.2]), pairs=tuple(pairs))
+    assert groups["topk"]["scores"]["mmcs"] == {"mean": 0.55, "std": None, "low": None, "high": None}
 
 
 def test_a_score_that_is_not_there_for_all_is_left_out() -> None:
@@ -181,3 +193,15 @@ def test_settings_that_no_name_tells_are_groups_of_their_own() -> None:
         "topk-d64": ["topk-d64-s0", "topk-d64-s1"],
         "topk-d64-s2": ["topk-d64-s2", "topk-d64-s3"],
     }
+
+
+def test_counts_that_agree_over_seeds_have_an_interval() -> None:
+    zero, one_dead = (
+        [({**row, "dead": n}, own) for row, own in seeds("topk", f"n{n}", [0.1, 0.2], lr=n)] for n in (0, 1)
+    )
+    groups, comparisons = found(zero, one_dead)
+    half = stats.t.ppf(0.975, 1) * (1 / 12 / 2) ** 0.5
+    assert groups["n0"]["scores"]["dead"] == pytest.approx({"mean": 0, "std": 0, "low": -half, "high": half}, abs=1e-6)
+    margin = compared(comparisons, "next", "n0", "dead")
+    assert margin
+    assert (margin["difference"], margin["apart"]) == (1, False)
