@@ -23,16 +23,19 @@ def cofiring(codes: sparse.csc_array, n: int) -> tuple[Int64[np.ndarray, "d_sae 
     features = np.full((d_sae, n), -1, np.int64)
     values = np.full((d_sae, n), np.nan, np.float32)
     for start in range(0, d_sae, _BLOCK):
-        both = sparse.coo_array(active[:, start : start + _BLOCK].T @ active)
-        own, other = both.coords[0] + start, both.coords[1]
+        both = sparse.csr_array(active[:, start : start + _BLOCK].T @ active)
+        both.sort_indices()
+        own, other = start + np.repeat(np.arange(len(both.indptr) - 1), np.diff(both.indptr)), both.indices
         kept = (own != other) & (spread[own] * spread[other] > 0)
         own, other, joint = own[kept], other[kept], both.data[kept]
         phi = (joint * n_rows - counts[own] * counts[other]) / (spread[own] * spread[other])
-        order = np.lexsort((other, -phi, own))
-        own, other, phi = own[order], other[order], phi[order]
-        first = np.searchsorted(own, own)
-        place = np.arange(len(own)) - first
-        best = place < n
-        features[own[best], place[best]] = other[best]
-        values[own[best], place[best]] = phi[best]
+        used, begins = np.unique(own, return_index=True)
+        row = np.repeat(np.arange(len(used)), np.diff(begins, append=len(own)))
+        for place in range(n if len(own) else 0):  # the best that is left of each
+            best = np.maximum.reduceat(phi, begins)
+            at = np.flatnonzero((phi == best[row]) & (phi > -np.inf))
+            _, one = np.unique(row[at], return_index=True)  # of equal ones the first feature
+            at = at[one]
+            features[own[at], place], values[own[at], place] = other[at], phi[at]
+            phi[at] = -np.inf
     return features, values

@@ -1,4 +1,5 @@
-"""What the report stage leaves of a dictionary: tables of its features, of contexts and of probes. The writer of parquet."""
+"""What the report stage leaves of a dictionary: tables of its features, contexts, probes and of the nearest features of others.
+The writer of parquet."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,25 @@ from jaxtyping import Bool
 from stores.manifest import commit_bytes
 
 FEATURES, CONTEXTS, PROBES = "features.parquet", "contexts.parquet", "probes.parquet"
+ELSEWHERE = "elsewhere"  # a folder beside the sites', since it is of several units: SITE/NAME.parquet
+TOKENS = "tokens.json"  # the text of each token, of all dictionaries together
 
 
-def write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """columns: arrays (n,), in which nan becomes null, arrays (n, m), which become lists, or what pyarrow takes."""
-    table = pa.table({name: _column(values) for name, values in columns.items()})
+def write_table(path: Path, columns: Mapping[str, Any], key: str = "") -> None:
+    """columns: arrays (n,), in which nan becomes null, arrays (n, m), which become lists, or what pyarrow takes. key: of what
+    it was made of."""
+    table = pa.table({name: _column(values) for name, values in columns.items()}).replace_schema_metadata({"key": key})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     commit_bytes(path, sink.getvalue().to_pybytes())
+
+
+def table_key(path: Path) -> str | None:
+    """None: there is none, or it is damaged."""
+    try:
+        return (pq.read_table(path).schema.metadata or {}).get(b"key", b"").decode()
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def _column(values: Any) -> Any:

@@ -13,10 +13,14 @@ from pipeline.features.labels.rows import Labelled, halves, labelled_rows
 from pipeline.features.labels.spans import Labeller
 from pipeline.features.probes import Probe, all_coordinates, best_feature, best_label, few_features, single_scores
 from pipeline.features.rules import Facts, neighbours, rules
+from pipeline.features.shuffled import densest, shuffled
 from stores.activations import ActivationStore
 
 _SIZES = (2, 5)
+_N_SHUFFLED = 32  # features, of which a label's best and the rules are the level of chance
 _LEAST = 10  # rows with a label in each half; of fewer, nothing is told
+
+SMALL = "small: "  # with which a label begins that a signed feature tells by a small value
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,16 @@ def named_columns(
     single = single_scores(codes, Y[:, often], first, signed)
     best = best_feature(single)
     probes = {1: best, **few_features(codes, Y[:, often], first, best.features[:, 0], _SIZES)}
-    label, auroc, f1 = best_label(single)
-    found = rules(codes, truth.facts)
+    label, small, auroc, f1 = best_label(single)
+    found = rules(codes, truth.facts, signed=signed)
     fired = np.diff(codes.indptr) > 0
     features = {
-        "label": texts([str(names[i]) if alive else None for i, alive in zip(label, fired, strict=True)]),
+        "label": texts(
+            [
+                f"{SMALL if turned else ''}{names[i]}" if alive else None
+                for i, turned, alive in zip(label, small, fired, strict=True)
+            ]
+        ),
         "label_auroc": _where(fired, auroc),
         "label_f1": _where(fired, f1),
         "rule": texts([rule and rule.text(truth.names, truth.token_texts) for rule in found]),
@@ -88,6 +97,19 @@ def named_columns(
     }
     beside = {"f1_all": everything.f1.astype(np.float32), "auroc_all": everything.auroc.astype(np.float32)}
     return features, _probe_columns(names, Y[:, often], probes) | beside
+
+
+def chance_columns(codes: sparse.csc_array, signed: bool, truth: Truth) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What shuffled codes give: columns for the same two tables as named_columns. Of the densest features alone, null for the
+    others."""
+    rule_f1, chosen = np.full(len(codes.indptr) - 1, np.nan, np.float32), densest(codes, _N_SHUFFLED)
+    found = shuffled(sparse.csc_array(codes[:, chosen]))
+    best = best_feature(single_scores(found, truth.facts.Y[:, truth.often], truth.first, signed))
+    rule_f1[chosen] = [np.nan if rule is None else rule.f1 for rule in rules(found, truth.facts, signed=signed)]
+    return {"rule_f1_shuffled": rule_f1}, {
+        "f1_shuffled": best.f1.astype(np.float32),
+        "auroc_shuffled": best.auroc.astype(np.float32),
+    }
 
 
 def coordinates(x: np.ndarray, truth: Truth) -> Probe:

@@ -8,7 +8,7 @@ and all that are a term longer are compared with a feature by counting bits.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, cast
 
@@ -16,10 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64, Integer, UInt64
 from scipy import sparse
 
+from pipeline.features.probing import both_signs
 from pipeline.progress import progress
 
 LABEL, TOKEN, PREVIOUS, NEXT = "label", "token", "previous token", "next token"
 PLACES = (TOKEN, PREVIOUS, NEXT)
+NEGATIVE = "negative: "  # with which a text begins that says where a signed feature is negative
 MAX_TERMS = 3
 _BEAM = 4  # rules of each length that are made longer
 _TEXTS = 6  # texts of each place that are tried as terms, and half as many to be ruled out
@@ -60,17 +62,20 @@ class Facts:
 @dataclass(frozen=True)
 class Rule:
     """All terms hold. The scores are of the rows that the rule was not fitted on; share: how much of the feature's summed
-    activation, weak ones too, lies on rows where the rule holds."""
+    activation, weak ones too, lies on rows where the rule holds. fit_f1: of the rows that it was fitted on. negative: it
+    says where a signed feature is negative, and so do its scores."""
 
     terms: tuple[Term, ...]
     precision: float
     recall: float
     f1: float
     share: float
+    fit_f1: float = 0.0
+    negative: bool = False
 
     def text(self, names: Sequence[str], texts: Mapping[int, str]) -> str:
         """names: of the labels. texts: of the tokens."""
-        return " and ".join(
+        return (NEGATIVE if self.negative else "") + " and ".join(
             ("" if t.holds or t.of != LABEL else "not ")
             + (names[t.which] if t.of == LABEL else f"{t.of} is {'' if t.holds else 'not '}{_quoted(texts, t.which)}")
             for t in sorted(self.terms, key=lambda t: not t.holds)
@@ -83,16 +88,19 @@ def neighbours(tokens: Int32[np.ndarray, "n_sequences context"], positions: Sequ
     return np.stack([wide[:, at], wide[:, at - 1], wide[:, at + 1]], axis=-1).reshape(-1, len(PLACES))
 
 
-def rules(codes: sparse.csc_array, facts: Facts, strength: float = 0.2) -> list[Rule | None]:
+def rules(codes: sparse.csc_array, facts: Facts, strength: float = 0.2, *, signed: bool = False) -> list[Rule | None]:
     """The rule of each feature for where it is active: its code is positive, and at least strength times its largest
-    value on the first half. Activations that are weaker than that are noise more often than not. See both_signs for
-    signed codes.
+    value on the first half. Activations that are weaker than that are noise more often than not. signed: a feature may
+    have its rule for where it is negative instead, whichever sign has the larger F1 on the first half.
 
     None: it is active on fewer than 10 rows of a half, or on more than half of the first, where saying "always" would
     be a rule of F1 2/3.
     """
-    search = _Search(facts)
     n_features = cast(tuple[int, int], codes.shape)[1]
+    if signed:
+        found = rules(both_signs(codes), facts, strength)
+        return [_better(*pair) for pair in zip(found[:n_features], found[n_features:], strict=True)]
+    search = _Search(facts)
     columns = zip(codes.indptr[:-1].tolist(), codes.indptr[1:].tolist())
     found: list[Rule | None] = []
     for a, b in progress(columns, total=n_features, desc="rules", unit="feature"):
@@ -103,9 +111,16 @@ def rules(codes: sparse.csc_array, facts: Facts, strength: float = 0.2) -> list[
         if min(n_fitted, n_rest) < _LEAST_ACTIVE or n_fitted > facts.first.sum() / 2:
             found.append(None)
             continue
-        terms = search.best(rows[fitted & active])
-        found.append(_measured(terms, facts, rows[~fitted], np.maximum(values[~fitted], 0), active[~fitted]))
+        terms, fit_f1 = search.best(rows[fitted & active])
+        found.append(_measured(terms, fit_f1, facts, rows[~fitted], np.maximum(values[~fitted], 0), active[~fitted]))
     return found
+
+
+def _better(positive: Rule | None, negative: Rule | None) -> Rule | None:
+    """Of a feature's two signs that with the larger F1 on the first half: the other rows have no say in it."""
+    if negative is None or (positive is not None and positive.fit_f1 >= negative.fit_f1):
+        return positive
+    return replace(negative, negative=True)
 
 
 def named(found: Sequence[Rule | None], least: float = 0.7) -> int:
@@ -123,8 +138,8 @@ class _Search:
         self.n_of = [np.bincount(ids[ids >= 0]) for ids in facts.fitted_tokens.T]
         self.bits: dict[Term, np.ndarray] = {}
 
-    def best(self, rows: Integer[np.ndarray, " n"]) -> tuple[Term, ...]:
-        """rows: of the first half, where the feature is active."""
+    def best(self, rows: Integer[np.ndarray, " n"]) -> tuple[tuple[Term, ...], float]:
+        """(terms, their F1). rows: of the first half, where the feature is active."""
         mask = np.zeros(self.n_rows, bool)
         mask[self.place[rows]] = True
         active, n_active = _bits(mask), len(rows)
@@ -139,16 +154,14 @@ class _Search:
             rule, _, n_true, n_said = beam[0]
             if (f1 := 2 * n_true / (n_active + n_said)) > best_f1 + _GAIN:
                 chosen, best_f1 = rule, f1
-        return chosen
+        return chosen, best_f1
 
     def _longer(self, beam: list, terms: list[Term], sets: np.ndarray, active: np.ndarray, n_active: int) -> list:
         """The best rules that are a term longer, each (terms, its rows, how many of them are active, how many they are)."""
-        counts = []
-        for _, held, n_true, n_said in beam:
-            both = sets & held
-            said, true = _count(both), _count(both & active)
-            counts.append([[true, said], [n_true - true, n_said - said]])
-        true, said = np.moveaxis(np.array(counts), 2, 0)  # each (rule, term or its opposite, term)
+        both = sets & np.stack([held for _, held, _, _ in beam])[:, None]
+        said, true = _count(both), _count(both & active)
+        n_true, n_said = np.array([counts for _, _, *counts in beam]).T[..., None]
+        true, said = np.stack([true, n_true - true], 1), np.stack([said, n_said - said], 1)  # (rule, term or not, term)
         f1 = 2 * true / (n_active + said)
         found, seen = [], set()
         for at in np.argsort(-f1, axis=None, kind="stable")[: 4 * _BEAM].tolist():
@@ -187,6 +200,7 @@ class _Search:
 
 def _measured(
     terms: tuple[Term, ...],
+    fit_f1: float,
     facts: Facts,
     rows: Integer[np.ndarray, " n"],
     values: Float[np.ndarray, " n"],
@@ -196,16 +210,17 @@ def _measured(
     said = np.all([~facts.first, *(facts.holds(t, slice(None)) for t in terms)], axis=0)
     n_said, n_active, share = int(said.sum()), int(active.sum()), float(values[said[rows]].sum() / values.sum())
     n_true = int((said[rows] & active).sum())
-    return Rule(terms, n_true / max(n_said, 1), n_true / n_active, 2 * n_true / (n_said + n_active), share)
+    return Rule(terms, n_true / max(n_said, 1), n_true / n_active, 2 * n_true / (n_said + n_active), share, fit_f1)
 
 
 def _bits(held: Bool[np.ndarray, "*more n"]) -> UInt64[np.ndarray, "*more n_words"]:
     packed = np.packbits(held, axis=-1)
-    missing = -packed.shape[-1] % 8
-    return np.pad(packed, [(0, 0)] * (held.ndim - 1) + [(0, missing)]).view(np.uint64)
+    whole = np.zeros((*packed.shape[:-1], -(-packed.shape[-1] // 8) * 8), np.uint8)
+    whole[..., : packed.shape[-1]] = packed
+    return whole.view(np.uint64)
 
 
-def _count(sets: UInt64[np.ndarray, "n n_words"]) -> Int64[np.ndarray, " n"]:
+def _count(sets: UInt64[np.ndarray, "n_rules n n_words"]) -> Int64[np.ndarray, "n_rules n"]:
     return np.bitwise_count(sets).sum(-1, dtype=np.int64)
 
 

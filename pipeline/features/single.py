@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from scipy import sparse
 from torch import Tensor
@@ -41,7 +40,9 @@ class Gathered:
         return cls(contexts, np.zeros(d_sae, np.int64), np.zeros(d_sae), np.zeros(d_sae, np.float32))
 
     def add(self, z: Float[Tensor, "n d_sae"], first: int) -> None:
-        """z: codes of whole sequences; first: the first row among the held-out ones."""
+        """z: codes of whole sequences, or of none; first: the first row among the held-out ones."""
+        if not len(z):
+            return
         codes = z.cpu().numpy()
         self.n_active += np.count_nonzero(codes, 0)
         size = np.abs(codes)
@@ -50,7 +51,9 @@ class Gathered:
         self.contexts.add(codes, first)
 
     def keep(self, z: Float[Tensor, "n d_sae"], sparse_by_itself: bool) -> None:
-        """For probes: codes of the next of the first rows; of dense ones each row's largest."""
+        """For probes: codes of the next of the first rows, or of none; of dense ones each row's largest."""
+        if not len(z):
+            return
         kept = z if sparse_by_itself else keep_largest(z, LARGEST)
         self.first_rows.append(sparse.csr_array(kept.cpu().numpy()))
 
@@ -122,8 +125,3 @@ def _tokens_of(store: ActivationStore, sequence: Int64[np.ndarray, " n"]) -> tup
     parts = [store.tokens(int(run[0]), int(run[-1]) + 1, "heldout") for run in runs]
     empty = np.zeros((0, store.description.context), np.int32)
     return np.concatenate([empty, *parts]), place.reshape(-1).astype(np.int64)
-
-
-def codes_of(dictionary: FeatureDictionary, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]:
-    with torch.no_grad():
-        return dictionary.encode(x)

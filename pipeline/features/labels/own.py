@@ -1,5 +1,7 @@
 """Labels by a function of the user's own, which a recipe names as "file.py:function"."""
 
+from collections.abc import Callable
+
 from pipeline.config import UserError
 from pipeline.features.labels.python import python_labels
 from pipeline.features.labels.spans import Labeller, Spans
@@ -16,14 +18,7 @@ def labeller(name: str, where: str) -> Labeller:
     """
     if name == PYTHON:
         return python_labels
-    file, colon, function = name.rpartition(":")
-    if not colon:
-        raise UserError(f'{where} = {name!r}: expected "{PYTHON}", or a function of yours as "file.py:function"')
-    module, _ = own_module(file, f"{where}: {file}")
-    own = getattr(module, function, None)
-    if not callable(own):
-        found = ", ".join(n for n, value in vars(module).items() if callable(value)) or "none"
-        raise UserError(f"{where}: {file} has no function {function}, its functions are {found}")
+    own, _ = _own(name, where)
 
     def labels(document: bytes) -> Spans:
         try:
@@ -36,6 +31,24 @@ def labeller(name: str, where: str) -> Labeller:
             raise UserError(f"{where}: {name} on a text of {len(document)} bytes: {told(error)}") from None
 
     return labels
+
+
+def own_digest(name: str, where: str) -> str | None:
+    """The sha256 of the user's own file that a name in a recipe names; None: it names none. Raises UserError as labeller."""
+    return _own(name, where)[1] if name not in ("", PYTHON) else None
+
+
+def _own(name: str, where: str) -> tuple[Callable[[bytes], object], str]:
+    """(the function, the sha256 of its file)."""
+    file, colon, function = name.rpartition(":")
+    if not colon:
+        raise UserError(f'{where} = {name!r}: expected "{PYTHON}", or a function of yours as "file.py:function"')
+    module, found = own_module(file, f"{where}: {file}")
+    own = getattr(module, function, None)
+    if not callable(own):
+        names = ", ".join(n for n, value in vars(module).items() if callable(value)) or "none"
+        raise UserError(f"{where}: {file} has no function {function}, its functions are {names}")
+    return own, found
 
 
 class _Wrong(Exception):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
 from pipeline.features.probes import all_coordinates, best_feature, best_label, few_features, single_scores
@@ -27,8 +27,9 @@ def test_a_planted_feature_is_the_best_one_and_its_label_the_best_label() -> Non
     assert probe.features[:, 0].tolist()[::2] == [7, 5]
     assert probe.f1[[0, 2]].tolist() == [1, 1]
     assert probe.auroc[[0, 2]].tolist() == [1, 1]
-    label, auroc, f1 = best_label(scores)
+    label, negative, auroc, f1 = best_label(scores)
     assert label[[7, 3, 5]].tolist() == [0, 1, 2]
+    assert negative[[7, 3, 5]].tolist() == [False, False, True]
     assert f1[[7, 5]].tolist() == auroc[[7, 5]].tolist() == [1, 1]
 
 
@@ -66,6 +67,22 @@ def test_all_coordinates_tell_what_no_single_one_does() -> None:
     whole = all_coordinates(x, y, first)
     assert (whole.auroc > 0.99).all()
     assert (best_feature(single_scores(sparse.csc_array(x), y, first, signed=True)).auroc < 0.85).all()
+
+
+def test_the_probe_on_all_coordinates_has_converged() -> None:
+    """Of a rare label and uneven coordinates, as of a residual stream, it is what scikit-learn ends with."""
+    rng = np.random.default_rng(4)
+    x = (rng.normal(size=(N, 100)) @ rng.normal(size=(100, 100)) * np.geomspace(1, 0.01, 100)).astype(np.float32)
+    first = rng.random(N) < 0.5
+    score = x[:, :50] @ rng.normal(size=50) + 5 * rng.normal(size=N)
+    y = score[:, None] > np.quantile(score, [0.97, 0.7])
+    scaled = (x - x[first].mean(0)) / x[first].std(0)
+    fits = [
+        LogisticRegression(C=100 / first.sum(), tol=1e-9, max_iter=10_000).fit(scaled[first], y[first, i])
+        for i in range(2)
+    ]
+    exact = [roc_auc_score(y[~first, i], fit.decision_function(scaled[~first])) for i, fit in enumerate(fits)]
+    assert all_coordinates(x, y, first).auroc == pytest.approx(exact, abs=1e-3)
 
 
 def test_labels_that_mean_nothing_have_an_auroc_of_a_half() -> None:

@@ -77,6 +77,41 @@ def test_a_feature_that_fires_at_random_has_no_rule() -> None:
     assert named(found, 0.7) == 0
 
 
+def test_a_signed_feature_has_the_rule_of_its_better_sign() -> None:
+    known, rng = facts(), np.random.default_rng(4)
+    noise, planted = rng.random(N) < 0.1, known.tokens[:, 0] == 5
+    z = fires_where(planted & ~noise, noise & ~planted).toarray()
+    axes = np.stack([z[:, 0] - z[:, 1], z[:, 1] - z[:, 0], -z[:, 0], z[:, 0]], axis=1)
+    codes = sparse.csc_array(axes)
+    found = rules(codes, known, signed=True)
+    assert [rule and rule.text(NAMES, TEXTS) for rule in found] == [
+        'token is "self"', 'negative: token is "self"', 'negative: token is "self"', 'token is "self"'
+    ]  # fmt: skip
+    first, second, third, _ = found
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first.f1 == second.f1 == third.f1 > 0.9
+    assert first.share == second.share == pytest.approx(1)
+    assert named(found) == 4
+    unsigned = rules(codes, known)
+    assert unsigned[2] is None
+    assert named(unsigned) == 2
+
+
+def test_the_sign_of_a_rule_is_chosen_on_the_rows_that_it_is_fitted_on() -> None:
+    """The negative side is told by the label on the other rows alone."""
+    known, rng = facts(), np.random.default_rng(5)
+    says = known.Y[:, 0] & (rng.random(N) < 0.9)
+    positive = np.where(known.first, says, rng.random(N) < 0.3)
+    negative = np.where(known.first, rng.random(N) < 0.3, known.Y[:, 0]) & ~positive
+    plus, minus = fires_where(positive, negative).toarray().T
+    (rule,) = rules(sparse.csc_array((plus - minus)[:, None]), known, signed=True)
+    assert rule is not None
+    assert not rule.negative
+    assert rule.f1 < 0.5 < 0.9 < rule.fit_f1
+
+
 def test_a_feature_that_is_hardly_ever_or_mostly_active_has_no_rule() -> None:
     known = facts()
     rare, often = np.zeros(N), np.random.default_rng(0).random(N) < 0.6

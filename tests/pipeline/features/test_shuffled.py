@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from pipeline.features.shuffled import shuffled
+from pipeline.features.probes import best_feature, single_scores
+from pipeline.features.shuffled import densest, shuffled
 
 
 @pytest.fixture
@@ -45,3 +46,16 @@ def test_the_seed_says_all(codes: sparse.csc_array) -> None:
 
 def test_no_activation_at_all_is_none() -> None:
     assert shuffled(sparse.csc_array((5, 3), dtype=np.float32)).nnz == 0
+
+
+def test_the_densest_are_those_that_chance_favours(codes: sparse.csc_array) -> None:
+    """By chance a feature that is active on a share q of the rows has F1 2 p q / (p + q) for a label of a share p."""
+    assert densest(codes, 5).tolist() == [35, 36, 37, 38, 39]
+    assert densest(codes, 99).tolist() == list(range(40))
+    rng = np.random.default_rng(1)
+    Y, first = rng.random((2000, 1)) < 0.3, np.arange(2000) % 2 == 0
+    rare, dense = (shuffled(sparse.csc_array(codes[:, part])) for part in (slice(1, 6), densest(codes, 5)))
+    assert best_feature(single_scores(dense, Y, first, signed=False)).f1[0] == pytest.approx(
+        0.6 / 1.3, abs=0.03
+    )  # q is 1
+    assert best_feature(single_scores(rare, Y, first, signed=False)).f1[0] < 0.25
