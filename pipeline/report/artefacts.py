@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.compute import call_function
 
 from pipeline.config import UserError
-from pipeline.features.files import CONTEXTS, FEATURES, PROBES
+from pipeline.features.files import CONTEXTS, ELSEWHERE, FEATURES, PROBES, TOKENS
 from pipeline.unit_files import json_object
 
-TOKENS = "tokens.json"
+LEAST_F1 = 0.1  # of a label or rule that is shown: one with less tells nothing of its feature
 _COLUMNS = {
     FEATURES: {"feature", "density", "max"},
     CONTEXTS: {"feature", "group", "value", "sequence", "position", "start", "tokens", "activations"},
     PROBES: {"label", "n_positive"},
 }
+_ELSEWHERE = {"elsewhere_dictionary", "elsewhere_feature", "elsewhere_cosine"}
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """row: its scores. folder: of its artefacts, which may not be there."""
+    """row: its scores. folder: of its artefacts, and elsewhere, the table of the nearest features of others; neither has to be
+    there."""
 
     row: dict[str, Any]
     folder: Path
+    elsewhere: Path
 
     @property
     def place(self) -> str:
@@ -40,14 +45,19 @@ class Dictionary:
         return (self.folder / FEATURES).exists()
 
     def features(self) -> pa.Table:
-        """Row i is feature i. Raises UserError: it is damaged, or rows are missing."""
+        """Row i is feature i; what names none, a label or rule of F1 < LEAST_F1, is null. Raises UserError: it is damaged, or
+        rows are missing."""
         table = _table(self.folder / FEATURES)
         found = table["feature"].to_pylist()
         if found != list(range(self.row["d_sae"])):
             raise _wrong(
                 self.folder / FEATURES, f"{len(found)} rows that are not features 0 to {self.row['d_sae'] - 1}"
             )
-        return table
+        if self.elsewhere.exists():
+            others = _table(self.elsewhere, _ELSEWHERE, len(table))
+            for column in others.column_names:
+                table = table.append_column(column, others[column])
+        return _without_bad_names(table)
 
     def contexts(self) -> pa.Table:
         """Sorted by feature and group, largest values first. Raises UserError: it is damaged or missing."""
@@ -76,14 +86,22 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises UserError: it has not been scored, or a file is damaged."""
+    """Raises UserError: it is not there, has not been scored, or a file is damaged."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: expected a run folder, such as {Path('runs') / folder.name}")
     path = folder / "score" / "scores.json"
     scores = json_object(path)
     if scores is None or not isinstance(scores.get("dictionaries"), list):
         found = "is damaged" if path.exists() else "is missing"
         raise UserError(f"{path} {found}: run `unmix score` on the recipe of {folder} first")
-    dictionaries = [Dictionary(row, folder / "features" / row["site"] / row["name"]) for row in scores["dictionaries"]]
-    return Run(folder, scores, _tokens(folder / "features" / TOKENS), dictionaries)
+    features = folder / "features"
+    dictionaries = [
+        Dictionary(
+            row, features / row["site"] / row["name"], features / ELSEWHERE / row["site"] / f"{row['name']}.parquet"
+        )
+        for row in scores["dictionaries"]
+    ]
+    return Run(folder, scores, _tokens(features / TOKENS), dictionaries)
 
 
 def _tokens(path: Path) -> dict[int, str]:
@@ -97,14 +115,27 @@ def _tokens(path: Path) -> dict[int, str]:
         raise _wrong(path, 'no {"token id": "text"}') from None
 
 
-def _table(path: Path) -> pa.Table:
+def _table(path: Path, columns: Collection[str] | None = None, n_rows: int | None = None) -> pa.Table:
+    """columns: that there have to be; by default those of a file of that name."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else "no parquet file"
         raise _wrong(path, found) from None
-    if missing := sorted(_COLUMNS[path.name] - set(table.column_names)):
+    if missing := sorted(set(columns or _COLUMNS[path.name]) - set(table.column_names)):
         raise _wrong(path, f"no column {', '.join(missing)}")
+    if n_rows is not None and len(table) != n_rows:
+        raise _wrong(path, f"{len(table)} rows for {n_rows} features")
+    return table
+
+
+def _without_bad_names(table: pa.Table) -> pa.Table:
+    """Their scores stay."""
+    for name in ("label", "rule"):
+        if {name, f"{name}_f1"} <= set(table.column_names):
+            bad = pa.array(table[f"{name}_f1"].to_numpy() < LEAST_F1)  # nan is not
+            kept = call_function("if_else", [bad, pa.scalar(None, pa.string()), table[name]])
+            table = table.set_column(table.column_names.index(name), name, kept)
     return table
 
 

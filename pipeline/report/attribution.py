@@ -27,7 +27,7 @@ def write_attribution(
     """layer_L.bin and index.json.gz. row: the dictionary's scores."""
     layer, data, offsets = max(0, layer_of(row["reads"][0])), bytearray(), [0]
     for feature in feature_jsons(row, features, contexts, tokens):
-        packed = gzip.compress(json.dumps(feature).encode(), 6, mtime=0)
+        packed = gzip.compress(json.dumps(feature, separators=(",", ":")).encode(), 6, mtime=0)
         data += struct.pack("<I", len(packed)) + packed
         offsets.append(len(data))
     name = f"layer_{layer}.bin"

@@ -41,7 +41,8 @@ def write_neuronpedia(
         batch = [_feature(feature, examples, tokens) for feature, examples in islice(found, BATCH)]
         if not batch:
             return
-        commit_bytes(folder / f"batch-{n}.json", json.dumps(about | {"features": batch}, allow_nan=False).encode())
+        text = json.dumps(about | {"features": batch}, allow_nan=False, separators=(",", ":"))
+        commit_bytes(folder / f"batch-{n}.json", text.encode())
 
 
 def _feature(feature: Mapping[str, Any], examples: list[Example], tokens: Mapping[int, str]) -> dict[str, Any]:

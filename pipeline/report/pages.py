@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pipeline import stopping
 from pipeline.report.artefacts import Dictionary, Run, read_run
 from pipeline.report.columns import encoded, script
 from pipeline.report.overview import finite, overview
@@ -30,6 +31,7 @@ def write_report(run_folder: Path) -> Path:
     _put(run.report / "data" / "tokens.js", script("tokens", _tokens(run)))
     for dictionary in run.dictionaries:
         if dictionary.described:
+            stopping.look("all is described, and the pages before this one are written")
             _write_dictionary(run, dictionary)
     _put(run.report / "data" / "index.js", script("index", overview(run)))
     _put(run.report / "index.html", _asset("index.html"))
@@ -44,17 +46,19 @@ def _write_dictionary(run: Run, dictionary: Dictionary) -> None:
         n_parts += 1
     for left in data.glob("part-*.js"):  # of a report with more features
         if int(left.stem.removeprefix("part-")) >= n_parts:
-            left.unlink()
+            left.unlink(missing_ok=True)  # another report may be at it, too
     _put(data / "features.js", script("features", _about(run, dictionary) | {"columns": listed(features, contexts)}))
     _put(run.report / dictionary.place / "index.html", _asset("dictionary.html"))
 
 
 def _about(run: Run, dictionary: Dictionary) -> dict[str, Any]:
-    """pages: the dictionaries of the site that have a page."""
-    site = dictionary.row["site"]
+    """pages: the dictionaries of the site that have a page. spread: standard deviations over the dictionary's seeds."""
+    site, name = dictionary.row["site"], dictionary.row["name"]
+    groups = [g for g in run.scores.get("groups", []) if g["site"] == site and name in g["names"]]
     return {
         "run": run.folder.resolve().name,
         "row": finite(dictionary.row),
+        "spread": {score: found["std"] for g in groups for score, found in g.get("scores", {}).items()},
         "documentation": run.scores.get("documentation", {}),
         "part": PART,
         "edges": [float(edge) for edge in bin_edges()],

@@ -10,7 +10,7 @@ from pipeline.report.columns import encoded, lengths, numbers, steps
 
 PART = 256  # features whose views are one data file: about 1.3 MB with 45 contexts of 21 tokens each
 N_TOKENS = 3  # of those at which a feature is most active, in the list
-LISTED = ("density", "n_active", "max", "label", "label_auroc", "label_f1", "rule", "rule_f1", "kl_ablated",
+LISTED = ("density", "n_active", "max", "label", "label_auroc", "label_f1", "rule", "rule_f1",
           "promoted_tokens")  # fmt: skip
 VIEWED = ("mean", "decoder_norm", "encoder_norm", "promoted_logits", "suppressed_tokens", "suppressed_logits",
           "neighbours", "neighbour_cosines", "elsewhere_dictionary", "elsewhere_feature", "elsewhere_cosine", "cofiring",

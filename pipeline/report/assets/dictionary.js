@@ -6,9 +6,10 @@
   const panes = document.getElementById("panes"), view = document.getElementById("view"), search = document.getElementById("search");
   document.title = `${row.name}, ${row.site}`;
   document.getElementById("title").textContent = `${row.name} at ${row.site}`;
+  const spread = (key) => (known(data.spread[key]) ? ` ± ${+data.spread[key].toPrecision(2)}` : ""); // over seeds
   const facts = [
-    `${data.run}: ${whole(row.d_sae)} features, ${whole(row.dead)} dead`, `L0 ${short(row.l0)}`, `FVU ${fixed(row.fvu)}`,
-    known(row.ce_score_zero) ? `CE score ${fixed(row.ce_score_zero)}` : "", `${whole(row.n_rows)} held-out rows`,
+    `${data.run}: ${whole(row.d_sae)} features, ${whole(row.dead)} dead`, `L0 ${short(row.l0)}${spread("l0")}`, `FVU ${fixed(row.fvu)}${spread("fvu")}`,
+    known(row.ce_score_zero) ? `CE score ${fixed(row.ce_score_zero)}${spread("ce_score_zero")}` : "", `${whole(row.n_rows)} held-out rows`,
   ];
   document.getElementById("facts").textContent = facts.filter(Boolean).join(" · ");
   const marks = [...(row.warnings || []), ...(row.marks || [])];

@@ -81,36 +81,37 @@
   }
 
   const COLUMNS = [
-    ["d_sae", (row) => row.d_sae, whole],
-    ["L0", (row) => row.l0, (v) => fixed(v, 1)], ["FVU", (row) => row.fvu, fixed], ["CE score", (row) => row.ce_score_zero, fixed],
-    ["KL", (row) => row.kl, fixed], ["top-1", (row) => row.top1, fixed], ["dead", (row) => row.dead, whole],
-    ["rare", (row) => row.ultra_low_density, whole], ["labels ≥ .9", (row) => row.labels_found, whole],
-    ["rules ≥ .7", (row) => row.rules_found, whole], ["control", (row) => row.control, "text"],
-    ["method", (row) => row.method, "text"], ["site", (row) => row.site, "text"],
+    ["d_sae", "d_sae", whole],
+    ["L0", "l0", (v) => fixed(v, 1)], ["FVU", "fvu", fixed], ["CE score", "ce_score_zero", fixed],
+    ["KL", "kl", fixed], ["top-1", "top1", fixed], ["dead", "dead", whole],
+    ["rare", "ultra_low_density", whole], ["label F1", "label_f1", fixed], ["labels ≥ .9", "labels_found", whole],
+    ["rules ≥ .7", "rules_found", whole], ["control", "control", "text"], ["method", "method", "text"], ["site", "site", "text"],
   ];
   const EXPLAINED = {
     control: "what it is a control by: nothing is learned where a trained dictionary does no better",
     L0: "l0", FVU: "fvu", "CE score": "ce_score_zero, ce_score_mean", KL: "ce, kl", dead: "dead", rare: "ultra_low_density",
-    "top-1": "top1", "labels ≥ .9": "how many labels a single feature finds with F1 of at least .9",
+    "top-1": "top1", "label F1": "F1 of a label's best feature, mean over labels", "labels ≥ .9": "how many labels a single feature finds with F1 of at least .9",
     "rules ≥ .7": "how many features have a rule with F1 of at least .7",
   };
 
   function table() {
-    const shown = COLUMNS.filter(([, get]) => data.rows.some((row) => known(get(row))));
-    const columns = [["dictionary", (row) => row.name, "text"], ...shown];
+    const shown = COLUMNS.filter(([, key]) => data.rows.some((row) => known(row[key])));
+    const columns = [["dictionary", "name", "text"], ...shown];
     const body = el("tbody"), head = el("tr");
     let sort = null;
-    const cell = (row, [name, get, format]) => {
+    const cell = (row, [name, key, format]) => {
       if (name === "dictionary") return el("td", { class: "text" }, linked(row), marks(row));
-      return el("td", { class: format === "text" ? "text" : null }, format === "text" ? get(row) : format(get(row)));
+      if (format === "text") return el("td", { class: "text" }, row[key]);
+      const std = row.spread[key];
+      return el("td", {}, row.close.includes(key) ? "~" : "", format(row[key]), known(std) ? el("small", {}, ` ± ${+std.toPrecision(2)}`) : null);
     };
     const marks = (row) => (marksOf(row).length ? el("span", { class: "mark", "data-tip": marksOf(row).join("\n") }, " !") : null);
     const fill = () => {
       const rows = [...data.rows];
       if (sort) {
-        const [, get] = columns.find(([name]) => name === sort.name), sign = sort.down ? -1 : 1;
+        const [, key] = columns.find(([name]) => name === sort.name), sign = sort.down ? -1 : 1;
         rows.sort((a, b) => {
-          const [x, y] = [get(a), get(b)];
+          const [x, y] = [a[key], b[key]];
           return (known(x) ? 0 : 1) - (known(y) ? 0 : 1) || sign * (x < y ? -1 : x > y ? 1 : 0);
         });
       }
@@ -126,8 +127,43 @@
     fill();
     return [
       el("h2", { id: "scores" }, "Scores"),
-      el("p", { class: "note" }, "A press on a column's name sorts by it."),
+      el("p", { class: "note" }, "A press on a column's name sorts by it. ±: standard deviation over seeds. "
+        + "~: not apart from the next worse one of about its L0, by Welch's t at 95%, or by one seed alone."),
       el("div", { class: "wide" }, el("table", { id: "table", class: "sticky" }, el("thead", {}, head), body)),
+    ];
+  }
+
+  function margins() {
+    if (!data.margins.length) return [];
+    const measures = [...new Set(data.margins.map((one) => one.measure))];
+    const lines = [...new Set(data.margins.map((one) => JSON.stringify([one.site, one.name, one.against])))].map((line) => JSON.parse(line));
+    const cell = (line, measure) => {
+      const one = data.margins.find((m) => m.measure === measure && [m.site, m.name, m.against].every((part, k) => part === line[k]));
+      if (!one) return el("td");
+      const tip = `${one.name} ${one.own}, ${counted(one.n, "seed")}\n${one.other} ${one.theirs}\n`
+        + (one.interval ? `95%: ${one.interval[0]} to ${one.interval[1]}` : "one seed alone on a side: its spread is not known");
+      return el("td", { "data-tip": tip }, `${one.mark}${one.by}`, el("small", {}, ` ${one.other}`));
+    };
+    return [
+      el("h2", { id: "margins" }, "Margins over controls"),
+      el("p", { class: "note" }, "By how much a trained dictionary is better. ~: by nothing that counts; ?: of one seed, so that its spread is not known."),
+      el("div", { class: "wide" }, el("table", { class: "sticky" },
+        el("thead", {}, el("tr", {}, ["dictionary", "than", "site"].map((name) => el("th", { class: "text" }, name)), measures.map((name) => el("th", {}, name)))),
+        el("tbody", {}, lines.map((line) => el("tr", {}, [line[1], line[2], line[0]].map((text) => el("td", { class: "text" }, text)), measures.map((name) => cell(line, name))))))),
+    ];
+  }
+
+  function orderings() {
+    if (!data.orderings.length) return [];
+    const columns = [["ordering", "at equal L0"], ["verdict", "here"], ["source", "reported by"], ["site", "site"]];
+    const row = (one) => el("tr", {}, columns.map(([key]) => el("td", { class: "text" }, one[key])),
+      el("td", { "data-tip": `${one.less}\n${one.more}` }, one.values.join(", ")), el("td", {}, whole(one.d_sae)), el("td", {}, fixed(one.l0, 1)));
+    return [
+      el("h2", { id: "orderings" }, "Published orderings of families"),
+      el("p", { class: "note" }, "L0 within 5%, as many features. Judged by Welch's t at 95% over seeds. The papers have other models and longer training."),
+      el("div", { class: "wide" }, el("table", { class: "sticky" },
+        el("thead", {}, el("tr", {}, columns.map(([, name]) => el("th", { class: "text" }, name)), ["values", "d_sae", "L0"].map((name) => el("th", {}, name)))),
+        el("tbody", {}, data.orderings.map(row)))),
     ];
   }
 
@@ -176,11 +212,11 @@
   function labels() {
     const places = Object.keys(data.labels);
     if (!places.length) return [];
-    const measures = Object.keys(data.labels[places[0]]).filter((name) => /^(f1|auroc)_(\d+|all)$/.test(name));
-    const words = (name) => { const [what, k] = name.split("_"); return `${what === "f1" ? "F1" : "AUROC"}, ${k === "1" ? "best feature" : k === "all" ? "all coordinates" : `${k} features`}`; };
+    const measures = Object.keys(data.labels[places[0]]).filter((name) => /^(f1|auroc)_\d+$/.test(name));
+    const words = (name) => { const [what, k] = name.split("_"); return `${what === "f1" ? "F1" : "AUROC"}, ${k === "1" ? "best feature" : `${k} features`}`; };
     const holder = el("div"), select = el("select", { id: "measure", "aria-label": "measure" }, measures.map((name) => el("option", { value: name }, words(name))));
     select.value = measures.includes("f1_1") ? "f1_1" : measures[0];
-    const value = (place, label) => { const of = data.labels[place], k = of.label.indexOf(label); return k < 0 ? null : of[select.value]?.[k]; };
+    const value = (place, label, measure = select.value) => { const of = data.labels[place], k = of.label.indexOf(label); return k < 0 ? null : of[measure]?.[k]; };
     const draw = () => holder.replaceChildren(...sites.flatMap((site) => {
       const rows = at(site).filter((row) => `${site}/${row.name}` in data.labels);
       if (!rows.length) return [];
@@ -195,21 +231,27 @@
         return el("td", { style: heat(score), class: score === best.get(label) ? "best" : null, "data-tip": tip },
           feature?.length && row.page ? el("a", { href: `${href(row)}#feature=${feature[0]}` }, text) : text);
       };
+      // What stands beside the dictionaries: the probe on all coordinates, which is the same of each, and the best of chance.
+      const beside = [["all", "all coordinates"], ["shuffled", "shuffled codes"]].map(([of, title]) => [`${select.value.split("_")[0]}_${of}`, title])
+        .filter(([measure]) => rows.some((row) => measure in data.labels[place(row)]));
+      const most = (label, measure) => Math.max(...rows.map((row) => value(place(row), label, measure) ?? -1));
+      const score = (label, [measure, title]) => { const v = most(label, measure); return el("td", { style: heat(v), "data-tip": `${label}, ${title}: ${fixed(v)}` }, v < 0 ? "" : fixed(v, 2).replace(/^0/, "")); };
       const positive = (label) => { const of = data.labels[place(rows[0])]; return of.n_positive[of.label.indexOf(label)]; };
       return [el("h3", {}, site), el("div", { class: "wide" }, el("table", { class: "heat sticky" },
-        el("thead", {}, el("tr", { class: "turned" }, el("th", {}, ""), rows.map((row) => el("th", {}, el("span", {}, row.name))), el("th", {}, el("span", {}, "positives")))),
-        el("tbody", {}, all.map((label) => el("tr", {}, el("th", { class: "text" }, label), rows.map((row) => cell(row, label)),
+        el("thead", {}, el("tr", { class: "turned" }, el("th", {}, ""), rows.map((row) => el("th", {}, el("span", {}, row.name))), [...beside.map(([, title]) => title), "positives"].map((title) => el("th", {}, el("span", {}, title))))),
+        el("tbody", {}, all.map((label) => el("tr", {}, el("th", { class: "text" }, label), rows.map((row) => cell(row, label)), beside.map((one) => score(label, one)),
           el("td", { style: "--w:0" }, whole(positive(label))))))))];
     }));
     select.addEventListener("change", draw);
     draw();
     return [
       el("h2", { id: "labels" }, "Labels that single features find"),
-      el("p", { class: "note" }, "Chosen on one half of the held-out rows, measured on the other. The best of a row is bold; a press opens the feature. ", select),
+      el("p", { class: "note" }, "Chosen on one half of the held-out rows, measured on the other. The best of a row is bold; a press opens the feature. "
+        + "All coordinates: a logistic probe with a penalty of .01, which converges. Shuffled codes: the best that any dictionary's 32 densest features reach by chance. ", select),
       holder,
     ];
   }
 
-  main.append(...[says(), frontiers(), table(), mmcs(), densities(), labels()].flat(Infinity).filter(Boolean));
+  main.append(...[says(), frontiers(), table(), margins(), orderings(), mmcs(), densities(), labels()].flat(Infinity).filter(Boolean));
   main.prepend(contents());
 })();

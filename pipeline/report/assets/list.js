@@ -43,7 +43,6 @@ class FeatureList {
     ["rule", "rule", "rule_f1", "the rule that fits it best, with F1 on the other half; sorted by F1"],
     ["promotes", "promotes", "promoted_tokens", "the tokens whose logits its decoder row raises most"],
     ["near", "nearest", "nearest_cosine", "the other feature of this dictionary with the largest decoder cosine"],
-    ["kl", "KL", "kl_ablated", "mean KL in nats at tokens where it is active, when its contribution is taken away"],
   ];
 
   drawSort() {
@@ -132,8 +131,7 @@ class FeatureList {
       el("span", { class: "label", title: c.label[i] ? seenText(c.label[i]) : null }, ...scored(c.label[i], c.label_f1[i])),
       el("span", { class: "rule", title: c.rule[i] ? seenText(c.rule[i]) : null }, ...scored(c.rule[i], c.rule_f1[i])),
       el("span", { class: "tokens" }, Array.from(c.promoted_tokens.at(i).slice(0, 5), (id) => chip(id))),
-      el("span", { class: "near" }, nearest),
-      el("span", { class: "kl" }, short(c.kl_ablated[i])));
+      el("span", { class: "near" }, nearest));
   }
 
   // Choose the place that many after the chosen one; returns its feature.

@@ -23,8 +23,6 @@ const ABOUT = {
   "mean": "mean |activation| where it is active",
   "decoder norm": "length of its decoder row",
   "encoder norm": "length of its encoder column",
-  "KL if ablated": "mean KL in nats, at sampled tokens where it is active, between the model with the dictionary's output and "
-    + "with this feature's contribution taken away",
 };
 
 function featureView(feature, columns, part, data) {
@@ -39,7 +37,6 @@ function featureView(feature, columns, part, data) {
       "mean": short(part.mean[i]),
       "decoder norm": short(part.decoder_norm[i]),
       "encoder norm": short(part.encoder_norm[i]),
-      "KL if ablated": short(columns.kl_ablated[feature]),
     }).filter(([, value]) => value !== "").map(([name, value]) =>
       el("div", { "data-tip": ABOUT[name] }, el("dt", {}, name), el("dd", {}, value)))),
     el("div", { class: "columns" },
@@ -49,7 +46,7 @@ function featureView(feature, columns, part, data) {
     ...contextGroups(part.contexts, i),
     el("div", { class: "columns" },
       links("Neighbours", "decoder cosine, in this dictionary", at("neighbours"), at("neighbour_cosines"), () => ""),
-      links("Elsewhere", "the nearest feature of each other dictionary of the site, by decoder cosine", at("elsewhere_feature"),
+      links("Elsewhere", "the nearest feature of each other dictionary of the site, by decoder cosine, eight at most", at("elsewhere_feature"),
         at("elsewhere_cosine"), (k) => at("elsewhere_dictionary")[k], data.pages),
       links("Fires together with", "phi coefficient of being active on the same rows", at("cofiring"), at("cofiring_phi"), () => "")),
   ];

@@ -12,6 +12,11 @@ from typing import Any, Self
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _DEADLINE_S = 20
+_START_DEADLINE_S = 60
+
+
+class NoAnswer(Exception):
+    """The browser says nothing, or is gone."""
 
 
 class Browser:
@@ -22,8 +27,8 @@ class Browser:
         self._from, to_write = os.pipe()
         flags = [
             "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}",
-            f"--window-size={width},{height}",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-quic", f"--user-data-dir={profile}", f"--window-size={width},{height}",
         ]  # fmt: skip
         line = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
@@ -36,7 +41,12 @@ class Browser:
         self._session: str | None = None
         self.errors: list[str] = []
         self.asked: list[str] = []
-        pages = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
+        try:
+            targets = self._answer("Target.getTargets", within_s=_START_DEADLINE_S)["result"]["targetInfos"]
+        except NoAnswer:
+            self.close()
+            raise
+        pages = [t for t in targets if t["type"] == "page"]
         self._session = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -46,6 +56,9 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         os.close(self._to)  # Chromium ends with its pipe
         try:
             self._process.wait(10)
@@ -59,14 +72,14 @@ class Browser:
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
 
-    def _answer(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def _answer(self, method: str, within_s: float = _DEADLINE_S, **parameters: Any) -> dict[str, Any]:
         self._id += 1
         message = {"id": self._id, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._to, json.dumps(message).encode() + b"\0")
         asked = self._id
-        self._until(lambda: asked in self._answers, method)
+        self._until(lambda: asked in self._answers, method, within_s)
         return self._answers.pop(asked)
 
     def open(self, path: Path, fragment: str = "") -> None:
@@ -125,12 +138,14 @@ class Browser:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
-    def _until(self, there: Any, what: str) -> None:
-        end = time.monotonic() + _DEADLINE_S
+    def _until(self, there: Any, what: str, within_s: float = _DEADLINE_S) -> None:
+        end = time.monotonic() + within_s
         while not there():
-            assert select.select([self._from], [], [], max(0, end - time.monotonic()))[0], f"no answer: {what}"
+            if not select.select([self._from], [], [], max(0, end - time.monotonic()))[0]:
+                raise NoAnswer(f"{what}: nothing in {within_s:.0f} s")
             data = os.read(self._from, 1 << 20)
-            assert data, f"the browser has ended: {what}"
+            if not data:
+                raise NoAnswer(f"{what}: the browser has ended")
             *messages, self._buffer = (self._buffer + data).split(b"\0")
             for message in messages:
                 self._take(json.loads(message))

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.report.pages import write_report
 from tests.pipeline.report import made
-from tests.pipeline.report.browser import CHROMIUM, Browser
+from tests.pipeline.report.browser import CHROMIUM, Browser, NoAnswer
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Skips where there is no Chromium."""
+    """Skips where there is no Chromium, or one that does not start."""
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+    try:
+        started = Browser(tmp_path_factory.mktemp("profile"))
+    except NoAnswer as e:
+        pytest.skip(f"{CHROMIUM} does not start: {e}")
+    with started as browser:
         yield browser
 
 

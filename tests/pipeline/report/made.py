@@ -44,7 +44,7 @@ def pair(a: str, b: str, mmcs: float, relation: str = "seed") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def features(d_sae: int, others: list[str], n_tokens: int) -> pa.Table:
+def features(d_sae: int, n_tokens: int) -> pa.Table:
     """Feature i: density (i + 1) / 4 d_sae, but 0 for the last; label i % 5 with F1 falling; promotes token i first."""
     i, rng = np.arange(d_sae), np.random.default_rng(0)
     dead = i == d_sae - 1
@@ -62,16 +62,12 @@ def features(d_sae: int, others: list[str], n_tokens: int) -> pa.Table:
         "promoted_tokens": lists(ids, pa.int32()), "promoted_logits": lists(logits),
         "suppressed_tokens": lists(ids[:, ::-1], pa.int32()), "suppressed_logits": lists(-logits),
         "neighbours": lists(near, pa.int32()), "neighbour_cosines": lists(cosines),
-        "elsewhere_dictionary": lists(np.tile(np.array(others, object), (d_sae, 1)), pa.string()),
-        "elsewhere_feature": lists(np.tile(i[:, None], (1, len(others))), pa.int32()),
-        "elsewhere_cosine": lists(np.full((d_sae, len(others)), 0.8, np.float32)),
         "cofiring": lists(near[:, ::-1], pa.int32()), "cofiring_phi": lists(cosines), "histogram": lists(histogram, pa.int64()),
         "label": pa.array([None if dead[k] else LABELS[k % 5] for k in i]), "label_auroc": floats(np.full(d_sae, 0.97)),
         "label_f1": floats(1 / (1 + i / d_sae)),
         "rule": pa.array([f"token == <b>{k % 40}</b> & in a string" if k % 3 == 0 else None for k in i]),
         "rule_precision": floats(np.full(d_sae, 0.9)), "rule_recall": floats(np.full(d_sae, 0.8)),
         "rule_f1": floats(np.where(i % 3 == 0, 0.85, np.nan)), "rule_share": floats(np.full(d_sae, 0.6)),
-        "kl_ablated": floats(np.full(d_sae, 0.01)),
     })  # fmt: skip
 
 
@@ -110,14 +106,28 @@ def probes(f1: float) -> pa.Table:
     for k in (1, 2, 5):
         columns |= {f"auroc_{k}": [0.9] * n, f"f1_{k}": [f1 - 0.01 * i for i in range(n)]}
         columns[f"features_{k}"] = [list(range(i, i + k)) for i in range(n)]
+    for of, value in (("all", 0.99), ("shuffled", 0.21)):
+        columns |= {f"auroc_{of}": [value] * n, f"f1_{of}": [value] * n}
     return pa.table(columns)
+
+
+def elsewhere(d_sae: int, others: list[str]) -> pa.Table:
+    i = np.arange(d_sae)[:, None]
+    return pa.table({
+        "elsewhere_dictionary": lists(np.tile(np.array(others, object), (d_sae, 1)), pa.string()),
+        "elsewhere_feature": lists(np.tile(i, (1, len(others))), pa.int32()),
+        "elsewhere_cosine": lists(np.full((d_sae, len(others)), 0.8, np.float32)),
+    })  # fmt: skip
 
 
 def write_dictionary(
     folder: Path, d_sae: int, others: list[str], n_tokens: int, f1: float = 0.95, **sizes: int
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(features(d_sae, others, n_tokens), folder / "features.parquet")
+    pq.write_table(features(d_sae, n_tokens), folder / "features.parquet")
+    others_file = folder.parent.parent / "elsewhere" / SITE / f"{folder.name}.parquet"
+    others_file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(elsewhere(d_sae, others), others_file)
     pq.write_table(contexts(d_sae, n_tokens, **sizes), folder / "contexts.parquet")
     pq.write_table(probes(f1), folder / "probes.parquet")
 
@@ -127,6 +137,7 @@ def group(name: str, names: list[str], **more: Any) -> dict[str, Any]:
     given = {
         "site": SITE,
         "name": name,
+        "method": name.split("-")[0],
         "names": names,
         "n": len(names),
         "exact": False,
@@ -134,6 +145,23 @@ def group(name: str, names: list[str], **more: Any) -> dict[str, Any]:
         "controls": [],
     }
     return given | more
+
+
+def seeds(name: str, counts: tuple[int, ...], **more: Any) -> list[dict[str, Any]]:
+    """A row for each count of labels."""
+    return [row(f"{name}-s{seed}", 64, labels_found=found, **more) for seed, found in enumerate(counts)]
+
+
+def beside_a_control(
+    name: str, ours: tuple[int, ...], control: str, theirs: tuple[int, ...]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(rows, groups) of a dictionary and of its twin with a frozen decoder, by the labels that each seed finds."""
+    rows = seeds(name, ours) + seeds(control, theirs)
+    groups = [
+        group(name, [f"{name}-s{seed}" for seed in range(len(ours))], controls=[control]),
+        group(control, [f"{control}-s{seed}" for seed in range(len(theirs))], control="frozen decoder"),
+    ]
+    return rows, groups
 
 
 def comparison(
@@ -162,11 +190,14 @@ def small_run(folder: Path) -> Path:
     """Two seeds of topk with 300 and 40 features, a ReLU-L1 without described features, the neurons."""
     names = ["topk-d300-k8-s0", "topk-d300-k8-s1"]
     relu = "relu_l1-d300-l0_8.0-s0"
-    marked = row(relu, 300, fvu=0.07, l0=8.5, warnings=["30% of features are <i>dead</i>"])
+    marked = row(relu, 300, fvu=0.07, l0=8.4, warnings=["30% of features are <i>dead</i>"])
     rows = [row(names[0], 300), row(names[1], 300, fvu=0.052), marked, row("neuron_basis", 16)]
     pairs = [pair(a, b, 0.7) for a in names for b in names if a != b] + [pair(names[0], relu, 0.4, "method")]
-    groups = [group("topk-d300-k8", names), group(relu, [relu]), group("neuron_basis", ["neuron_basis"], exact=True)]
-    write_run(folder, rows, pairs, groups=groups, comparisons=[])
+    scores = {"fvu": {"mean": 0.051, "std": 0.0014, "low": 0.04, "high": 0.06}}
+    groups = [group("topk-d300-k8", names, d_sae=300, scores=scores), group(relu, [relu], d_sae=300)]
+    groups.append(group("neuron_basis", ["neuron_basis"], exact=True, d_sae=16))
+    behind = comparison("next", "topk-d300-k8", relu, 0.019, None, None)
+    write_run(folder, rows, pairs, groups=groups, comparisons=[behind])
     for name in names:
         write_dictionary(folder / "features" / SITE / name, 300, [n for n in names if n != name] + [relu], 60)
     write_dictionary(folder / "features" / SITE / "neuron_basis", 16, names, 60, f1=0.5)

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.config import UserError
 from pipeline.report.artefacts import read_run
+from pipeline.report.attribution import feature_jsons
+from pipeline.report.one import one_feature
 from pipeline.report.pages import write_report
 from tests.pipeline.report import made
 
@@ -74,3 +76,38 @@ def test_the_same_artefacts_make_the_same_bytes_and_fewer_leave_no_part(tmp_path
     before = files()
     write_report(tmp_path)
     assert files() == before
+
+
+def test_a_label_or_rule_that_tells_nothing_is_shown_nowhere(run: Path) -> None:
+    file = run / "features" / made.SITE / NAME / "features.parquet"
+    table, f1 = pq.read_table(file), [0.0, 0.0999, 0.1, 0.5, None, 1.0, 1.0, 1.0]
+    for name in ("label", "rule"):
+        table = table.set_column(table.column_names.index(name), name, pa.array([f"{name} {i}" for i in range(8)]))
+        table = table.set_column(table.column_names.index(f"{name}_f1"), f"{name}_f1", pa.array(f1, pa.float32()))
+    pq.write_table(table, file)
+    dictionary = read_run(run).dictionaries[0]
+    found = dictionary.features()
+    for name in ("label", "rule"):
+        assert [i for i, text in enumerate(found[name].to_pylist()) if text is None] == [0, 1]
+        assert found[f"{name}_f1"].equals(table[f"{name}_f1"])
+    write_report(run)
+    page = (run / "report" / made.SITE / NAME / "data" / "features.js").read_text()
+    assert ["label 1" in page, "rule 1" in page, "label 2" in page, "rule 2" in page] == [False, False, True, True]
+    assert [one_feature(run, NAME, i).row["label"] for i in (1, 2)] == [None, "label 2"]
+    exported = list(feature_jsons(dictionary.row, found, dictionary.contexts(), {}))
+    assert [(exported[i]["label"], exported[i]["rule"]) for i in (1, 2)] == [(None, None), ("label 2", "rule 2")]
+
+
+def test_a_part_that_another_report_has_removed_is_no_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(run)
+    left = run / "report" / made.SITE / NAME / "data" / "part-9.js"
+    left.touch()
+    really = Path.unlink
+
+    def twice(file: Path, missing_ok: bool = False) -> None:
+        really(file)
+        really(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", twice)
+    write_report(run)
+    assert not left.exists()

@@ -23,7 +23,9 @@ def run(tmp_path: Path) -> Path:
 
 def test_it_has_the_row_and_the_contexts_of_that_feature_alone(run: Path) -> None:
     folder = run / "features" / made.SITE / NAME
-    table = pq.read_table(folder / "features.parquet").to_pylist()
+    own = pq.read_table(folder / "features.parquet").to_pylist()
+    others = pq.read_table(run / "features" / "elsewhere" / made.SITE / f"{NAME}.parquet").to_pylist()
+    table = [{**row, **nearest} for row, nearest in zip(own, others, strict=True)]
     contexts = pq.read_table(folder / "contexts.parquet").to_pylist()
     for index in (0, 7, 15):
         found = one_feature(run, NAME, index)

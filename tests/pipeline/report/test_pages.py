@@ -58,6 +58,43 @@ def test_the_table_of_scores_sorts_and_shows_warnings(report: Path, browser: Bro
     assert "30% of features are <i>dead</i>" in browser.js("document.querySelector('.says li').textContent")
 
 
+def test_each_score_has_its_spread_and_a_mark_where_the_next_is_not_apart(report: Path, browser: Browser) -> None:
+    browser.open(report / "index.html")
+    row = "Array.from(document.querySelectorAll('#table tbody tr')).find((r) => r.textContent.includes('topk-d300-k8-s0'))"
+    cells = browser.js(f"Array.from({row}.cells, (td) => td.textContent)")
+    assert "~0.050 ± 0.0014" in cells  # of the other one of the two nothing is known
+    assert "5 ± 0" in cells  # labels
+    alone = row.replace("topk-d300-k8-s0", "relu")
+    assert not any("±" in cell for cell in browser.js(f"Array.from({alone}.cells, (td) => td.textContent)"))
+    browser.open(report / PAGE)
+    assert "FVU 0.050 ± 0.0014 · " in browser.js("document.getElementById('facts').textContent")
+
+
+def test_margins_and_published_orderings_are_told(report: Path, browser: Browser) -> None:
+    browser.open(report / "index.html")
+    lines = (
+        "Array.from(document.querySelector('{} ~ .wide').querySelectorAll('tbody tr'), (r) => r.innerText.split('\t'))"
+    )
+    margins = browser.js(lines.format("#margins"))
+    assert [line[:2] for line in margins] == [
+        ["topk-d300-k8", "best control"],
+        ["topk-d300-k8", "best basis that is not sparse"],
+    ]
+    assert "+5.0 shuffled codes" in margins[0]
+    (ordering,) = browser.js(lines.format("#orderings"))
+    assert ordering[:2] == ["topk below relu_l1 in FVU", "holds, no spread known"]
+    assert ordering[4:] == ["0.051 ± .001, 0.070", "300", "8.2"]
+
+
+def test_the_table_of_labels_has_chance_and_all_coordinates_beside(report: Path, browser: Browser) -> None:
+    browser.open(report / "index.html")
+    table = "document.querySelector('#labels ~ div table')"
+    titles = browser.js(f"Array.from({table}.tHead.querySelectorAll('th'), (th) => th.textContent)")
+    assert titles[-3:] == ["all coordinates", "shuffled codes", "positives"]
+    first = browser.js(f"Array.from({table}.querySelector('tbody tr').cells, (td) => td.textContent)")
+    assert first == ["keyword", ".95", ".95", ".50", ".99", ".21", "100"]
+
+
 def test_the_list_holds_the_rows_in_sight_alone_and_sorts(report: Path, browser: Browser) -> None:
     browser.open(report / PAGE)
     assert shown(browser)[:3] == [0, 1, 2]
@@ -122,7 +159,7 @@ def test_a_link_opens_a_feature_s_view_with_all_that_is_known(report: Path, brow
     text = browser.js("document.getElementById('view').innerText")
     for expected in ("Feature 270", "keyword", "token == <b>30</b> & in a string", "precision 0.90", "explains 60%",
                      "Promoted tokens", "Suppressed tokens", "Neighbours", "Fires together with", "topk-d300-k8-s1 270",
-                     "Largest activations", "quantile group 1 of 2, the strongest", "KL if ablated"):  # fmt: skip
+                     "Largest activations", "quantile group 1 of 2, the strongest"):  # fmt: skip
         assert expected in text, expected
     browser.wait("document.querySelectorAll('#view .plot rect').length >= 7")
     assert browser.js("document.querySelectorAll('.contexts li').length") == 7
