@@ -56,15 +56,16 @@ def rate(k: int, n: int, of: str = "seeds") -> Estimate:
     return Estimate(p, 0.0 if k == 0 else low, 1.0 if k == n else high, f"{n} {of}", True)
 
 
-def mean(values: Sequence[float], of: str = "seeds") -> Estimate:
-    """The mean with Student's t interval. Of one value, or of none, nothing can be said: the interval is infinite."""
+def mean(values: Sequence[float], of: str = "seeds", counts: bool = False) -> Estimate:
+    """The mean with Student's t interval. Of one value, or of none, nothing can be said: the interval is infinite. counts: see
+    _variance."""
     x = np.asarray(values, dtype=float)
     of = f"{len(x)} {of}"
     if len(x) == 0 or np.isnan(x).any():
         return Estimate(math.nan, math.nan, math.nan, of)
     if len(x) == 1:
         return Estimate(float(x[0]), -math.inf, math.inf, of)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * (_variance(x, counts) / len(x)) ** 0.5)
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, of)
 
 
@@ -85,16 +86,24 @@ def difference(a: Sequence[float], b: Sequence[float], of: str = "seeds") -> Est
     return mean([x - y for x, y in zip(a, b, strict=True)], of)
 
 
-def unpaired(a: Sequence[float], b: Sequence[float], of: str = "seeds", n_intervals: int = 1) -> Estimate:
+def unpaired(
+    a: Sequence[float], b: Sequence[float], of: str = "seeds", n_intervals: int = 1, counts: bool = False
+) -> Estimate:
     """mean(a) - mean(b) of independent samples, with Welch's interval (Welch 1947); infinite where one of them is a single
-    value. n_intervals: of a family which all hold at once with 95% (Bonferroni)."""
+    value. n_intervals: of a family which all hold at once with 95% (Bonferroni). counts: see _variance."""
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     value = float(x.mean() - y.mean())
     if min(len(x), len(y)) == 1:
         return Estimate(value, -math.inf, math.inf, of)
-    u, v = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
+    u, v = _variance(x, counts) / len(x), _variance(y, counts) / len(y)
     if u + v == 0:
         return Estimate(value, value, value, of)
     df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
     half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / n_intervals / 2, df) * (u + v) ** 0.5)
     return Estimate(value, value - half, value + half, of)
+
+
+def _variance(x: np.ndarray, counts: bool) -> float:
+    """Of a sample. Of counts at least 1/12, the variance that rounding to whole numbers adds (Sheppard 1898): that two or
+    three are equal does not show that the next one would be."""
+    return max(float(x.var(ddof=1)), 1 / 12 if counts else 0.0)

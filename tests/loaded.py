@@ -16,3 +16,4 @@ import pipeline.cli
 import pipeline.stages  # noqa: F401
 
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: None  # as in tests/conftest.py

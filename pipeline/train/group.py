@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from pipeline import failures, stopping
 from pipeline.claims import Claims
 from pipeline.progress import progress
 from pipeline.train import checkpoint, logs
@@ -95,27 +96,11 @@ class Group:
             rank=self.ranks.rank if self.ranks.splits_rows else 0,
             world_size=self.ranks.size if self.ranks.splits_rows else 1,
         )
-        saved_at = time.monotonic()
-        tokens_per_step = config.batch_size * len(self.learners)
-        with progress(
-            total=n_steps * tokens_per_step, initial=start * tokens_per_step, unit="token",
-            desc=f"train {len(self.learners)} at {self.where}", disable=not self.first,
-        ) as bar:  # fmt: skip
-            for report in train(self.learners, loader, self.source, n_steps):
-                bar.update(tokens_per_step)
-                last = report.step == n_steps
-                due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
-                if report.step % _LOG_EVERY == 0 or last:
-                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
-                    self._log(report.step, report.metrics)
-                    due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
-                if due and not last:
-                    self._save(report.step)
-                    saved_at = time.monotonic()
-                if not self.learners:
-                    break
-        for log in [log for own in self.logs.values() for log in own]:
-            log.close()
+        try:
+            self._learn(loader)
+        finally:
+            for log in [log for own in self.logs.values() for log in own]:
+                log.close()
         self._leave_lost()
         self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
         for name, learner in self.learners.items():
@@ -134,6 +119,36 @@ class Group:
         self.ranks.wait()
         return self.diverged
 
+    def _learn(self, loader: BatchLoader) -> None:
+        """Show all batches to the learners. Raises Stopped, once these are saved."""
+        config, n_steps, saved_at = self.config, self.config.n_steps, time.monotonic()
+        tokens_per_step = config.batch_size * len(self.learners)
+        with progress(
+            total=n_steps * tokens_per_step, initial=loader.first_step * tokens_per_step, unit="token",
+            desc=f"train {len(self.learners)} at {self.where}", disable=not self.first,
+        ) as bar:  # fmt: skip
+            for report in train(self.learners, loader, self.source, n_steps):
+                bar.update(tokens_per_step)
+                last = report.step == n_steps
+                due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
+                talking = report.step % _LOG_EVERY == 0 or last  # then processes wait for each other anyway
+                if talking:
+                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
+                    self._log(report.step, report.metrics)
+                    due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
+                if talking or self.ranks.size == 1:
+                    due = self.ranks.in_any(stopping.asked(), self.device) or due
+                if due and not last:
+                    self._save(report.step)
+                    saved_at = time.monotonic()
+                    # Here the others wait until the first has saved.
+                    if self.ranks.in_any(stopping.asked(), self.device):
+                        n = len(self.learners)
+                        what = f"{n} dictionar{'y' if n == 1 else 'ies'} at {self.where}"
+                        stopping.stop(f"{what} saved at step {report.step:,} of {n_steps:,}")
+                if not self.learners:
+                    break
+
     def _drop(self, step: int, names: list[str]) -> None:
         for name in self.ranks.agreed([name for name in names if name in self.learners]):
             del self.learners[name]
@@ -141,6 +156,8 @@ class Group:
             kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
             self.diverged.append(f"{name} at {self.where} diverged before step {step}, {kept}")
             tqdm.write(self.diverged[-1])
+            if self.first:
+                failures.keep(self.folder(name), self.diverged[-1])
 
     def _leave_lost(self) -> None:
         """Leave those to their new owners that another process took over while this one stood still."""

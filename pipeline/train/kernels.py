@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from pipeline.products import linear
+from stores.products import linear
 
 # Compressed sparse rows are complete for what is done here, the products of some pairs of rows.
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")

@@ -1,7 +1,9 @@
 """What is logged while dictionaries learn: metrics.jsonl always, TensorBoard and Weights & Biases when asked for."""
 
+import contextlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from pipeline.units import Unit
 from stores.manifest import commit_bytes
 
 METRICS = "metrics.jsonl"
+_END_BYTES = 1 << 16  # of a log, in which there is a whole record
 
 
 def check(config: TrainConfig) -> None:
@@ -49,8 +52,18 @@ def records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def last(file: Path) -> dict[str, Any]:
-    """The newest record, or an empty one."""
-    return next(iter(list(records(file))[-1:]), {})
+    """The newest record, or an empty one. Reads the end of the file alone."""
+    try:
+        with file.open("rb") as lines:
+            lines.seek(max(0, os.fstat(lines.fileno()).st_size - _END_BYTES))
+            end = lines.read()
+    except FileNotFoundError:
+        return {}
+    for line in reversed(end.splitlines()):
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+    return {}
 
 
 class _Lines:

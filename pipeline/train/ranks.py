@@ -143,12 +143,23 @@ class Ranks:
         return self.decided(lambda: value)
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """What the first process decides; the others do not look."""
+        """What the first process decides; the others do not look. What it raises, all raise."""
         if self.size == 1:
             return decide()
-        box: list[Any] = [decide() if self.rank == 0 else None]
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = decide()
+            except Exception as error:
+                box[1] = error
         dist.broadcast_object_list(box)
+        if box[1] is not None:
+            raise box[1]
         return box[0]
+
+    def in_any(self, found: bool, device: str) -> bool:
+        """Whether it is so in one of the processes."""
+        return found if self.size == 1 else bool(self.total(torch.tensor(int(found), device=device)))
 
     def wait(self) -> None:
         """Until all are here."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import stopping
 from pipeline.claims import Claims
 from pipeline.config import UserError, settings_json
 from pipeline.train import checkpoint, logs
@@ -23,10 +24,12 @@ from pipeline.train.source import Activations, Source, Weights
 from pipeline.train.tasks import Task, tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
+from stores.description import StoreError
 from stores.loader import BatchLoader
+from stores.order import default_window_chunks
 from stores.site import Site
 
-VERSION = 4
+VERSION = 6
 
 
 def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:
@@ -55,6 +58,14 @@ def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[
                     f"train.{task.method} at {task.site.name}: {setting} begins from {n} training rows, the "
                     f"store has {store.n_train_rows}: take a larger store, or leave it out"
                 )
+    if store.rolling:
+        window_chunks = config.window_chunks or default_window_chunks(config.batch_size, store.chunk_rows)
+        for task in wanted:
+            both = dict.fromkeys(task.site.reads + task.site.writes)
+            try:
+                store.rolling.check(tuple(h for h in both if h in store.hook_points), window_chunks)
+            except StoreError as error:
+                raise UserError(str(error)) from None
     return [(task, _unit(task, config, run, store)) for task in wanted]
 
 
@@ -110,17 +121,21 @@ def execute(
         if all(task.made_by.reads_only for task, _ in items.values()):
             source = replace(source, writes=None)
         for task, unit in [item for item in items.values() if item[0].made_by.fit]:
-            if ranks.rank == 0:
-                _fit(recipe, store, source, task, unit, device, claims)
+            ranks.decided(partial(_fit, recipe, store, source, task, unit, device, claims))
             del items[task.name]
         folders = {name: unit.folder / "checkpoints" for name, (_, unit) in items.items()}
         for start, names in ranks.decided(partial(checkpoint.groups, folders)):
             diverged += Group(recipe, config, store, source, {n: items[n] for n in names}, device, claims).run(start)
-        if ranks.rank == 0 and items:
-            from pipeline.train.pictures import draw  # imported late: it takes a second
-
-            draw(next(iter(items.values()))[1].folder.parent, site.name)
+        if items:
+            ranks.decided(partial(_draw, next(iter(items.values()))[1].folder.parent, site, claims))
     return diverged
+
+
+def _draw(folder: Path, site: Site, claims: Claims) -> None:
+    from pipeline.train.pictures import draw  # imported late: it takes a second
+
+    with claims.alone(f"curves at {site.name}"):  # another may train others of the site
+        draw(folder, site.name)
 
 
 def _fit(
@@ -132,6 +147,7 @@ def _fit(
     device: str,
     claims: Claims,
 ) -> None:
+    stopping.look("the dictionaries before this one are done")
     fit, started = task.made_by.fit, time.time()
     assert fit is not None
     found = fit(task.config, source, provenance(recipe, store, task, unit))

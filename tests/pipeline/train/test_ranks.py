@@ -1,8 +1,11 @@
 """Two processes, as torchrun starts them, learn what one learns."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ METHODS = {
     "tied": "l1_coefficient = 0.5\nresample_every_tokens = 500\ndead_after_tokens = 300",
     "gated": "l1_coefficient = 0.5",
     "p_anneal": "l1_coefficient = 0.5",
-    "jumprelu": "l0_target = 4.0\nthreshold = 0.05\nbandwidth = 0.05",
+    "jumprelu": "l0_target = 4.0\nthreshold = 0.2\nbandwidth = 0.2",
     "rotation": "n_iterations = 3",
     "pca": "n_rows = 300",
 }
@@ -45,11 +48,15 @@ def recipe(folder: Path, methods: dict[str, str], train: str = "") -> Path:
 
 
 def torchrun(
-    folder: Path, *arguments: str, n: int = 2, module: tuple[str, ...] = ("pipeline",)
+    folder: Path,
+    *arguments: str,
+    n: int = 2,
+    module: tuple[str, ...] = ("pipeline",),
+    options: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), "-m", *module]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), *options]
     return subprocess.run(
-        [*command, "train", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
+        [*command, "-m", *module, "train", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
     )
 
 
@@ -112,6 +119,48 @@ def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: 
     assert not learned(folder, "two")
     unmix("train", path, "--name", "two", cwd=folder)
     assert_alike(learned(folder, "one"), learned(folder, "two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "handled"), [("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGTERM,SIGUSR1"), ("SIGUSR1", "SIGTERM")]
+)
+def test_a_job_that_is_preempted_leaves_no_process_and_goes_on_with_one_or_two(
+    folder: Path, number: str, handled: str
+) -> None:
+    """The signal goes to torchrun, in the middle of the save of step 10; of one that it does not handle it dies."""
+    path = str(recipe(folder, {m: METHODS[m] for m in ("topk", "batch_topk")}))
+    unmix("train", path, "--name", "undisturbed", cwd=folder)
+    dying = ("tests.dying", "*/checkpoints/step-*", f"1:{number}:torchrun")
+    done = torchrun(folder, path, "--name", "two", module=dying, options=("--signals-to-handle", handled))
+    assert done.returncode != 0
+    wait_until_no_process_is_in(folder)
+    by = "the end of torchrun" if number not in handled else number
+    (line,) = re.findall("^unmix: (.*)$", done.stderr, re.MULTILINE)
+    kept = f"2 dictionaries at {HOOK} saved at step 10 of 30"
+    assert line == f"stopped by {by}: {kept}; run the same command again, it goes on from there"
+    assert not list((folder / "runs/two").glob("leases/alive/*"))
+    shutil.copytree(folder / "runs/two", folder / "runs/one")
+    unmix("train", path, "--name", "one", cwd=folder)
+    done = torchrun(folder, path, "--name", "two")
+    assert done.returncode == 0, done.stderr
+    for name in ("one", "two"):
+        assert_alike(learned(folder, "undisturbed"), learned(folder, name))
+
+
+def wait_until_no_process_is_in(folder: Path) -> None:
+    """Raises: after a minute there is one."""
+    end = time.monotonic() + 60
+    while left := [p for p in map(working_folder, Path("/proc").glob("[0-9]*/cwd")) if p == folder]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+def working_folder(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:  # it has ended
+        return None
 
 
 def test_what_cannot_be_divided_is_refused(folder: Path) -> None:
