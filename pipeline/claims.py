@@ -1,15 +1,19 @@
 """Who works on a unit: claims, by which no two processes work on one at a time, on whichever machines they run."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
+from pipeline import failures, stopping
+from pipeline.config import UserError
 from pipeline.units import Unit, pending
 from stores.commits import commit_key
-from stores.lease import Leases
+from stores.lease import Holder, Leases
 from stores.manifest import digest
 from stores.place import Folder, Place
 
@@ -22,21 +26,43 @@ class Claims:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._leases = Leases(Folder(run))
-        self._partaking: set[str] = set()  # leases that say that this process is at a unit that several work on
+        self._partaking: dict[str, Unit] = {}  # by leases that say that this process is at a unit that several work on
+        self._mine: dict[str, Unit] = {}  # by their leases
+        self._failed_before: dict[Path, failures.Failure | None] = {}  # what rounds found as they began
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
+            if isinstance(error, Exception) and not isinstance(error, stopping.Stopped):
+                self._tell_failed(error)
             for key in self._partaking:
                 self._leases.drop(key)
         finally:
             self._leases.close()
 
+    def _tell_failed(self, error: Exception) -> None:
+        """Of all units that this process is at, as nobody knows which one it was."""
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # of a disk that is gone the error tells
+            for key, unit in (self._mine | self._partaking).items():
+                if self._leases.holds(key) and not unit.is_done():
+                    failures.keep(unit.folder, told)
+
     def claim(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
         """Begin those of the units that are not done and that no other process works on; they are this one's now."""
         return [unit for unit in pending(units, replace) if self._claimed(unit, replace)]
+
+    def left(self, units: Iterable[Unit], replace: bool = False) -> list[Unit]:
+        """Those that are not done and have not failed since `rounds` began."""
+        return [unit for unit in pending(units, replace) if not self.failed(unit)]
+
+    def failed(self, unit: Unit) -> failures.Failure | None:
+        """How a unit failed since `rounds` began, in whichever process: one that was not there then. No two clocks are
+        compared."""
+        found = failures.failure(unit.folder)
+        return found if found != self._failed_before.get(unit.folder) else None
 
     def _claimed(self, unit: Unit, replace: bool) -> bool:
         key = self._key(unit)
@@ -44,6 +70,7 @@ class Claims:
             return False
         if pending([unit], replace):
             unit.begin(replace=replace)
+            self._mine[key] = unit
             return True
         self._leases.release(key)  # the process that had it has just finished it
         return False
@@ -65,7 +92,7 @@ class Claims:
             self._leases.drop(other)
         own = f"{key} {self._leases.process}"
         self._leases.acquire(own)
-        self._partaking.add(own)
+        self._partaking[own] = unit
         self.give_back(unit)
 
     def partakes(self, unit: Unit) -> bool:
@@ -86,31 +113,70 @@ class Claims:
 
     def give_back(self, unit: Unit) -> None:
         """Let others have the unit, done or not."""
-        self._leases.release(self._key(unit))
+        key = self._key(unit)
+        self._leases.release(key)
+        self._mine.pop(key, None)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[Callable[[], bool]]:
+        """Be the one process that makes something of what several have made; others wait. What is read inside is at least
+        as new as what those before have read. Gives whether it still is the one."""
+        key, patience = f"{what[:100]} {digest(what)[:16]}", Patience()
+        while not self._leases.acquire(key):
+            patience.wait(what)
+        try:
+            yield lambda: self._leases.holds(key)
+        finally:
+            self._leases.release(key)
 
     def _key(self, unit: Unit) -> str:
         return f"{unit.stage} {unit.name[:100]} {digest(unit.folder.relative_to(self.run).as_posix())[:16]}"
 
-    def rounds(self, groups: Sequence[Sequence[Unit]], replace: bool = False) -> Iterator[list[Unit]]:
-        """Units to work on, of one group at a time, until all are done. What others work on is waited for, and claimed
-        when they give it back or are gone; while there is nothing else to do, empty lists come. Each unit comes once,
-        and is given back when the next list is asked for, done or not."""
+    def worker(self, unit: Unit) -> Holder | None:
+        """Who has a unit, as far as can be told at once: for those who only look."""
+        return self._leases.holder(self._key(unit))
+
+    def partakers(self, unit: Unit) -> list[Holder]:
+        """worker, of a unit that several work on at a time."""
+        keys = self._leases.keys_beginning(f"{self._key(unit)} ")
+        return [holder for holder in map(self._leases.holder, keys) if holder]
+
+    def rounds(
+        self, groups: Sequence[Sequence[Unit]], replace: bool = False, waits: bool = True
+    ) -> Iterator[list[Unit]]:
+        """Units to work on, of one group at a time, until all are done. Processes that start at once do not part a group.
+        What others work on is waited for, and claimed when they give it back or are gone; while there is nothing else to
+        do, empty lists come. Each unit comes once, and is given back when the next list is asked for, done or not.
+        waits=False: the end comes when others work on all that is left. What fails in another process since the first list
+        was asked for does not come."""
         over: set[Path] = set()
+        self._failed_before = {unit.folder: failures.failure(unit.folder) for group in groups for unit in group}
         patience = Patience()
+        keys = [f"group {digest([self._key(unit) for unit in group])[:16]}" for group in groups]
         while left := [
-            own for group in groups if (own := [u for u in pending(group, replace) if u.folder not in over])
+            (key, own)
+            for key, group in zip(keys, groups, strict=True)
+            if (own := [u for u in self.left(group, replace) if u.folder not in over])
         ]:
             found = False
-            for group in left:
-                if mine := self.claim(group, replace):
+            for key, own in left:
+                if stopping.asked():
+                    units = [unit for group in groups for unit in group]
+                    stopping.stop(f"{sum(unit.is_done() for unit in units)} of {len(units)} are done")
+                if not self._leases.acquire(key):
+                    continue
+                if mine := self.claim(self.left(own, replace), replace):
                     found = True
                     yield mine
                     over |= {unit.folder for unit in mine if self.holds(unit)}
                     for unit in mine:
                         self.give_back(unit)
+                self._leases.release(key)
+            if not found and not waits:
+                return
             if not found:
-                n = sum(map(len, left))
-                patience.wait(f"{left[0][0].name}{f' and {n - 1} more' if n > 1 else ''}")
+                n = sum(len(own) for _, own in left)
+                patience.wait(f"{left[0][1][0].name}{f' and {n - 1} more' if n > 1 else ''}")
                 yield []
 
 
@@ -121,7 +187,8 @@ class Patience:
         self._pause_s = _FIRST_PAUSE_S
 
     def wait(self, what: str) -> None:
-        """Sleep for a while. The first time it says what is waited for."""
+        """Sleep for a while. The first time it says what is waited for. Raises Stopped."""
+        stopping.look(f"it was waiting for {what}")
         if self._pause_s == _FIRST_PAUSE_S:
             print(f"waiting for {what}: another process is at it")
         time.sleep(self._pause_s)

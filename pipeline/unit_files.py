@@ -10,7 +10,7 @@ from typing import Any
 from stores.manifest import commit_json, digest, file_digest, is_partial, read_json
 from stores.verify import Damage
 
-_STATE = {"plan.json", "manifest.json", "manifest.withdrawn", "started.json"}
+_STATE = {"plan.json", "manifest.json", "manifest.withdrawn", "started.json", "failed.json"}
 _NO_RESULT = {"checkpoints", "tensorboard", "wandb"}  # folders; a store has a manifest of its own
 
 

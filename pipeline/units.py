@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.config import UserError
+from pipeline.failures import forget
 from pipeline.unit_files import has_its_key, json_object, recorded_files, results, size_of
 from stores.manifest import commit_json, digest, file_digest, fsync_path, is_partial, read_json, sweep_partial
 
@@ -73,11 +74,24 @@ class Unit:
             return "new"
         if found["key"] != self.key:
             differences = "; ".join(_differences(found, self.plan, self.stage))
+            command = f"unmix {self.stage} {'NAME' if self.stage == 'toy' else 'RECIPE'} --replace"
             raise UserError(
-                f"{self.folder} was made with other settings: {differences}. Use --replace to make it again, "
+                f"{self.folder} was made with other settings: {differences}. Use --replace to make it again, `{command}`, "
                 f"or --name for another run folder"
             )
         return "done" if self._whole() else "started"
+
+    @property
+    def place(self) -> str:
+        """SITE/NAME, of a unit that is of one dictionary."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    def is_done(self) -> bool:
+        """One that is in conflict is not."""
+        try:
+            return self.state() == "done"
+        except UserError:
+            return False
 
     def _whole(self) -> bool:
         """Whether all is there that the manifest tells of, in its size: what is missing or cut is made again."""
@@ -157,6 +171,7 @@ class Unit:
         elif not self._is_plan(json_object(self.folder / "plan.json")):  # damaged; the manifest has it
             commit_json(self.folder / "plan.json", self.plan)
         commit_json(self.folder / "started.json", {"time": time.time(), "done": done})
+        forget(self.folder)
 
     def sweep(self) -> None:
         """Remove what this unit replaced. Only for one that is done."""
@@ -198,6 +213,7 @@ class Unit:
             },
         )
         (self.folder / "started.json").unlink(missing_ok=True)
+        forget(self.folder)  # of another process, which had the unit before
         self.sweep()
 
 
@@ -211,8 +227,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def pending(units: Iterable[Unit], replace: bool) -> list[Unit]:
-    """Those that are not done. replace: units in conflict too; their folders are moved aside when they begin.
+def pending(units: Iterable[Unit], replace: bool, sweeps: bool = True) -> list[Unit]:
+    """Those that are not done. replace: units in conflict too; their folders are moved aside when they begin. sweeps: what
+    those that are done have replaced goes; not for those who only look.
 
     Raises UserError for a unit in conflict, unless replace.
     """
@@ -221,7 +238,7 @@ def pending(units: Iterable[Unit], replace: bool) -> list[Unit]:
         try:
             if unit.state() != "done":
                 left.append(unit)
-            else:
+            elif sweeps:
                 unit.sweep()
         except UserError:
             if not replace or not unit.replaceable():

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.claims import Claims
+from pipeline.units import Unit
 from tests.pipeline.test_units import unit
 
 
@@ -32,6 +33,33 @@ def test_rounds_wait_for_others_and_take_over_what_they_leave(tmp_path: Path) ->
         one.give_back(units[1])  # diverged, or the process is gone
         assert next(rounds) == units[1:2]
         assert list(rounds) == []  # it came once; who could not finish it says so
+
+
+def test_a_group_that_one_process_is_just_claiming_is_not_parted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two look at the same groups at the same time; the second one comes as the first has claimed one unit of two."""
+    groups = [[unit(tmp_path / name) for name in names] for names in ("ab", "cd")]
+    with Claims(tmp_path) as one, Claims(tmp_path) as two:
+        first, second = one.rounds(groups), two.rounds(groups)
+        claimed, taken = one._claimed, []
+
+        def slowly(asked: Unit, replace: bool) -> bool:
+            found = claimed(asked, replace)
+            taken.extend(next(second) if not taken else [])
+            return found
+
+        monkeypatch.setattr(one, "_claimed", slowly)
+        assert next(first) == groups[0]
+        assert taken == groups[1]
+
+
+def test_units_of_a_group_that_is_asked_for_in_parts_are_free_for_others(tmp_path: Path) -> None:
+    a, b, c = (unit(tmp_path / name) for name in "abc")
+    with Claims(tmp_path) as one, Claims(tmp_path) as two, Claims(tmp_path) as three:
+        assert next(one.rounds([[a]])) == [a]
+        assert next(two.rounds([[a, b]])) == [b]
+        assert next(three.rounds([[a, b, c]])) == [c]
 
 
 def begin_at_once(folder: Path, i: int, start) -> None:

@@ -20,13 +20,13 @@ from pipeline.verify import verify
 from stores import ActivationStore
 from stores.description import StoreError
 from stores.writer import StoreWriter
-from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
+from tests.pipeline.conftest import RESID
 
 FEW = ["extract.n_rows=2000", "train.n_tokens=6400", f"extract.hook_points=['{RESID}']"]
 
 
 @pytest.fixture
-def folder(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def folder(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a recipe that trains little. It is the working folder."""
     text = (recipe / "tiny.toml").read_text()
     train = "[train.topk]\nd_sae = 48\nk = 4\n[train.pca]\n[score]\nn_sequences = 8\n"

@@ -30,7 +30,9 @@ def test_new_started_done(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
     unit(tmp_path / "u").begin()
-    with pytest.raises(UserError, match=r"train.topk.k: 32 → 64\. Use --replace .* or --name"):
+    with pytest.raises(
+        UserError, match=r"train.topk.k: 32 → 64\. Use --replace .*`unmix train RECIPE --replace`.* or --name"
+    ):
         unit(tmp_path / "u", k=64).state()
     with pytest.raises(UserError, match=r"input store_digest: aaaaaaaaaaaa… → bbbbbbbbbbbb…"):
         unit(tmp_path / "u", store="bb" * 32).state()
