@@ -64,7 +64,8 @@ class ExtractConfig(Config):
     """model: "demo", a Hugging Face hub name, or a folder in Hugging Face layout. hook_points: "blocks.*.NAME" is that
     of every layer. n_rows: per hook point; rounded up to whole sequences. precision: of the forward pass; dtype: of the
     store. store: where it is written, a folder or s3:// or any fsspec URL; by default in the run folder. allow_nonfinite:
-    keep rows that are not finite. shard_chunks: chunks in a shard, fewer where they are more than 1 GiB."""
+    keep rows that are not finite. shard_chunks: chunks in a shard, fewer where they are more than 1 GiB. keep: "rolling"
+    keeps keep_bytes of rows at most, and makes those that are read again from the tokens."""
 
     model: str = "demo"
     revision: str | None = None
@@ -76,8 +77,10 @@ class ExtractConfig(Config):
     text: TextConfig = TextConfig()
     positions: PositionsConfig = PositionsConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     allow_nonfinite: bool = False
+    keep: Literal["all", "rolling"] = "all"
+    keep_bytes: int | None = Field(default=None, ge=1)
     store: str | None = None
     batch_sequences: int = Field(default=16, ge=1)
     chunk_rows: int = Field(default=8192, ge=1)
@@ -90,6 +93,10 @@ class ExtractConfig(Config):
         if len(set(self.hook_points)) < len(self.hook_points):
             raise ValueError("hook_points names one twice")
         self.positions.places(self.context)
+        if (self.keep == "rolling") != (self.keep_bytes is not None):
+            raise ValueError('keep = "rolling" and keep_bytes belong together, such as keep_bytes = 100_000_000_000')
+        if self.keep == "rolling" and self.shard_chunks > 1:
+            raise ValueError('keep = "rolling" makes rows again chunk by chunk: set shard_chunks = 1')
         return self
 
 

@@ -1,7 +1,5 @@
 """What store a recipe asks for, and the text that it is made of."""
 
-import numpy as np
-
 from pipeline.config import UserError
 from pipeline.extract import text
 from pipeline.extract.config import ExtractConfig, n_sequences
@@ -9,7 +7,7 @@ from pipeline.extract.packing import START, Packer
 from pipeline.extract.text import Bookmark, Documents
 from pipeline.models.files import ModelFiles
 from pipeline.units import Unit
-from stores.description import DTYPES, Description, Part, TextPositions, is_heldout
+from stores.description import Description, Part, TextPositions, is_heldout, row_bytes
 from stores.manifest import digest
 
 SHARD_BYTES = 1 << 30  # of all hook points together: extraction has two shards in memory at a time
@@ -46,7 +44,7 @@ def describe(config: ExtractConfig, files: ModelFiles, unit: Unit, found: Descri
     if found is None or found.chunk_sequences != chunk:
         chunk = _chunk_that_fills(config, files, chunk)
     d = tuple(files.d(h) for h in config.hook_points)
-    chunk_bytes = chunk * len(positions) * sum(d) * np.dtype(DTYPES[config.dtype]).itemsize
+    chunk_bytes = chunk * len(positions) * sum(row_bytes(n, config.dtype) for n in d)
     return Description(
         model=config.model,
         model_revision=files.revision,

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from pipeline import stopping
 from pipeline.extract.packing import START, Packer
 from pipeline.extract.text import Bookmark, Documents
 from stores.activations import read_description
@@ -61,10 +62,11 @@ def shared_text(
     on to the end of the store in a thread of its own, however slowly its shards are asked for.
 
     packer_at: a packer of the store's text that begins there, and what it reads. leases: of this process in the store's
-    place. stop: ends the iteration, also while it waits or works for other processes.
+    place. stop: ends the iteration, also while it waits or works for other processes; so does being asked to stop.
     """
     place, described = writer.place, writer.description
     last, over = max(writer.missing(), default=0), threading.Event()
+    stopped = lambda: stop.is_set() or stopping.asked()  # noqa: E731
     tokenising: Future[None] | None = None
 
     def missing(shard: int) -> bool:
@@ -79,18 +81,18 @@ def shared_text(
         with ThreadPoolExecutor(1) as pool, _set_at_the_end(over):
             for shard in shards:
                 pause = _FIRST_PAUSE_S
-                while not stop.is_set() and missing(shard):
+                while not stopped() and missing(shard):
                     if tokenising is not None and tokenising.done():
                         tokenising.result()  # it failed, or went past a file that was lost since: once more from there
                         tokenising = None
                         leases.release(_LEASE)
                     if tokenising is None and leases.acquire(_LEASE) and missing(shard):
                         run = partial(_tokenise, writer, described, packer_at, shard, max(last, shard))
-                        tokenising = pool.submit(run, lambda: stop.is_set() or over.is_set())
+                        tokenising = pool.submit(run, lambda: stopped() or over.is_set())
                     stop.wait(pause)
                     pause = min(1.5 * pause, _OWN_PAUSE_S if tokenising else _LONGEST_PAUSE_S)
                 found = read_text(place, described, shard)
-                if stop.is_set():
+                if stopped():
                     return
                 if found is not None:
                     yield found

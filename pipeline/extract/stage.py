@@ -1,11 +1,11 @@
 """extract: text and a language model → an activation store."""
 
-import re
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipeline import stopping
 from pipeline.claims import Claims, Patience, claimed_shards
 from pipeline.config import UserError, settings_json
 from pipeline.extract import shared_text, text
@@ -26,6 +27,7 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.load import check_processing, load_model
 from pipeline.models.protocol import LanguageModel
 from pipeline.progress import progress
+from pipeline.sharing import Worker
 from pipeline.unit_files import json_object
 from pipeline.units import Unit
 from stores import lease
@@ -36,10 +38,12 @@ from stores.lease import Leases
 from stores.manifest import commit_json
 from stores.place import is_url, place_at
 from stores.prefetch import prefetched
+from stores.rolling import ROLLING, Bound
 from stores.writer import StoreWriter
 
 VERSION = 3
 _FIRST_BATCH = "first_batch.json"
+_OF_NO_ACCOUNT = ("store", "revision", "keep_bytes", "keep", "batch_sequences")  # where nothing is made again
 
 
 def store_path(path: str | None, run: Path) -> Path | str:
@@ -71,9 +75,21 @@ def unit_of(config: ExtractConfig, run: Path) -> Unit:
         "tokenizer_digest": files.tokenizer_digest,
         "text": text.text_inputs(config.text),
     }
+    return _unit(config, run, inputs)
+
+
+def unit_as_begun(config: ExtractConfig, run: Path) -> Unit:
+    """unit_of, for those who only look: the inputs, which it takes time to hash, are those it was begun with."""
+    begun = json_object(run / "extract" / "plan.json") or {}
+    return _unit(config, run, begun.get("inputs", {}))
+
+
+def _unit(config: ExtractConfig, run: Path, inputs: dict[str, Any]) -> Unit:
     # Where the store lies is not what it is, and a revision is the commit in the inputs. How many sequences go through
-    # the model at a time may be changed on another machine; it moves last bits at most.
-    settings = {k: v for k, v in settings_json(config).items() if k not in ("batch_sequences", "store", "revision")}
+    # the model at a time may be changed on another machine; it moves last bits at most, which a rolling store does not allow.
+    settings = settings_json(config)
+    for setting in ("store", "revision", "keep_bytes") if config.keep == "rolling" else _OF_NO_ACCOUNT:
+        del settings[setting]
     del settings["text"]["revision"]
     return Unit("extract", "activations", run / "extract", VERSION, settings, inputs)
 
@@ -97,22 +113,6 @@ def how_far(path: Path | str) -> tuple[int, int, str, Path | None]:
     writer = StoreWriter.resume(path)
     n = writer.description.n_shards
     return n - len(writer.missing()), n, "shards", grows
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Process `index` of `n` that fill one store: it makes the shards whose number is index modulo n."""
-
-    index: int = 0
-    n: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Worker":
-        """ "i/n". Raises UserError."""
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or int(match[1]) >= int(match[2]):
-            raise UserError(f"--worker {text}: expected I/N with 0 ≤ I < N, such as 0/4")
-        return cls(int(match[1]), int(match[2]))
 
 
 def execute(
@@ -164,12 +164,17 @@ def _extract(
         place_at(path).check_writable()
         if config.store and old:
             old.check(description)
+        if old:
+            _check_keep(config, path)
     except StoreError as error:
         raise UserError(f"extract.store: {error}") from None
     _begin(unit, path, claims, replace)
+    if config.keep_bytes and not place_at(path).exists(ROLLING):
+        Bound(config.keep_bytes, config.batch_sequences).put(place_at(path))
+    _check_keep(config, path)  # also what a killed start left, of which there is no store yet
     writer = StoreWriter.create(path, description)
     # The first batch's cross-entropy needs all layers; once it is known, those after the last hook point are not loaded.
-    n_layers = _n_layers(config, files) if (unit.folder / _FIRST_BATCH).exists() else None
+    n_layers = layers_needed(files, config.hook_points) if (unit.folder / _FIRST_BATCH).exists() else None
     model = cache(lambda: load_model(files, config.weight_processing, device, config.precision, n_layers))
     patience = Patience()
     with Leases(writer.place) as leases:
@@ -185,6 +190,8 @@ def _extract(
                     fill(config, model(), writer, chain([first], claimed), leases, unit, bar)
             for line in writer.differences:
                 print(line)
+            n_shards = writer.description.n_shards
+            stopping.look(f"{n_shards - len(writer.missing())} of {n_shards} shards are written")
             writer = StoreWriter.resume(path)  # another worker may have found that the text ends
             if writer.description.identity != description.identity:
                 raise UserError(f"{writer.place.root} was replaced by another process while this one worked on it")
@@ -196,6 +203,15 @@ def _extract(
     shared_text.sweep(writer.place)
     lease.sweep(writer.place)
     return store
+
+
+def _check_keep(config: ExtractConfig, path: Path | str) -> None:
+    """Raises UserError: the rows of what lies there are kept otherwise."""
+    if place_at(path).exists(ROLLING) != (config.keep == "rolling"):
+        raise UserError(
+            f'extract.keep = "{config.keep}": {path} holds a store that was not extracted so: choose another place for '
+            f"extract.store, or remove it"
+        )
 
 
 def _begin(unit: Unit, path: Path | str, claims: Claims, replace: bool) -> None:
@@ -218,9 +234,10 @@ def fill(
     finished.
     """
     writing, stop = None, threading.Event()
+    look = partial(stopping.look, "the shards before this one are written")
     texts = shared_text.shared_text(writer, partial(packer_of, config, model.files), shards, leases, stop)
-    with ThreadPoolExecutor(1) as disk:
-        for found in prefetched(texts, stop=stop):
+    with ThreadPoolExecutor(1) as disk, closing(prefetched(texts, stop=stop)) as ready:
+        for found in ready:
             shard, tokens = found.shard, found.tokens
             first, last = writer.description.sequences(shard)
             if len(tokens) < last - first:
@@ -230,8 +247,8 @@ def fill(
             positions, dtype = writer.description.positions, writer.description.dtype
             if unit is not None and writing is None and unit.resumes() and model.n_layers == model.files.n_layers:
                 _keep_first_batch(model, tokens[: config.batch_sequences], positions, unit.folder)
-            model.keep(_n_layers(config, model.files))
-            rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar)
+            model.keep(layers_needed(model.files, config.hook_points))
+            rows = capture(model, tokens, config.hook_points, positions, config.batch_sequences, dtype, bar, look)
             if writing is not None:
                 writing.result()
             writing = disk.submit(_write, writer, found, rows, config.allow_nonfinite)
@@ -239,9 +256,9 @@ def fill(
             writing.result()
 
 
-def _n_layers(config: ExtractConfig, files: ModelFiles) -> int:
+def layers_needed(files: ModelFiles, hook_points: tuple[str, ...]) -> int:
     """Up to the last hook point; at least one."""
-    return max(1, *(files.locate(h)[0] + 1 for h in config.hook_points))
+    return max(1, *(files.locate(h)[0] + 1 for h in hook_points))
 
 
 def _keep_first_batch(model: LanguageModel, tokens: np.ndarray, positions: tuple[int, ...], folder: Path) -> None:

@@ -190,5 +190,6 @@ def _speed_up(model: Any, precision: Precision) -> None:
             setattr(owner, name, Linear(conv.weight.t(), conv.bias, dtype))
         if model.config.activation_function == "gelu_new":
             block.mlp.act = torch.nn.GELU("tanh")  # the same function in one pass over memory instead of eight
+    model.lm_head = Linear(model.lm_head.weight, None, torch.float32)
     if model.device.type == "cpu":
         attend_our_way(model)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.products import linear
+from stores.products import linear
 
 
 class Linear(nn.Module):

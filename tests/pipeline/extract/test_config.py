@@ -8,7 +8,6 @@ from pipeline.config import UserError
 from pipeline.extract.config import ExtractConfig, with_every_layer
 from stores import ActivationStore
 from tests.conftest import unmix
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 
 def expanded(*hook_points: str) -> tuple[str, ...]:
@@ -27,7 +26,7 @@ def test_a_layer_that_is_named_as_well_is_told() -> None:
         expanded("blocks.*.hook_resid_post", "blocks.1.hook_resid_post")
 
 
-def test_the_store_has_plain_names(recipe: Path) -> None:  # noqa: F811
+def test_the_store_has_plain_names(recipe: Path) -> None:
     sets = ["--set", 'extract.hook_points=["blocks.*.hook_resid_post"]', "--set", "extract.n_rows=700"]
     unmix("extract", "tiny.toml", *sets, cwd=recipe)
     store = ActivationStore.open(recipe / "runs" / "tiny" / "extract" / "activations.zarr")
@@ -35,7 +34,7 @@ def test_the_store_has_plain_names(recipe: Path) -> None:  # noqa: F811
     assert "nothing to do" in unmix("extract", "tiny.toml", *sets, cwd=recipe).stdout
 
 
-def test_a_hook_point_that_no_layer_has_is_told(recipe: Path) -> None:  # noqa: F811
+def test_a_hook_point_that_no_layer_has_is_told(recipe: Path) -> None:
     sets = ["--set", 'extract.hook_points=["blocks.*.hook_resid_pots"]']
     done = unmix("extract", "tiny.toml", *sets, cwd=recipe, check=False)
     assert done.returncode == 2

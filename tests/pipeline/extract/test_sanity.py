@@ -18,7 +18,6 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel
 from tests.conftest import unmix
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 POSITIONS = tuple(range(1, 64))
 
@@ -72,7 +71,7 @@ def test_cross_entropy_is_that_of_transformers_at_the_positions_kept(tiny_model:
     assert first_batch_loss(load_model(ModelFiles.find(str(tiny_model))), tokens, (63,)) is None
 
 
-def test_extract_prints_and_keeps_it(recipe: Path) -> None:  # noqa: F811
+def test_extract_prints_and_keeps_it(recipe: Path) -> None:
     done = unmix("extract", "tiny.toml", "--set", "extract.n_rows=700", cwd=recipe)
     kept = json.loads((recipe / "runs" / "tiny" / "extract" / "manifest.json").read_text())["headline"]["first_batch"]
     assert kept["ce"] >= kept["unigram_ce"] > 0
@@ -80,7 +79,7 @@ def test_extract_prints_and_keeps_it(recipe: Path) -> None:  # noqa: F811
     assert "warning: the model predicts this text no better" in done.stdout
 
 
-def test_a_damaged_first_batch_holds_nothing_up(recipe: Path) -> None:  # noqa: F811
+def test_a_damaged_first_batch_holds_nothing_up(recipe: Path) -> None:
     unmix("extract", "tiny.toml", cwd=recipe)
     folder = recipe / "runs" / "tiny" / "extract"
     (folder / "first_batch.json").write_text('{\n  "ce')
@@ -91,7 +90,7 @@ def test_a_damaged_first_batch_holds_nothing_up(recipe: Path) -> None:  # noqa: 
 
 
 def test_layers_after_the_last_hook_point_serve_the_first_batch_alone(
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The worker that comes second does not load them."""

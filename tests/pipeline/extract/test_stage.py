@@ -18,8 +18,8 @@ from stores.activations import ActivationStore
 from stores.description import Part, is_heldout
 from stores.place import place_at
 from tests.conftest import environment, start, unmix
+from tests.pipeline.conftest import MLP, RESID
 from tests.pipeline.extract.test_packing import streams
-from tests.pipeline.test_cli import MLP, RESID, recipe  # noqa: F401  a fixture
 
 
 def digest(folder: Path, name: str) -> str:
@@ -39,7 +39,7 @@ def many(folder: Path, n: int) -> list[str]:
 
 
 @pytest.mark.parametrize("n", [60, 40, 16])
-def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, n: int) -> None:  # noqa: F811
+def test_a_text_that_ends_early_makes_a_smaller_store(recipe: Path, n: int) -> None:
     """In later shards, in the second, and before two chunks are full."""
     expected = streams(many(recipe, n), 0.1)
     done = unmix("extract", "tiny.toml", *MANY, cwd=recipe)
@@ -89,7 +89,7 @@ def test_a_shard_of_all_hook_points_has_the_bytes_that_are_kept_for_it(
     assert n_chunks in (1, 4) or n_chunks * n_bytes <= kept < (n_chunks + 1) * n_bytes
 
 
-def test_every_source_is_trained_on_and_held_out(recipe: Path) -> None:  # noqa: F811
+def test_every_source_is_trained_on_and_held_out(recipe: Path) -> None:
     for name, line in (("books", "Call me walk {}, said the path.\n"), ("code", "def walk_{}(path): return path\n")):
         (recipe / name).mkdir()
         for i in range(100):
@@ -112,7 +112,7 @@ def test_every_source_is_trained_on_and_held_out(recipe: Path) -> None:  # noqa:
         assert line in trained
 
 
-def test_a_text_without_a_heldout_document_is_told(recipe: Path) -> None:  # noqa: F811
+def test_a_text_without_a_heldout_document_is_told(recipe: Path) -> None:
     (recipe / "text.txt").write_text("import os\n" * 100)
     done = unmix("extract", "tiny.toml", cwd=recipe, check=False)
     assert done.returncode == 2
@@ -121,7 +121,7 @@ def test_a_text_without_a_heldout_document_is_told(recipe: Path) -> None:  # noq
     assert not (recipe / "runs").exists()
 
 
-def test_a_store_is_done_only_for_the_rows_that_were_asked_for(recipe: Path) -> None:  # noqa: F811
+def test_a_store_is_done_only_for_the_rows_that_were_asked_for(recipe: Path) -> None:
     """Also where another recipe's text would have ended just there."""
     many(recipe, 40)
     there = ["extract", "tiny.toml", *MANY, "--set", "extract.store=shared.zarr"]
@@ -135,7 +135,7 @@ def test_a_store_is_done_only_for_the_rows_that_were_asked_for(recipe: Path) -> 
     assert "extract: done" in unmix(*there, "--name", "four", cwd=recipe).stdout
 
 
-def test_a_run_is_not_done_with_the_store_that_another_text_made_where_its_own_lay(recipe: Path) -> None:  # noqa: F811
+def test_a_run_is_not_done_with_the_store_that_another_text_made_where_its_own_lay(recipe: Path) -> None:
     there = ["extract", "tiny.toml", "--set", "extract.store=shared.zarr"]
     unmix(*there, "--name", "one", cwd=recipe)
     many(recipe, 60)
@@ -149,7 +149,7 @@ def test_a_run_is_not_done_with_the_store_that_another_text_made_where_its_own_l
     assert "extract: nothing to do" in unmix(*there, "--name", "one", cwd=recipe).stdout
 
 
-def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> None:  # noqa: F811
+def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> None:
     many(recipe, 60)
     unmix("extract", "tiny.toml", *MANY, "--name", "one", cwd=recipe)
     for i in (2, 0, 1):
@@ -157,7 +157,7 @@ def test_workers_find_the_end_of_the_text_whoever_gets_there(recipe: Path) -> No
     assert digest(recipe, "three") == digest(recipe, "one")
 
 
-def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, tiny_model: Path) -> None:  # noqa: F811
+def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, tiny_model: Path) -> None:
     model = recipe / "huge"
     shutil.copytree(tiny_model, model)
     weights = load_file(model / "model.safetensors")
@@ -188,7 +188,7 @@ def test_activations_that_overflow_are_refused_or_kept_and_told(recipe: Path, ti
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:  # noqa: F811
+def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a small file system")
     unmix("extract", "tiny.toml", "--name", "roomy", cwd=recipe)
@@ -213,7 +213,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(recipe: Path) -> None:  # 
 
 
 @pytest.mark.slow
-def test_a_store_on_s3_is_filled_by_workers_that_are_killed(recipe: Path, s3: str) -> None:  # noqa: F811
+def test_a_store_on_s3_is_filled_by_workers_that_are_killed(recipe: Path, s3: str) -> None:
     unmix("extract", "tiny.toml", "--name", "here", cwd=recipe)
     url = f"{s3}/killed/activations.zarr"
     there = ["extract", "tiny.toml", "--set", f"extract.store={url}"]
@@ -239,7 +239,7 @@ def test_a_store_on_s3_is_filled_by_workers_that_are_killed(recipe: Path, s3: st
     assert "train: done" in trained.stdout
 
 
-def test_a_url_that_nothing_can_reach_is_told(recipe: Path) -> None:  # noqa: F811
+def test_a_url_that_nothing_can_reach_is_told(recipe: Path) -> None:
     done = unmix("extract", "tiny.toml", "--set", "extract.store=nonsense://x", cwd=recipe, check=False)
     assert done.returncode == 2
     assert "cannot reach nonsense://x" in done.stderr

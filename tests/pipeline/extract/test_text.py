@@ -12,7 +12,6 @@ from pipeline.extract.stdlib import relative_name, stdlib_files
 from pipeline.extract.text import Documents, text_inputs
 from pipeline.models.hub import dataset_commit
 from tests.conftest import unmix
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 
 def files(*paths: Path) -> TextConfig:
@@ -121,7 +120,7 @@ def test_null_rows_are_counted_named_and_left_out(
 
 @pytest.mark.parametrize(("data", "message"), [(b"", "fill no sequence"), (b'{"text": 5}\n', "row 1 has 5 in column")])
 def test_extract_refuses_with_one_line_and_writes_nothing(
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     data: bytes,
     message: str,
 ) -> None:
@@ -133,7 +132,7 @@ def test_extract_refuses_with_one_line_and_writes_nothing(
     assert not (recipe / "runs").exists()
 
 
-def test_workers_with_another_column_do_not_fill_one_store(recipe: Path) -> None:  # noqa: F811
+def test_workers_with_another_column_do_not_fill_one_store(recipe: Path) -> None:
     """Half of it would be one language and half the other."""
     rows = [{"en": f"one {i} house " * 9, "de": f"ein {i} Haus " * 9} for i in range(300)]
     (recipe / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -16,7 +16,7 @@ from pipeline.models.protocol import LanguageModel
 from pipeline.stages import Run, load_recipe, run_extract
 from stores import ActivationStore
 from tests.conftest import kill_at, start, unmix
-from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
+from tests.pipeline.conftest import RESID
 
 SETS = ["--set", "extract.chunk_rows=124", "--set", "extract.shard_chunks=1"]  # 49 shards
 
@@ -33,7 +33,7 @@ def round_of(folder: Path, name: str, dies_at: list[tuple[str, int] | None]) -> 
 
 
 @pytest.mark.slow
-def test_three_workers_make_the_store_of_one(recipe: Path) -> None:  # noqa: F811
+def test_three_workers_make_the_store_of_one(recipe: Path) -> None:
     unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe)
     commit, sums, rows = "*/commits/*.json", "*/commits/*.npz", f"*/{RESID}/c/*"
     assert round_of(recipe, "three", [(commit, 2), (rows, 5), None]) == [-SIGKILL, -SIGKILL, 0]
@@ -44,7 +44,7 @@ def test_three_workers_make_the_store_of_one(recipe: Path) -> None:  # noqa: F81
     assert "as they were committed" in done.stdout
 
 
-def test_those_that_were_given_no_shares_divide_the_store(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_those_that_were_given_no_shares_divide_the_store(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three at once, here threads with claims of their own: no sequence goes through the model twice."""
     monkeypatch.chdir(recipe)
     n_captured = []
@@ -84,7 +84,7 @@ def fill(folder: Path, name: str, n: int, kills: int, rng: random.Random) -> int
 
 
 @pytest.mark.slow
-def test_forty_kills_of_one_two_and_five_workers_change_nothing(recipe: Path) -> None:  # noqa: F811
+def test_forty_kills_of_one_two_and_five_workers_change_nothing(recipe: Path) -> None:
     unmix("extract", "tiny.toml", *SETS, "--name", "undisturbed", cwd=recipe)
     expected = digest(recipe / "runs" / "undisturbed")
     rng, hits, rounds = random.Random(1), 0, 0
@@ -95,7 +95,7 @@ def test_forty_kills_of_one_two_and_five_workers_change_nothing(recipe: Path) ->
         rounds += 1
 
 
-def test_extract_makes_again_what_verify_took_back(recipe: Path) -> None:  # noqa: F811
+def test_extract_makes_again_what_verify_took_back(recipe: Path) -> None:
     unmix("extract", "tiny.toml", *SETS, "--name", "one", cwd=recipe)
     store = recipe / "runs" / "one" / "extract" / "activations.zarr"
     before = digest(recipe / "runs" / "one")
@@ -113,7 +113,7 @@ def test_extract_makes_again_what_verify_took_back(recipe: Path) -> None:  # noq
     assert unmix("verify", str(store), cwd=recipe).returncode == 0
 
 
-def test_extract_closes_a_store_that_was_killed_after_a_shard_was_made_again(recipe: Path) -> None:  # noqa: F811
+def test_extract_closes_a_store_that_was_killed_after_a_shard_was_made_again(recipe: Path) -> None:
     unmix("extract", "tiny.toml", "--name", "one", cwd=recipe)
     store = recipe / "runs" / "one" / "extract" / "activations.zarr"
     before = digest(recipe / "runs" / "one")
@@ -126,7 +126,7 @@ def test_extract_closes_a_store_that_was_killed_after_a_shard_was_made_again(rec
     assert digest(recipe / "runs" / "one") == before
 
 
-def test_bad_workers_are_told(recipe: Path) -> None:  # noqa: F811
+def test_bad_workers_are_told(recipe: Path) -> None:
     for worker in ("3/3", "x", "1"):
         done = unmix("extract", "tiny.toml", "--worker", worker, cwd=recipe, check=False)
         assert done.returncode == 2

@@ -8,7 +8,6 @@ import pytest
 from stores import ActivationStore
 from tests.conftest import unmix
 from tests.pipeline.models.small import save_small
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 RECIPE = """
 [extract]
@@ -33,7 +32,7 @@ n_sequences = 4
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox"])
-def test_extract_train_and_score(recipe: Path, name: str) -> None:  # noqa: F811
+def test_extract_train_and_score(recipe: Path, name: str) -> None:
     save_small(recipe / "model", name)
     (recipe / "small.toml").write_text(RECIPE)
     done = unmix("run", "small.toml", cwd=recipe)

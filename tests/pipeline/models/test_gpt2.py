@@ -14,7 +14,6 @@ from pipeline.models.load import load_model
 from stores.activations import ActivationStore
 from tests.conftest import unmix
 from tests.pipeline.models.small import check_gradients
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 SIZES = Sizes(n_layers=2, n_positions=64, vocab_size=4096, d_model=32, d_mlp=128, n_heads=2, d_head=16)
 HEADS = [f"blocks.{layer}.attn.hook_z.{head}" for layer in (0, 1) for head in (0, 1)]
@@ -204,7 +203,7 @@ def test_a_hub_name_is_pinned_to_the_commit_that_was_read(hub: Path, tiny_model:
         ModelFiles.find("nobody/none")
 
 
-def test_later_stages_read_the_commit_that_extraction_read(recipe: Path, hub: Path) -> None:  # noqa: F811
+def test_later_stages_read_the_commit_that_extraction_read(recipe: Path, hub: Path) -> None:
     """main moves on between them; a recipe with no revision then means another store, and the old commit still this one."""
     sets = ["--set", "extract.model=someone/tiny", "--set", "extract.n_rows=700"]
     done = unmix("extract", "tiny.toml", *sets, cwd=recipe)
@@ -223,7 +222,7 @@ def test_later_stages_read_the_commit_that_extraction_read(recipe: Path, hub: Pa
 
 @pytest.mark.parametrize("setting", [{"activation_function": "relu"}, {"layer_norm_epsilon": 0.1}, {"n_head": 4}])
 def test_a_model_whose_settings_changed_after_extraction_is_refused(
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     tiny_model: Path,
     setting: dict,
 ) -> None:

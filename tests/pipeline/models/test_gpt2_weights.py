@@ -18,7 +18,6 @@ from pipeline.models.gpt2_weights import Gpt2Settings
 from pipeline.models.load import load_model
 from pipeline.models.tokenizer import read_tokenizer
 from tests.conftest import unmix
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\n"
 
@@ -120,7 +119,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_model_that_is_not_whole_is_refused_before_anything_is_written(
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     tiny_model: Path,
     what: str,
 ) -> None:

@@ -18,7 +18,6 @@ from pipeline.models.load import load_model
 from tests.conftest import unmix
 from tests.pipeline.models.small import SMALL, save_small
 from tests.pipeline.models.test_gpt2_weights import change_weights, configure, cut
-from tests.pipeline.test_cli import recipe  # noqa: F401  a fixture
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
@@ -89,7 +88,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_model_that_is_not_whole_is_refused_before_anything_is_written(
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     copy: Path,
     what: str,
 ) -> None:
@@ -103,7 +102,7 @@ def test_a_model_that_is_not_whole_is_refused_before_anything_is_written(
     assert not (recipe / "runs").exists()
 
 
-def test_folding_is_for_gpt2_alone(recipe: Path, copy: Path) -> None:  # noqa: F811
+def test_folding_is_for_gpt2_alone(recipe: Path, copy: Path) -> None:
     sets = ["--set", f"extract.model={copy}", "--set", "extract.weight_processing=folded"]
     done = unmix("extract", "tiny.toml", *sets, cwd=recipe, check=False)
     assert done.returncode == 2
