@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score report status toy test test-all bench lint types demo-model
+.PHONY: run extract train score report status toy test test-all cluster-test bench lint types demo-model
 .NOTPARALLEL:
 
 extract train score report status: .venv/installed
@@ -23,6 +23,12 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# On a Slurm of this machine, which needs root and Debian's packages (scripts/slurm-local.sh says which); skipped without.
+# Some ten minutes.
+cluster-test: .venv/installed-dev
+	@eval "$$(scripts/slurm-local.sh start)"; trap 'scripts/slurm-local.sh stop' EXIT; \
+	$(BIN)/python -m pytest -m slurm $(ARGS)
 
 # Speed against other libraries and against memory; figures into runs/bench. About half an hour on two cores.
 bench: .venv/installed-dev

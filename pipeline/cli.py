@@ -2,16 +2,19 @@
 
 import json
 import os
+import shlex
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.command import Debug, Runs, first_process, guarded
+from pipeline.command import Debug, Runs, first_process, guarded, recipe_arguments, resumable
 from pipeline.config import UserError
 from pipeline.looking import looking
+from pipeline.submitting import submitting
 
 app = typer.Typer(
     help="Take the features of a transformer out of superposition: extract, train, score.",
@@ -20,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(looking)
+app.add_typer(submitting)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.topk.k=64.")]
@@ -30,7 +34,17 @@ Replace = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 Workers = Annotated[
-    str, typer.Option("--worker", metavar="I/N", help="Be process I of N that fill one store (extract).")
+    str,
+    typer.Option("--worker", metavar="I/N", help="Be process I of N that share the stage, and wait for no other one."),
+]
+Together = Annotated[
+    int | None,
+    typer.Option("--together", min=1, help="Dictionaries of a site that share one read, at most; all by default."),
+]
+Ready = Annotated[bool, typer.Option("--ready", help="Take what is there by now, and leave the rest.")]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATTERN", help="These dictionaries alone: SITE/NAME, SITE or NAME, with * and ?."),
 ]
 
 
@@ -43,23 +57,31 @@ def _run_stages(
     replace: bool,
     device: str,
     debug: bool,
+    only: list[str] | None = None,
     worker: str = "0/1",
+    together: int | None = None,
+    ready: bool = False,
 ) -> None:
     def work() -> None:
-        from pipeline.extract.stage import Worker
-        from pipeline.stages import STAGES, Run, check, choose_device, load_recipe
+        from pipeline.only import Only
+        from pipeline.sharing import Sharing, Worker
+        from pipeline.stages import STAGES, Run, check, choose_device, limit_threads, load_recipe
         from pipeline.tables import show_scores
 
+        limit_threads()
         loaded = load_recipe(recipe, sets, name)
-        run = Run(loaded, runs / loaded.name, choose_device(device), replace, Worker.parse(worker))
-        if replace and run.worker.n > 1:
+        listing = shlex.join(["unmix", "status", *recipe_arguments(recipe, sets, runs, name)])
+        asked = Only(tuple(only or ()), listing)
+        sharing = Sharing(Worker.parse(worker), together)
+        run = Run(loaded, runs / loaded.name, choose_device(device), replace, asked, sharing, ready)
+        if replace and sharing.worker.n > 1:
             raise UserError(
                 "--replace with --worker: the workers would remove each other's work; replace with one first"
             )
         if "WORLD_SIZE" in os.environ and stages != ["train"]:
             raise UserError(f"torchrun is for train alone, not {' '.join(stages)}: extract takes --worker I/N")
         if "extract" in stages:
-            check(loaded)
+            check(loaded, asked)
         for stage in stages:
             if stage == "extract" and loaded.store and len(stages) > 1:
                 continue
@@ -69,34 +91,27 @@ def _run_stages(
             what = f"done in {took}" if did else f"nothing to do, all is there ({took})"
             if first_process():
                 print(f"{stage}: {what}, {run.folder / stage}")
-            if stage == "score":
+            if stage == "score" and sharing.waits:
                 show_scores(run.folder / "score" / "scores.json")
 
-    guarded(debug, work)
+    resumable(debug, work)
 
 
-def _stage_command(stage: str, text: str) -> None:
-    def command(
-        recipe: RecipeName = "demo",
-        sets: Sets = None,
-        runs: Runs = Path("runs"),
-        name: Name = None,
-        replace: Replace = False,
-        device: Device = "auto",
-        debug: Debug = False,
-    ) -> None:
-        _run_stages(
-            ["extract", "train", "score"] if stage == "run" else [stage],
-            recipe,
-            sets,
-            runs,
-            name,
-            replace,
-            device,
-            debug,
-        )
-
-    app.command(stage, help=text)(command)
+@app.command()
+def run(
+    recipe: RecipeName = "demo",
+    sets: Sets = None,
+    runs: Runs = Path("runs"),
+    name: Name = None,
+    replace: Replace = False,
+    device: Device = "auto",
+    only: Patterns = None,
+    together: Together = None,
+    debug: Debug = False,
+) -> None:
+    """extract, train and score, one after another."""
+    stages = ["extract", "train", "score"]
+    _run_stages(stages, recipe, sets, runs, name, replace, device, debug, only, together=together)
 
 
 @app.command()
@@ -111,7 +126,47 @@ def extract(
     debug: Debug = False,
 ) -> None:
     """Text and a language model → an activation store."""
-    _run_stages(["extract"], recipe, sets, runs, name, replace, device, debug, worker)
+    _run_stages(["extract"], recipe, sets, runs, name, replace, device, debug, worker=worker)
+
+
+@app.command()
+def train(
+    recipe: RecipeName = "demo",
+    sets: Sets = None,
+    runs: Runs = Path("runs"),
+    name: Name = None,
+    replace: Replace = False,
+    device: Device = "auto",
+    only: Patterns = None,
+    worker: Workers = "0/1",
+    together: Together = None,
+    debug: Debug = False,
+) -> None:
+    """An activation store → feature dictionaries."""
+    _run_stages(["train"], recipe, sets, runs, name, replace, device, debug, only, worker, together)
+
+
+def _stage_command(stage: str, text: str) -> None:
+    def command(
+        recipe: RecipeName = "demo",
+        sets: Sets = None,
+        runs: Runs = Path("runs"),
+        name: Name = None,
+        replace: Replace = False,
+        device: Device = "auto",
+        only: Patterns = None,
+        worker: Workers = "0/1",
+        together: Together = None,
+        ready: Ready = False,
+        debug: Debug = False,
+    ) -> None:
+        _run_stages([stage], recipe, sets, runs, name, replace, device, debug, only, worker, together, ready)
+
+    app.command(stage, help=text)(command)
+
+
+_stage_command("score", "Feature dictionaries → scores, a table, pictures.")
+_stage_command("report", "Scored feature dictionaries → what is known of each feature, and pages to look at.")
 
 
 @app.command()
@@ -134,12 +189,6 @@ def verify(
         check(path, repair)
 
     guarded(debug, work)
-
-
-_stage_command("run", "extract, train and score, one after another.")
-_stage_command("train", "An activation store → feature dictionaries.")
-_stage_command("score", "Feature dictionaries → scores, a table, pictures.")
-_stage_command("report", "Scored feature dictionaries → what is known of each feature, and pages to look at.")
 
 
 @app.command()
@@ -204,17 +253,24 @@ def status(
     sets: Sets = None,
     runs: Runs = Path("runs"),
     name: Name = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON: a list of units.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every few seconds, until ctrl-c.")] = False,
     debug: Debug = False,
 ) -> None:
-    """What is done, what is under way, what is left."""
+    """What is done, who works on what, what failed, what is left."""
 
     def work() -> None:
+        from pipeline import status as of
         from pipeline.stages import Run, load_recipe
-        from pipeline.stages import status as rows_of
-        from pipeline.tables import show_status
+        from pipeline.status_table import again, show, show_again
 
         loaded = load_recipe(recipe, sets, name)
-        show_status(rows_of(Run(loaded, runs / loaded.name, "cpu")))
+        look = partial(of.status, Run(loaded, runs / loaded.name, "cpu"))
+        tell = lambda rows: print(json.dumps(list(map(of.as_json, rows)), indent=None if watch else 2))  # noqa: E731
+        if watch:
+            again(look, tell) if as_json else show_again(look)
+        else:
+            tell(look()) if as_json else show(look())
 
     guarded(debug, work)
 

@@ -17,12 +17,17 @@ def read_recipe(name_or_path: str, sets: list[str] | None = None, name: str | No
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
-        path = RECIPES / f"{name_or_path}.toml"
-        if not path.exists():
-            known = sorted(p.stem for p in RECIPES.glob("*.toml"))
+        known = sorted(p.stem for p in RECIPES.glob("*.toml"))
+        if name_or_path not in known:
+            if path.is_dir():
+                raise UserError(
+                    f"{name_or_path} is a folder, expected a recipe: its name, or its path ending in .toml; --runs and --name "
+                    f"say in which folder it runs"
+                )
             raise UserError(
                 f"no recipe {name_or_path!r}{nearest(name_or_path, known)} (or give a path ending in .toml)"
             )
+        path = RECIPES / f"{name_or_path}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -2,28 +2,35 @@
 
 import os
 import shlex
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
 
+from pipeline.attempts import Attempts
 from pipeline.claims import Claims
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import Config, UserError, validated
 from pipeline.extract import stage as extract
+from pipeline.extract.again import with_all_rows
 from pipeline.extract.config import ExtractConfig, with_every_layer
 from pipeline.extract.text import Documents
 from pipeline.features import stage as features
 from pipeline.features.config import ReportConfig
 from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
-from pipeline.models.protocol import LanguageModel
+from pipeline.only import Only
 from pipeline.recipe import read_recipe
 from pipeline.report.pages import write_report
 from pipeline.score import stage as score
 from pipeline.score.config import ScoreConfig
+from pipeline.score.losses import model_of
 from pipeline.score.subjects import Subject, foreign_subjects, subjects_of
+from pipeline.sharing import Sharing
 from pipeline.train import stage as train
 from pipeline.train.config import TrainConfig
 from pipeline.train.ranks import Ranks
@@ -31,6 +38,7 @@ from pipeline.train.tasks import Task, tasks
 from pipeline.unit_files import damage
 from pipeline.units import Unit, pending
 from stores.activations import ActivationStore
+from stores.cpus import cpus_here
 from stores.description import describe_nonfinite
 from stores.writer import StoreWriter
 
@@ -44,6 +52,7 @@ class Recipe(Config):
     train: TrainConfig
     score: ScoreConfig = ScoreConfig()
     report: ReportConfig = ReportConfig()
+    cluster: ClusterConfig = ClusterConfig()
     store: str | None = None
 
     @property
@@ -77,7 +86,9 @@ class Run:
     folder: Path
     device: str
     replace: bool = False
-    worker: extract.Worker = field(default_factory=extract.Worker)
+    only: Only = field(default_factory=Only)
+    sharing: Sharing = field(default_factory=Sharing)
+    ready: bool = False  # score and report take what is there, and leave what others have still to make
 
     @property
     def store_path(self) -> Path | str:
@@ -92,32 +103,18 @@ class Run:
                 f"store: no activation store at {path}: extract one there, or write one with stores.write_store"
             )
         if not StoreWriter.exists(path):
-            raise UserError(f"no activation store at {path}: run `unmix extract {self.recipe.name}` first")
+            check(self.recipe, self.only)  # a mistake in the recipe is told before the store is made
+            raise UserError(
+                f"no activation store at {path}: run `unmix extract` with the same recipe and options first"
+            )
         store = ActivationStore.open(path)
         if store.nonfinite:
             found = describe_nonfinite(store.nonfinite, store.description.dtype)
             raise UserError(
                 f"{found}: nothing can be learned from such rows; extract with another dtype or hook points"
             )
-        return store
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One line of `unmix status`."""
-
-    stage: str
-    unit: str
-    state: str
-    done: int
-    of: int
-    counted: str
-    rate: float | None  # a second
-    folder: Path
-
-    @property
-    def eta_s(self) -> float | None:
-        return (self.of - self.done) / self.rate if self.rate and self.state == "started" else None
+        own = None if self.recipe.store else self.recipe.extraction.keep_bytes
+        return with_all_rows(store, self.device, own)
 
 
 def choose_device(name: str) -> str:
@@ -132,16 +129,22 @@ def choose_device(name: str) -> str:
     return "cuda"
 
 
-def check(recipe: Recipe) -> None:
-    """Raises UserError for whatever in the recipe cannot work, before extract writes anything. Later stages check the
-    recipe against the store, and need no model for that."""
+def limit_threads() -> None:
+    """No more threads than this process was given CPUs. OMP_NUM_THREADS decides where it is set."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), cpus_here()))
+
+
+def check(recipe: Recipe, only: Only) -> None:
+    """Raises UserError for whatever in the recipe or in what is asked for cannot work, before extract writes anything. Later
+    stages check both against the store, and need no model for that."""
     if recipe.store:
         return
     config = recipe.extraction
     files = ModelFiles.find(config.model, config.revision)
     for hook_point in config.hook_points:
         files.d(hook_point)
-    tasks(recipe.train, files.d, config.hook_points)
+    only.check([f"{task.site.name}/{task.name}" for task in tasks(recipe.train, files.d, config.hook_points)])
 
 
 def run_extract(run: Run) -> bool:
@@ -153,104 +156,139 @@ def run_extract(run: Run) -> bool:
     if not pending([unit], run.replace) and extract.done(unit, path):
         return False
     with Claims(run.folder) as claims:
-        extract.execute(config, unit, path, run.device, run.worker, claims, run.replace)
+        extract.execute(config, unit, path, run.device, run.sharing.worker, claims, run.replace)
     return True
 
 
 def run_train(run: Run) -> bool:
     store = run.open_store()
     work = train.units(run.recipe.train, run.folder, store)
+    run.only.check([unit.place for _, unit in work])
+    work = [(task, unit) for task, unit in work if run.only.has(unit.place)]
     ranks = Ranks.join(run.recipe.train.parallel, run.device)
     description = store.description
-
-    def weights() -> LanguageModel:
-        return load_model(ModelFiles.of_store(description), description.weight_processing)
-
+    weights = lambda: load_model(ModelFiles.of_store(description), description.weight_processing)  # noqa: E731
     did, diverged = False, []
+
+    def make(units: Sequence[Unit]) -> None:
+        mine = [(task, unit) for task, unit in work if unit in units]
+        found = train.execute(run.recipe.name, run.recipe.train, store, mine, weights, run.device, claims, ranks)
+        diverged.extend(found)
+
     with Claims(run.folder) as claims:
-        rounds = claims.rounds(_together([(task.site, unit) for task, unit in work]), run.replace)
+        attempts = Attempts(claims, run.sharing.waits)
+        groups = run.sharing.groups([(task.site, unit) for task, unit in work])
+        rounds = claims.rounds(groups, run.replace, run.sharing.waits)
         # The first rank's rounds; the others follow it.
-        while (folders := ranks.decided(lambda: _folders(next(rounds, None)))) is not None:
+        following = lambda: (units := next(rounds, None)) and [unit.folder for unit in units]  # noqa: E731
+        while (folders := ranks.decided(following)) is not None:
             did = did or bool(folders)
-            mine = [(task, unit) for task, unit in work if unit.folder in folders]
-            diverged += train.execute(
-                run.recipe.name, run.recipe.train, store, mine, weights, run.device, claims, ranks
-            )
+            mine = [unit for _, unit in work if unit.folder in folders]
+            attempts.at(mine, make) if ranks.size == 1 else make(mine)  # ranks fail together
     if ranks.rank == 0:
         train.sweep([unit for _, unit in work])
-    if diverged:
-        raise RuntimeError(f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0; the others are done")
+    advice = [f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0"] if diverged else []
+    attempts.end([unit for _, unit in work] if ranks.rank == 0 else [], advice)
     return did
-
-
-def _folders(units: list[Unit] | None) -> set[Path] | None:
-    return units if units is None else {unit.folder for unit in units}
-
-
-def _together(work: Sequence[tuple[Hashable, Unit]]) -> list[list[Unit]]:
-    """Units that are worked on together: those of one key, which read the same rows."""
-    groups: dict[Hashable, list[Unit]] = {}
-    for key, unit in work:
-        groups.setdefault(key, []).append(unit)
-    return list(groups.values())
 
 
 def run_score(run: Run) -> bool:
     store = run.open_store()
-    work = score.units(run.recipe.score, run.folder, store, _all_subjects(run, store))
+    found = partial(trained, run, store, foreign_subjects(run.recipe.score, store))
+    work = _asked(run, *found())
+    loaded = cache(lambda: model_of(store, run.device))
     did = False
     with Claims(run.folder) as claims:
-        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
+        attempts = Attempts(claims, run.sharing.waits)
+        make = lambda units: score.execute(  # noqa: E731
+            run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims, loaded
+        )
+        for units in _rounds(run, claims, work):
             did = did or bool(units)
-            score.execute(run.recipe.score, store, [(s, u) for s, u in work if u in units], run.device, claims)
-    if did and store.description.model == "none":
-        print("score: no language model is known to have made the store, so cross-entropy is left out")
-    return score.summarize(run.folder, store, work) or did
+            attempts.at(units, make)
+        if did and store.description.model == "none":
+            print("score: no language model is known to have made the store, so cross-entropy is left out")
+        if attempts.closes([unit for _, unit in work]):
+            did = score.summarize(run.folder, store, found, claims) or did
+    attempts.end([unit for _, unit in work])
+    return did
+
+
+def _rounds(run: Run, claims: Claims, work: Sequence[tuple[Any, Unit]]) -> Iterator[list[Unit]]:
+    groups = run.sharing.groups([(unit.folder.parent, unit) for _, unit in work])
+    return claims.rounds(groups, run.replace, run.sharing.waits)
 
 
 def run_report(run: Run) -> bool:
     store = run.open_store()
     if store.description.model == "none":
         raise UserError("report: no language model is known to have made the store, so its rows are of no text to show")
-    subjects = _all_subjects(run, store)
-    scored = score.units(run.recipe.score, run.folder, store, subjects)
-    if left := pending([unit for _, unit in scored], replace=False):
+    found = partial(trained, run, store, foreign_subjects(run.recipe.score, store))
+    asked = _asked(run, *found())
+    if run.ready:
+        asked = [(what, unit) for what, unit in asked if unit.is_done()]
+    elif left := pending([unit for _, unit in asked], replace=False):
         raise UserError(f"{left[0].name} at {left[0].folder.parent.name} is not scored: run `unmix score` first")
     text = run.recipe.extract and run.recipe.extract.text
     documents = lambda: Documents(text) if text else ()  # noqa: E731
-    work = features.units(run.recipe.report, run.folder, store, subjects)
-    did = False
+    units_of = partial(features.units, run.recipe.report, run.folder, store)
+    work = units_of([what for what, _ in asked if isinstance(what, Subject)])
+    shared, did = features.Shared(run.recipe.report, store, documents, run.device), False
     with Claims(run.folder) as claims:
-        for units in claims.rounds(_together([(unit.folder.parent, unit) for _, unit in work]), run.replace):
+        attempts = Attempts(claims, run.sharing.waits)
+        make = lambda units: features.execute(  # noqa: E731
+            shared, [(s, u) for s, u in work if u in units], run.folder / "score", claims
+        )
+        for units in _rounds(run, claims, work):
             did = did or bool(units)
-            mine = [(s, u) for s, u in work if u in units]
-            features.execute(run.recipe.report, store, mine, run.folder / "score", documents, run.device, claims)
-    if did:
-        features.write_tokens(run.folder, store)
-    print(f"report: {write_report(run.folder)}")
+            attempts.at(units, make)
+        if attempts.closes([unit for _, unit in work]):
+            with claims.alone("the pages"):  # of all that is described by now, by whichever process
+                scored = [what for what, unit in found()[0] if isinstance(what, Subject) and unit.is_done()]
+                described = [subject for subject, unit in units_of(scored) if unit.is_done()]
+                features.write_shared(run.folder / "features", store, described, run.device, did)
+                print(f"report: {write_report(run.folder)}")
+    attempts.end([unit for _, unit in work])
     return did
 
 
-def _all_subjects(run: Run, store: ActivationStore) -> list[Subject]:
-    """The run's own dictionaries and those of others. Raises UserError: one is not trained, or damaged."""
-    own = []
+def trained(run: Run, store: ActivationStore, foreign: list[Subject]) -> tuple[score.Work, list[str]]:
+    """(units of the score stage, of dictionaries that are trained and those of others; SITE/NAME of those that are not
+    trained: nobody asks for them, or for what is ready alone). Raises UserError: one that is asked for is not trained."""
+    own: list[Subject] = []
+    left: list[str] = []
     for task, unit in train.units(run.recipe.train, run.folder, store):
-        state = unit.state()
-        if state != "done":
-            raise UserError(f"{task.name} at {task.site.name} is {state}, not trained: run `unmix train` first")
-        if found := next(damage(unit.folder), None):
-            raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
-        own += _subjects(task, unit, store)
-    subjects = own + foreign_subjects(run.recipe.score, store)
+        if unit.is_done():
+            own += subjects_at(task, unit, store)
+        elif run.only.has(unit.place) and not run.ready:
+            raise UserError(f"{task.name} at {task.site.name} is {unit.state()}, not trained: run `unmix train` first")
+        else:
+            left.append(unit.place)
+    subjects = own + foreign
+    if not subjects:
+        raise UserError(f"none of {len(left)} dictionaries is trained: run `unmix train` with the same options first")
     names = [(s.site, s.name) for s in subjects]
     if twice := {name for site, name in names if names.count((site, name)) > 1}:
         raise UserError(f"score.dictionaries: two dictionaries are called {min(twice)}: rename a folder")
-    return subjects
+    work: score.Work = score.units(run.recipe.score, run.folder, store, subjects)
+    if left:  # a set is not known before its last member is there
+        work = [(what, unit) for what, unit in work if isinstance(what, Subject)]
+    return work, left
 
 
-def _subjects(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
+def _asked(run: Run, work: score.Work, left: list[str]) -> score.Work:
+    """Those to score or to describe. Raises UserError: a pattern fits none, or one of the run's own is damaged."""
+    run.only.check([*left, *(place for what, unit in work for place in score.places(what, unit))])
+    asked = [(what, unit) for what, unit in work if run.only.has(*score.places(what, unit))]
+    for folder in dict.fromkeys(what.folder for what, _ in asked if isinstance(what, Subject) and what.vouched):
+        if found := next(damage(folder), None):
+            raise UserError(f"{found.what}: run `unmix verify {shlex.quote(str(run.folder))} --repair`")
+    return asked
+
+
+def subjects_at(task: Task, unit: Unit, store: ActivationStore) -> list[Subject]:
     """A trained dictionary, or those of its two bases whose hook points the store has."""
-    found = subjects_of(unit.folder, task.name, task.method, task.config.model_dump())
+    found = subjects_of(unit.folder, task.name, task.method, task.config.model_dump(), vouched=True)
     return [subject for subject in found if subject.fits(store)]
 
 
@@ -260,41 +298,3 @@ STAGES: dict[str, Callable[[Run], bool]] = {
     "score": run_score,
     "report": run_report,
 }
-
-
-def status(run: Run) -> list[Progress]:
-    """Every unit of the recipe, in the order of the stages."""
-    rows = []
-    if not run.recipe.store:
-        rows.append(_progress(extract.unit_of(run.recipe.extraction, run.folder), *extract.how_far(run.store_path)))
-    if not all(row.state == "done" for row in rows):
-        # Without a store the dictionaries have no keys yet, but names.
-        config = run.recipe.extraction
-        files = ModelFiles.find(config.model, config.revision)
-        wanted = tasks(run.recipe.train, files.d, config.hook_points)
-        return rows + [_ahead(run, "train", t) for t in wanted] + [_ahead(run, "score", t) for t in wanted]
-    store = run.open_store()
-    work = train.units(run.recipe.train, run.folder, store)
-    rows += [_progress(unit, *train.how_far(task, unit, run.recipe.train)) for task, unit in work]
-    trained = [(task, unit) for task, unit in work if unit.state() == "done"]
-    subjects = [subject for task, unit in trained for subject in _subjects(task, unit, store)]
-    scored = score.units(run.recipe.score, run.folder, store, subjects)
-    if len(trained) < len(work):  # a set is not known before its last member is there
-        scored = [(what, unit) for what, unit in scored if isinstance(what, Subject)]
-    rows += [_progress(unit, 0, 1, "dictionary", unit.folder) for _, unit in scored]
-    return rows + [_ahead(run, "score", task) for task, unit in work if (task, unit) not in trained]
-
-
-def _ahead(run: Run, stage: str, task: Task) -> Progress:
-    n, counted = (run.recipe.train.n_steps, "steps") if stage == "train" else (1, "dictionary")
-    return Progress(stage, task.name, "new", 0, n, counted, None, run.folder / stage / task.site.name / task.name)
-
-
-def _progress(unit: Unit, done: int, of: int, counted: str, grows: Path | None) -> Progress:
-    """grows: the file or folder whose time says when the last of `done` was done."""
-    try:
-        state = unit.state()
-    except UserError:
-        state = "other settings"
-    done = of if state == "done" else done
-    return Progress(unit.stage, unit.name, state, done, of, counted, grows and unit.rate(done, grows), unit.folder)

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ torch.set_num_threads(1)  # what is tested is small, and two tests run at a time
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for processes that the tests start
 multiprocessing.set_forkserver_preload(["tests.loaded"])
+os.fsync = lambda descriptor: None  # 4 ms each on a disk; a kill loses no written byte, and no test cuts the power
 
 
 @pytest.fixture(scope="session")
@@ -167,10 +168,17 @@ def unmix(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complete
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-def start(*arguments: str, cwd: Path, dies_at: tuple[str, int] | None = None) -> Process:
-    """Start the command in a process of its own, and do not wait for it. dies_at: what makes it SIGKILL itself, see
-    tests/dying.py."""
-    process = Process(arguments, cwd, environment(), dies_at)
+def start(
+    *arguments: str,
+    cwd: Path,
+    dies_at: tuple[str, int] | None = None,
+    signals: Sequence[tuple[str, int, signal.Signals]] = (),
+    stderr: Path | None = None,
+) -> Process:
+    """Start the command in a process of its own, and do not wait for it. dies_at: what makes it SIGKILL itself, signals:
+    what makes it send itself others, see tests/dying.py. stderr: a file for what it says there."""
+    killed = [(*dies_at, signal.SIGKILL)] if dies_at else []
+    process = Process(arguments, cwd, environment(), [*signals, *killed], stderr)
     process.start()
     return process
 

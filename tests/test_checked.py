@@ -7,15 +7,15 @@ from jaxtyping import TypeCheckError
 
 from pipeline.models.mlp import MLP
 from pipeline.train.rotations.solvers import Solver, SolverConfig
-from stores.buffers import stored
 from stores.dictionary import FeatureDictionary
+from stores.int8 import encode
 from stores.moments import Moments
 from stores.spec import Spec
 
 
 def test_an_argument_of_another_rank_or_type_is_refused() -> None:
     with pytest.raises(TypeCheckError, match="Float"):
-        stored(torch.zeros(3, dtype=torch.int64))
+        encode(torch.zeros(3, dtype=torch.int64))
     with pytest.raises(TypeCheckError, match="path"):
         FeatureDictionary.load(8)  # pyright: ignore[reportArgumentType]
 

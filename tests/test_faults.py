@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from stores import ActivationStore
 from tests.conftest import environment, kill_at, make_store, planted_rows, start, unmix
-from tests.pipeline.test_cli import RESID, recipe  # noqa: F401  a fixture
+from tests.pipeline.conftest import RESID, recipe  # noqa: F401  a fixture
 
 SMALL = ["--set", "extract.n_rows=1500", "--set", f"extract.hook_points=['{RESID}']"]
 OWN = [*SMALL, "--set", "extract.model=model"]

@@ -1,6 +1,7 @@
 """The design's one-way imports, read from the source."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ HEAVY = {  # a heavy library → the files that may import it when they are impo
     "datasets": set(),
     "matplotlib": {f"pipeline/{stage}/pictures.py" for stage in ("score", "toy", "train")},
     "jinja2": {"pipeline/toy/page.py"},
-    "rich": {"pipeline/tables.py"},
+    "rich": {"pipeline/tables.py", "pipeline/status_table.py"},
     "sklearn": set(),
     "triton": {"pipeline/train/triton_kernels.py"},
     "zarr": {"stores/zarr_files.py"},
@@ -38,6 +39,7 @@ FORBIDDEN = [  # (below this, no import of that)
 ]
 
 
+@cache
 def imports(path: Path, *, nested: bool) -> set[str]:
     tree = ast.parse(path.read_text())
     nodes = ast.walk(tree) if nested else tree.body
@@ -84,6 +86,12 @@ def test_transformer_lens_is_imported_late_and_in_one_file() -> None:
     assert importers("transformer_lens", nested=True) == {"pipeline/models/lens.py"}
     assert importers("pipeline.models.lens", nested=True) == {"pipeline/models/hugging_face.py"}
     assert importers("pipeline.models.hugging_face", nested=False) == set()
+
+
+def test_submitit_is_imported_late_and_in_one_file() -> None:
+    """Only who submits needs it."""
+    assert importers("submitit", nested=True) == {"pipeline/cluster/slurm.py"}
+    assert importers("submitit", nested=False) == set()
 
 
 def test_no_imports_go_in_a_circle() -> None:

@@ -101,6 +101,8 @@ def test_mistakes_are_told_in_one_line(path: Path, sets: list[str], message: str
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no recipe 'demmo', did you mean demo?"):
         load_recipe("demmo")
+    with pytest.raises(UserError, match="is a folder, expected a recipe"):
+        load_recipe(str(tmp_path))
     with pytest.raises(UserError, match="no recipe file .*: No such file"):
         load_recipe(str(tmp_path / "x.toml"))
     for wrong in ("= 3", "x = " + "9" * 5000, "x = " + "[" * 5000):
