@@ -255,6 +255,9 @@ def status(
     name: Name = None,
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON: a list of units.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every few seconds, until ctrl-c.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Name those that are done or wait, too, not their number.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """What is done, who works on what, what failed, what is left."""
@@ -268,9 +271,9 @@ def status(
         look = partial(of.status, Run(loaded, runs / loaded.name, "cpu"))
         tell = lambda rows: print(json.dumps(list(map(of.as_json, rows)), indent=None if watch else 2))  # noqa: E731
         if watch:
-            again(look, tell) if as_json else show_again(look)
+            again(look, tell) if as_json else show_again(look, every)
         else:
-            tell(look()) if as_json else show(look())
+            tell(look()) if as_json else show(look(), every)
 
     guarded(debug, work)
 

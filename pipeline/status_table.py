@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,24 +15,23 @@ from pipeline.status import Progress
 
 _STYLES = {"done": "green", "running": "bold cyan", "failed": "bold red", "conflict": "bold red", "waiting": "dim"}
 _PAUSE_S = 3.0
-_LISTED = 12  # units of a stage and a state in a terminal, at most; all where the output is kept
-_ALWAYS = ("running", "failed", "conflict")
+_LISTED = {"done": 0, "waiting": 12}  # units of a stage, at most
 
 
-def show(rows: Sequence[Progress]) -> None:
-    """In a terminal, of many units that are done or wait, the first ones."""
-    terminal = sys.stdout.isatty()
-    console = Console() if terminal else Console(width=400)
-    for part in _parts(rows, _LISTED if terminal else len(rows)):
+def show(rows: Sequence[Progress], every: bool = False) -> None:
+    """What runs or failed, the first of those that wait, and how many there are besides. every: all units."""
+    console = Console() if sys.stdout.isatty() else Console(width=400)
+    for part in _parts(rows, {} if every else _LISTED):
         console.print(part, "")
 
 
-def show_again(look: Callable[[], Sequence[Progress]]) -> None:
-    """Until ctrl-c. In a terminal in its place, of the units those that something is to be said of."""
+def show_again(look: Callable[[], Sequence[Progress]], every: bool = False) -> None:
+    """Until ctrl-c. In a terminal in its place, without those that wait."""
     if not sys.stdout.isatty():
-        return again(look, show)
+        return again(look, lambda rows: show(rows, every))
+    listed = {} if every else dict.fromkeys(_LISTED, 0)
     with Live(auto_refresh=False, vertical_overflow="ellipsis") as live:
-        again(look, lambda rows: live.update(Group(*_parts(rows, 0)), refresh=True))
+        again(look, lambda rows: live.update(Group(*_parts(rows, listed)), refresh=True))
 
 
 def again(look: Callable[[], Sequence[Progress]], tell: Callable[[Sequence[Progress]], None]) -> None:
@@ -44,7 +44,8 @@ def again(look: Callable[[], Sequence[Progress]], tell: Callable[[Sequence[Progr
             time.sleep(max(_PAUSE_S, 4 * (time.monotonic() - started)))
 
 
-def _parts(rows: Sequence[Progress], listed: int) -> list[Table]:
+def _parts(rows: Sequence[Progress], listed: Mapping[str, int]) -> list[Table]:
+    """listed: state → how many units of a stage are shown at most."""
     stages = {stage: [row for row in rows if row.stage == stage] for stage in dict.fromkeys(row.stage for row in rows)}
     return [_summary(stages), _units(stages, listed)]
 
@@ -73,7 +74,7 @@ def _of(rows: Sequence[Progress], state: str) -> list[Progress]:
     return [row for row in rows if row.state == state]
 
 
-def _units(stages: dict[str, list[Progress]], listed: int) -> Table:
+def _units(stages: dict[str, list[Progress]], listed: Mapping[str, int]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("stage", "unit", "state", "done / of", "rate", "ETA"):
         table.add_column(column, justify="right" if column in ("done / of", "rate", "ETA") else "left", no_wrap=True)
@@ -81,20 +82,18 @@ def _units(stages: dict[str, list[Progress]], listed: int) -> Table:
         "who, or why", overflow="fold"
     )  # several lines in a narrow terminal, so that the others stay whole
     for stage, rows in stages.items():
-        left = {state: len(_of(rows, state)) - listed for state in _STYLES if state not in _ALWAYS}
-        shown = dict.fromkeys(left, 0)
+        seen = Counter[str]()
         for row in rows:
-            if row.state in left:
-                shown[row.state] += 1
-                if shown[row.state] > listed:
-                    continue
+            seen[row.state] += 1
+            if seen[row.state] > listed.get(row.state, len(rows)):
+                continue
             rate = f"{row.rate:.3g} {row.counted}/s" if row.rate else ""
             cells = (row.unit, f"{row.done:,} / {row.of:,} {row.counted}", rate, _duration(row.eta_s), _said(row))
             unit, done, *others = map(Text, cells)  # a text in brackets is no markup
             table.add_row(stage, unit, Text(row.state, _STYLES[row.state]), done, *others)
-        for state, n in left.items():
-            if n > 0:
-                table.add_row(stage, Text(f"{n:,}{' more' * bool(listed)}", "dim"), Text(state, _STYLES[state]))
+        for state, most in listed.items():
+            if (n := seen[state] - most) > 0:
+                table.add_row(stage, Text(f"{n:,}{' more' * bool(most)}", "dim"), Text(state, _STYLES[state]))
     return table
 
 

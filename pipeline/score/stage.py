@@ -77,8 +77,9 @@ def _ordered(subject: Subject) -> bool:
 
 
 def how_far(unit: Unit, config: ScoreConfig, store: ActivationStore) -> tuple[int, int, str, Path]:
-    """(done, of, unit of counting, what grows with it) of one dictionary."""
-    n_parts = len(parts_of(store.heldout_pieces(config.n_rows)))
+    """(done, of, unit of counting, what grows with it) of one dictionary. The last part is what follows the pass over the
+    rows: cross-entropy, and the manifest."""
+    n_parts = 1 + len(parts_of(store.heldout_pieces(config.n_rows)))
     folder = unit.folder / PARTS
     return sum(1 for _ in folder.glob("part-*.npz")), n_parts, "parts", folder
 

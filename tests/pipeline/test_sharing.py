@@ -6,8 +6,10 @@ import pytest
 
 from pipeline.claims import Claims
 from pipeline.sharing import Sharing, Worker
+from pipeline.stages import Run, load_recipe
 from tests.conftest import make_store, planted_rows, start, unmix
 from tests.pipeline.test_only_stages import SITES
+from tests.pipeline.test_status import watch
 from tests.pipeline.test_units import unit
 
 RECIPE = """store = "s.zarr"
@@ -25,7 +27,7 @@ seed = [0, 1, 2]
 def sweep(tmp_path: Path) -> Path:
     """A folder with sweep.toml: 24 dictionaries at one site."""
     make_store(tmp_path / "s.zarr", d={SITES[0]: 12}, rows=lambda _, n, d: planted_rows(n, d))
-    (tmp_path / "sweep.toml").write_text(RECIPE)
+    (tmp_path / "sweep.toml").write_text(RECIPE.replace("s.zarr", f"{tmp_path}/s.zarr"))
     return tmp_path
 
 
@@ -57,11 +59,11 @@ def test_a_worker_of_several_ends_where_others_are_at_all_that_is_left(tmp_path:
 
 
 @pytest.mark.slow
-def test_eight_processes_train_each_of_24_dictionaries_once(sweep: Path) -> None:
+def test_eight_processes_train_each_of_24_dictionaries_once_and_status_is_right_at_every_moment(sweep: Path) -> None:
     commands = [("train", "sweep.toml", "--together", "3", "--worker", f"{i}/8") for i in range(8)]
     processes = [start(*command, cwd=sweep) for command in commands]
-    assert [process.wait() for process in processes] == [0] * 8
     run = sweep / "runs" / "sweep"
+    watch(Run(load_recipe(str(sweep / "sweep.toml"), []), run, "cpu"), processes, n=24, group=3)
     assert len(list(run.glob("train/*/*/manifest.json"))) == 24
     assert claimed(run, "train ") == [1] * 24
     assert "train: nothing to do" in unmix("train", "sweep.toml", cwd=sweep).stdout

@@ -20,7 +20,7 @@ from pipeline.status_table import eta_s, show
 from pipeline.train.group import Group
 from stores.lease import LEASE_S, Leases
 from stores.place import Folder
-from tests.conftest import environment, make_store, planted_rows, start
+from tests.conftest import Process, environment, make_store, planted_rows, start
 from tests.pipeline.conftest import RESID
 from tests.pipeline.test_units import unit
 
@@ -54,29 +54,51 @@ def manifests(run: Run) -> set[str]:
     }
 
 
-@pytest.mark.slow
-def test_status_is_right_at_every_moment_of_a_sweep_of_two_workers(folder: Path) -> None:
-    long, samples = "train.n_tokens=12800", 0
-    run = run_of(folder, long)
-    workers = [start("train", "r.toml", "--set", long, cwd=folder) for _ in range(2)]
+def watch(run: Run, workers: list[Process], n: int, group: int) -> None:
+    """Look while workers train n dictionaries in groups, until they have ended; every look has to be right."""
     before: set[str] = set()
+    samples = 0
     while any(worker.is_alive() for worker in workers):
         earlier, rows = manifests(run), trained(status(run))
         states = {unit: row.state for unit, row in rows.items()}
         done = {unit for unit, state in states.items() if state == "done"}
-        assert len(rows) == 16
+        assert len(rows) == n
         assert {*states.values()} <= {"done", "running", "waiting"}
         assert before | earlier <= done <= manifests(run)  # as soon as its manifest is there, not before, and for good
         for row in rows.values():
             assert bool(row.workers) == (row.state == "running")
             assert {worker.pid for worker in row.workers} <= {worker.pid for worker in workers}
         by_worker = Counter(row.workers[0].pid for row in rows.values() if row.state == "running")
-        assert all(n <= 4 for n in by_worker.values())  # a group
+        assert all(n <= group for n in by_worker.values())
         before, samples = done, samples + 1
         time.sleep(0.02)
-    assert [worker.wait() for worker in workers] == [0, 0]
+    assert [worker.wait() for worker in workers] == [0] * len(workers)
     assert {row.state for row in trained(status(run)).values()} == {"done"}
     assert samples > 20
+
+
+@pytest.mark.slow
+def test_status_is_right_at_every_moment_of_a_sweep_of_two_workers(folder: Path) -> None:
+    long = "train.n_tokens=12800"
+    watch(run_of(folder, long), [start("train", "r.toml", "--set", long, cwd=folder) for _ in range(2)], n=16, group=4)
+
+
+def test_units_that_are_done_are_counted_and_of_those_that_wait_the_first_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [Progress("train", f"s/d{i}", "done", 9, 9, "steps", None, Path("x")) for i in range(3)]
+    rows += [Progress("train", f"s/w{i}", "waiting", 0, 9, "steps", None, Path("x")) for i in range(20)]
+    rows += [Progress("train", f"s/r{i}", "running", 3, 9, "steps", 1.0, Path("x")) for i in range(15)]
+
+    def named(every: bool) -> tuple[list[str], list[str]]:
+        show(rows, every)
+        lines = [line.split() for line in capsys.readouterr().out.split("\n") if line.startswith("train ")]
+        units = [line[1] for line in lines if line[1].startswith("s/")]
+        return units, [" ".join(line[1:]) for line in lines if line[1].isdigit() and line[2] in ("done", "more")]
+
+    names = [row.unit for row in rows]
+    assert named(every=True) == (names, [])
+    assert named(every=False) == (names[3:15] + names[23:], ["3 done", "8 more waiting"])
 
 
 def test_who_works_is_told_with_host_process_and_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
