@@ -48,8 +48,10 @@ def run_processes(jobs: Sequence[Job], folder: Path) -> dict[str, str]:
                 elif code:
                     failed[name] = f"exit code {code}, see {one.log}"
                     print(f"{name}: {failed[name]}")
-                elif one.job.if_failed:
-                    failed = _without(failed, one.job.if_failed)
+                else:
+                    print(f"{name} has ended, {time.monotonic() - one.started:.0f} s")
+                    if one.job.if_failed:
+                        failed = _without(failed, one.job.if_failed)
             for job, task in list(waiting):
                 left = [other for other, _ in waiting] + [one.job for one in machine.running]
                 if any(other.group in job.after or other.name == job.if_failed for other in left):
@@ -70,6 +72,7 @@ class _Running:
     process: subprocess.Popen
     log: Path
     devices: tuple[str, ...]
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass
