@@ -33,6 +33,8 @@ start() {
     munged --key-file="$FOLDER/munge.key" --socket="$FOLDER/munge.sock" --pid-file="$FOLDER/munged.pid" \
         --log-file="$FOLDER/log/munged.log" --seed-file="$FOLDER/munge.seed"
     configuration > "$SLURM_CONF"
+    touch "$FOLDER"/gpu{0,1}
+    echo "Name=gpu File=$FOLDER/gpu[0-1]" > "$FOLDER/gres.conf"
     slurmctld
     slurmd
     for _ in $(seq 150); do
@@ -50,6 +52,7 @@ start() {
 # cred_expire=5: a job that was requeued starts again after 12 s instead of 127 s.
 # preempt_send_user_signal: a job that is preempted gets the signal of its --signal.
 # config_overrides: the node has as many CPUs as are asked for, not as many as there are.
+# GresTypes: two GPUs that are not there, so that jobs can ask for them.
 configuration() {
     cat <<CONF
 ClusterName=local
@@ -86,7 +89,8 @@ MinJobAge=300
 KillWait=5
 OverTimeLimit=0
 ReturnToService=2
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=${CPUS:-4} RealMemory=4000 State=UNKNOWN
+GresTypes=gpu
+NodeName=$HOST NodeAddr=127.0.0.1 CPUs=${CPUS:-4} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
 PartitionName=low Nodes=$HOST Default=YES MaxTime=60 PriorityTier=1 GraceTime=10
 PartitionName=high Nodes=$HOST MaxTime=60 PriorityTier=10 PreemptMode=OFF
 CONF

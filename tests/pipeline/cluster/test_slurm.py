@@ -13,6 +13,7 @@ from stores import ActivationStore
 from tests.conftest import unmix
 from tests.pipeline.cluster.test_submit import results
 from tests.pipeline.conftest import RESID
+from tests.pipeline.train.test_ranks import assert_alike, learned, wait_until_no_process_is_in
 
 pytestmark = pytest.mark.slurm
 SLOW = """import os, time
@@ -62,9 +63,9 @@ def slurm_says(*command: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def running(job: str) -> list[str]:
+def running(job: str, recipe: str = "slow") -> list[str]:
     """Tasks of a job that run, as 12_3."""
-    return sorted(slurm_says("squeue", "-h", "-n", f"slow-{job}", "-t", "R", "-o", "%i"))
+    return sorted(slurm_says("squeue", "-h", "-n", f"{recipe}-{job}", "-t", "R", "-o", "%i"))
 
 
 class Clock:
@@ -125,6 +126,40 @@ def test_one_submit_through_requeue_kill_preemption_and_time_out(
     assert logs[f"{killed}_0_log.out"].count("Exiting after successful completion") == 0
     assert sum(text.count("Requeued job") for text in logs.values()) >= 3  # preempted, or their time was over
     assert "nothing to submit: all is there" in unmix("submit", "slow.toml", cwd=folder).stdout
+
+
+def test_two_ranks_that_are_preempted_leave_no_process_and_go_on_as_two_or_as_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """torchrun inside a job that asks for two GPUs, which no process has here."""
+    text = (folder / "slow.toml").read_text().replace("seed = [0, 1]", "seed = 0")
+    (folder / "pair.toml").write_text(text.replace("[cluster.train]\ntime = 4", "[cluster.train]\ngpus = 2\ncpus = 2"))
+    runs, clock = folder / "runs", Clock()
+    monkeypatch.setenv("SLOW_S", "0")
+    unmix("run", "pair.toml", "--name", "plain", "--set", "train.precision=float32", cwd=folder)
+    monkeypatch.setenv("SLOW_S", "0.3")
+    shared = ("pair.toml", "--set", "train.precision=float32")
+    unmix("extract", *shared, cwd=folder)
+    with capsys.disabled():
+        print()
+        print(unmix("submit", "pair.toml", "train", *shared[1:], cwd=folder).stdout)
+        checkpoints = lambda: len(list((runs / "pair").glob("train/*/*/checkpoints/*")))  # noqa: E731
+        clock.until("train: two ranks have saved", lambda: bool(running("train", "pair")) and checkpoints() >= 1)
+        log = next((runs / "pair" / "cluster" / "logs").glob("*_log.out"))
+        slurm_says("sbatch", "-D", "/", "-p", "high", "-c", "3", "-o", "/dev/null", "--wrap", "sleep 30")
+        clock.until("train: preempted", lambda: not running("train", "pair"))
+        wait_until_no_process_is_in(folder)
+        clock.say("no process is left")
+        shutil.copytree(runs / "pair", runs / "one")
+        clock.until("nothing waits or runs", lambda: not slurm_says("squeue", "-h"))
+    (kept,) = re.findall(r"saved at step (\d+) of 200", log.read_text())
+    assert 20 <= int(kept) < 200
+    assert log.read_text().count("Starting with Job") == 2
+    monkeypatch.setenv("SLOW_S", "0")
+    unmix("train", *shared, "--name", "one", cwd=folder)
+    for name in ("pair", "one"):
+        assert len(learned(folder, "plain", RESID)) == 2
+        assert_alike(learned(folder, "plain", RESID), learned(folder, name, RESID))
 
 
 def test_an_unknown_partition_is_told_in_slurms_words(folder: Path) -> None:

@@ -69,8 +69,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def learned(folder: Path, run: str) -> dict[str, FeatureDictionary]:
-    made = (folder / "runs" / run / "train" / HOOK).glob("*/cfg.json")
+def learned(folder: Path, run: str, site: str = HOOK) -> dict[str, FeatureDictionary]:
+    made = (folder / "runs" / run / "train" / site).glob("*/cfg.json")
     return {path.parent.name: FeatureDictionary.load(path.parent) for path in made}
 
 
