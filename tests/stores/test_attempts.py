@@ -155,21 +155,23 @@ def test_one_goes_through_while_the_other_stands_at_any_step(place: Callable[[],
         assert not there.names("attempts")
 
 
-def test_either_is_killed_at_any_step_of_the_other(place: Callable[[], Place], description) -> None:
-    for step, own_step in itertools.product(range(N_STEPS), (0, 3, 5, 7)):
-        for first_goes_on in (True, False):
-            there = place()
+@pytest.mark.parametrize(
+    "own_step", [pytest.param(0, marks=pytest.mark.slow), 3, 5, pytest.param(7, marks=pytest.mark.slow)]
+)
+def test_either_is_killed_at_any_step_of_the_other(place: Callable[[], Place], description, own_step: int) -> None:
+    for step, first_goes_on in itertools.product(range(N_STEPS), (True, False)):
+        there = place()
 
-            def other(n: int, there: Place = there, at=(step, own_step), goes_on: bool = first_goes_on) -> None:
-                if n == at[0]:
-                    survives(lambda: write(Stepped(there, dies_at(at[1])), description, 2))
-                if n >= at[0] and not goes_on:
-                    raise Killed
+        def other(n: int, there: Place = there, at: int = step, goes_on: bool = first_goes_on) -> None:
+            if n == at:
+                survives(lambda: write(Stepped(there, dies_at(own_step)), description, 2))
+            if n >= at and not goes_on:
+                raise Killed
 
-            stepped = Stepped(there, other)
-            survives(lambda p=stepped: write(p, description, 1))
-            store = write(StoreWriter.create(there.root, description).place, description, 3, (0, 1)).close()
-            assert whose(store)[0] in (1, 2, 3)
+        stepped = Stepped(there, other)
+        survives(lambda p=stepped: write(p, description, 1))
+        store = write(StoreWriter.create(there.root, description).place, description, 3, (0, 1)).close()
+        assert whose(store)[0] in (1, 2, 3)
 
 
 def test_equal_bits_are_silent_and_other_bits_are_told_in_one_line(tmp_path: Path, description: Description) -> None:

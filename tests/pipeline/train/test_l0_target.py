@@ -39,7 +39,7 @@ def trained(
     return learners, [float((own.to_dictionary({}).encode(x) != 0).sum(-1).float().mean()) for own in learners]
 
 
-OF_EACH_KIND = ("relu_l1", "jumprelu")  # by strengths, by number
+OF_EACH_KIND = ("tied", "jumprelu")  # by strengths, by number
 
 
 @pytest.mark.parametrize(
