@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from tests.conftest import kill_at, make_store, planted_rows, start, unmix
 HOOK = "blocks.0.hook_resid_post"
 
 
-@pytest.fixture
-def scored(tmp_path: Path) -> Path:
-    """A run folder: two dictionaries, scored."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of two dictionaries, scored."""
+    tmp_path = tmp_path_factory.mktemp("made")
     make_store(tmp_path / "s.zarr", d={HOOK: 12}, rows=lambda _, n, d: planted_rows(n, d))
     (tmp_path / "r.toml").write_text(
         f'store = "{tmp_path}/s.zarr"\n[extract]\nhook_points = ["{HOOK}"]\nn_rows = 1\n'
@@ -22,6 +24,15 @@ def scored(tmp_path: Path) -> Path:
     )
     unmix("train", "r.toml", cwd=tmp_path)
     unmix("score", "r.toml", cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scored(made: Path, tmp_path: Path) -> Path:
+    """A run folder, a copy."""
+    for name in ("r.toml", "runs"):
+        copy = shutil.copytree if (made / name).is_dir() else shutil.copy2
+        copy(made / name, tmp_path / name)
     return tmp_path / "runs" / "r"
 
 
