@@ -22,5 +22,10 @@ def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
 def difference_cells(one: dict[str, Any]) -> list[str]:
     """A, B, by how much A is better, ~ where they are not apart, and the interval. one: of over_seeds, score/comparison.py."""
     sides = [f"{mean_and_spread(values)}, n {len(values)}" for values in (one["a"], one["b"])]
-    by = f"{'~' * (not one['apart'])}{round(one['difference'], 3) + 0.0:+.3f}"
-    return [*sides, by, "one seed" if one["low"] is None else f"{one['low']:+.3f} to {one['high']:+.3f}"]
+    digits = 3 + (0 < abs(one["difference"]) < 0.001)
+    by, low, high = (None if one[k] is None else _signed(one[k], digits) for k in ("difference", "low", "high"))
+    return [*sides, f"{'~' * (not one['apart'])}{by}", "one seed" if low is None else f"{low} to {high}"]
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # no -0.000
