@@ -92,7 +92,13 @@ except Stopped:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)),
+    ],
+)
 def test_each_signal_stops_the_tasks_and_waits_until_they_have_saved(folder: Path, number: int) -> None:
     (folder / "saves.py").write_text(
         SAVES.replace("ready", "ready{task}").replace('"saved", "w"', '"saved{task}", "w"')
