@@ -15,6 +15,7 @@ from pipeline.cluster.left import left_of
 from pipeline.cluster.processes import run_inline, run_processes
 from pipeline.config import UserError
 from pipeline.stages import Run
+from stores.cpus import cpus_here
 from stores.manifest import commit_json
 
 Cluster = Literal["slurm", "local", "debug"]
@@ -49,7 +50,10 @@ def submit(
         for name, record in live.items():
             print(f"{name}: job {record['id']} waits or runs already")
         groups = {record["group"] for record in live.values()}
-        jobs = jobs_of(run.recipe.cluster, left, options, stages, groups, scores_while_training)
+        config = run.recipe.cluster
+        if cluster == "local" and config.width is None:  # more than there is room for would start one after another
+            config = config.model_copy(update={"width": max(1, cpus_here() // (config.cpus or 1))})
+        jobs = jobs_of(config, left, options, stages, groups, scores_while_training)
         if not jobs:
             print("nothing to submit: " + ("what is left waits or runs already" if live else "all is there"))
             return

@@ -78,6 +78,18 @@ def test_a_dry_run_prints_jobs_and_changes_nothing(folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
+def test_processes_are_no_more_than_there_are_cpus_unless_that_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cluster.submit.cpus_here", lambda: 3)
+    text = (folder / "r.toml").read_text()
+    (folder / "r.toml").write_text(text.replace("width = 4\n", ""))
+    local = ("submit", "r.toml", "train", "--dry-run", "--cluster", "local")
+    assert "train: 3 tasks" in unmix(*local, cwd=folder).stdout
+    assert "train: 1 task\n" in unmix(*local, "--cpus", "2", cwd=folder).stdout
+    assert "train: 4 tasks" in unmix(*local, "--width", "9", cwd=folder).stdout
+
+
 def test_who_only_looks_removes_nothing(folder: Path) -> None:
     """Neither what a process that died has replaced and not removed yet."""
     unmix("train", "r.toml", "--only", "pca", cwd=folder)
