@@ -84,7 +84,10 @@ def importers(name: str, *, nested: bool) -> set[str]:
 def test_transformer_lens_is_imported_late_and_in_one_file() -> None:
     """It takes seconds, and only models that are no GPT-2 need it."""
     assert importers("transformer_lens", nested=True) == {"pipeline/models/lens.py"}
-    assert importers("pipeline.models.lens", nested=True) == {"pipeline/models/hugging_face.py"}
+    assert importers("pipeline.models.lens", nested=True) == {
+        "pipeline/models/hugging_face.py",
+        "pipeline/models/listening.py",
+    }
     assert importers("pipeline.models.hugging_face", nested=False) == set()
 
 

@@ -5,17 +5,17 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.config import UserError
 from pipeline.models.attention import attend_our_way
 from pipeline.models.files import ModelFiles
-from pipeline.models.hook_points import EMBED, HEADS
+from pipeline.models.hook_points import HEADS
 from pipeline.models.hooks import Edit, Hooks
 from pipeline.models.hugging_face_weights import load
 from pipeline.models.lens import places
+from pipeline.models.listening import Listening, eps
 from pipeline.models.mlp import MLP, check_activation
 from pipeline.models.modules import Linear
 from pipeline.models.protocol import Precision
@@ -40,6 +40,7 @@ class HuggingFace:
         self.model = load(files.folder, files.config, device, n_layers)
         self.places = places(self.model.config, type(self.model).__name__)
         self.layers = self.model.get_submodule(self.places.layers)
+        self.listening = Listening(self.model, self.places, files.sizes)
         _speed_up(self.model, self.layers, precision)
 
     @property
@@ -81,7 +82,7 @@ class HuggingFace:
         gain = norm.weight.float()
         plain = isinstance(norm, nn.LayerNorm)
         return MLP(
-            W_in, b_in, W_out, b_out, gain, norm.bias.float() if plain else torch.zeros_like(gain), _eps(norm),
+            W_in, b_in, W_out, b_out, gain, norm.bias.float() if plain else torch.zeros_like(gain), eps(norm),
             self._product(layer, "mlp.gate") if self.files.sizes.gated else None, activation, "layer" if plain else "rms",
         )  # fmt: skip
 
@@ -112,7 +113,7 @@ class HuggingFace:
                 self._start_at(stack, *resume, gradients)
             for hook_point in hooks.at:
                 if resume is None or self.files.locate(hook_point)[0] >= first:
-                    self._listen(stack, hooks, hook_point)
+                    self.listening.listen(stack, hooks, hook_point)
             found = self.model(input_ids=tokens, use_cache=False).logits
         return hooks.captured, found
 
@@ -127,59 +128,6 @@ class HuggingFace:
             skipped.forward = lambda x, *_, **__: x
             stack.callback(vars(skipped).pop, "forward")
         stack.callback(self.layers[layer].register_forward_pre_hook(lambda _, inputs: (residual, *inputs[1:])).remove)
-
-    def _listen(self, stack: ExitStack, hooks: Hooks, hook_point: str) -> None:
-        """Register what happens at a hook point, for one pass."""
-        layer, site = self.files.locate(hook_point)
-        if site == EMBED:
-            module, side = self.model.get_submodule(self.places.embed), "out"
-        else:
-            path, side = self.places.sites[site]
-            module = self.layers[layer].get_submodule(path)
-        if site.endswith("hook_normalized"):
-            handle = module.register_forward_hook(
-                lambda norm, inputs, output: self._normalized(hooks, hook_point, norm, inputs[0], output)
-            )
-        elif side == "out":
-            handle = module.register_forward_hook(lambda _, __, output: _changed(hooks, hook_point, output))
-        elif site == "hook_resid_mid":
-            handle = module.register_forward_pre_hook(lambda _, inputs: _in_place(hooks, hook_point, inputs[0]))
-        else:
-            handle = module.register_forward_pre_hook(lambda _, inputs: _changed(hooks, hook_point, inputs))
-        stack.callback(handle.remove)
-
-    def _normalized(self, hooks: Hooks, hook_point: str, norm: Any, x: Tensor, output: Tensor) -> Tensor:
-        """What a norm gives. The hook point is before its gain and offset."""
-        x = x.float()
-        if isinstance(norm, nn.LayerNorm):
-            normalized = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
-        else:
-            normalized = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _eps(norm))
-        edited = hooks(hook_point, normalized)
-        if not hooks.edits(hook_point):
-            return output
-        gain = 1 + norm.weight if self.places.norm_offset else norm.weight
-        offset = norm.bias if isinstance(norm, nn.LayerNorm) else 0
-        return (edited * gain + offset).to(output.dtype)
-
-
-def _eps(norm: Any) -> float:
-    return norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
-
-
-def _changed(hooks: Hooks, hook_point: str, found: Any) -> Any:
-    """What goes in or comes out of a module, a tensor or a tuple that begins with one; with what the edit makes of it."""
-    if isinstance(found, tuple):
-        return (hooks(hook_point, found[0]), *found[1:])
-    return hooks(hook_point, found)
-
-
-def _in_place(hooks: Hooks, hook_point: str, x: Tensor) -> None:
-    """The stream between attention and MLP is read twice, by the norm and by the sum at the layer's end: both read this
-    very tensor, so an edit changes it in place."""
-    edited = hooks(hook_point, x.clone() if hooks.edits(hook_point) else x)
-    if hooks.edits(hook_point):
-        x.copy_(edited)
 
 
 def _speed_up(model: Any, layers: Any, precision: Precision) -> None:
