@@ -1,7 +1,6 @@
 """The products of sparse codes that make a training step cheap: no (batch, k, d) tensor, no dense (batch, d_sae) gradient."""
 
 import itertools
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,10 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from pipeline.train import operators
 from stores.products import linear
-
-# Compressed sparse rows are complete for what is done here, the products of some pairs of rows.
-warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")
 
 
 def fast_dtype(device_type: str) -> torch.dtype:
@@ -80,25 +77,12 @@ class Entries(NamedTuple):
 
 def bag(code: Entries, table: Tensor) -> Tensor:
     """(batch, d): row i is the sum of values[e] · table[indices[e]] over the entries e of row i. table: (n, d) float32."""
-    if table.device.type == "cuda":
-        from pipeline.train import triton_kernels  # imported late: it is there where CUDA is
-
-        return triton_kernels.bag(code.values.detach(), code.indices, code.offsets, table.detach())
-    return F.embedding_bag(
-        code.indices, table.detach(), code.offsets[:-1], per_sample_weights=code.values.detach(), mode="sum"
-    )
+    return operators.bag(code.values.detach(), code.indices, code.offsets, table.detach())
 
 
 def dots(a: Tensor, table: Tensor, code: Entries) -> Tensor:
     """(n_entries,): a[i] · table[indices[e]] for the entries e of row i. a: (batch, d); table: (n, d), both float32."""
-    if table.device.type == "cuda":
-        from pipeline.train import triton_kernels
-
-        return triton_kernels.dots(a, table.detach(), code.indices, code.offsets)
-    pattern = torch.sparse_csr_tensor(
-        code.offsets, code.indices, torch.zeros_like(code.values), size=(len(a), len(table))
-    )
-    return torch.sparse.sampled_addmm(pattern, a, table.detach().T, beta=0.0).values()
+    return operators.dots(a, table.detach(), code.indices, code.offsets)
 
 
 def _split(code: Entries, bounds: tuple[int, ...]) -> list[tuple[Tensor | slice, Entries]]:

@@ -1,0 +1,46 @@
+"""What operators.py does on a CPU, with PyTorch."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.optim.adam import adam
+
+# Compressed sparse rows are complete for what is done here, the products of some pairs of rows.
+warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")
+
+BETAS, EPS = (0.9, 0.999), 6.25e-10
+SHORTEST = 1e-12  # by which a row of unit length is divided at least
+
+
+def bag(values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
+    return F.embedding_bag(indices, table.float(), offsets[:-1], per_sample_weights=values, mode="sum")
+
+
+def dots(a: Tensor, table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
+    pattern = torch.sparse_csr_tensor(offsets, indices, torch.zeros(len(indices)), size=(len(a), len(table)))
+    return torch.sparse.sampled_addmm(pattern, a.float(), table.float().T, beta=0.0).values()
+
+
+def update(
+    gradient: Tensor, weight: Tensor, mean: Tensor, square: Tensor, step: Tensor, lr: Tensor, unit: bool
+) -> None:
+    gradient = gradient.float()
+    if unit:
+        gradient = gradient.addcmul((gradient * weight).sum(-1, keepdim=True), weight, value=-1)
+    before = (step - 1).float()  # Adam counts it up
+    adam(
+        [weight], [gradient], [mean], [square], [], [before], fused=True,
+        amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=float(lr), weight_decay=0.0, eps=EPS, maximize=False,
+    )  # fmt: skip
+    if unit:
+        weight.copy_(normalize(weight, dim=-1, eps=SHORTEST))
+
+
+def sparse_update(
+    values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor,
+    weight: Tensor, mean: Tensor, square: Tensor, step: Tensor, lr: Tensor, unit: bool,
+) -> None:  # fmt: skip
+    update(bag(values, indices, offsets, table), weight, mean, square, step, lr, unit)
