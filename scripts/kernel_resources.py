@@ -17,13 +17,13 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pipeline.train.triton import bag, dots, update
+from pipeline.train.triton import bag, dots, encode, update
 from pipeline.train.triton.parts import AT_ONCE, PART
 
 ARCHITECTURES = (80, 90, 100)
 _CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
-_INTEGERS = {"n_rows", "n_tiles"}
-_TYPES = {"indices": "*i64", "offsets": "*i64"} | dict.fromkeys(_INTEGERS, "i32")
+_TYPES = {"indices": "*i64", "offsets": "*i64"} | dict.fromkeys(("n_rows", "n_tiles", "n_latents"), "i32")
+_OF_TABLES = ("table", "gradient", "x", "W", "b", "pre", "maxima")  # arguments whose dtype is the table's
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Launch:
     kernel: Any
     constants: dict[str, Any]
     warps: int
-    table: str = "float32"  # the dtype of the table
+    table: str = "float32"  # the dtype of the table, of encode that of all
+    stages: int = 3
 
     def __str__(self) -> str:
         module, name = self.kernel.fn.__module__.rpartition(".")[2], self.kernel.fn.__name__
@@ -46,6 +47,7 @@ class Resources:
     spilled: int  # bytes of a thread
     shared: int  # bytes of a program
     ttir: str
+    ptx: str
 
     def warps(self, of_program: int) -> int:
         """Warps that a multiprocessor of sm_80, sm_90 or sm_100 runs at a time, of 64: it has 65,536 registers, given
@@ -73,11 +75,18 @@ def launches(d: int, table: str = "float32") -> list[Launch]:
     ]
 
 
+def encoder(d: int) -> Launch:
+    """Of the pre-activations."""
+    tile = {"ROWS": encode.ROWS, "LATENTS": encode.LATENTS, "COLUMNS": encode.COLUMNS}
+    constants = {"d": d, **tile, "GROUP": encode.GROUP, "ABREAST": encode.TILES_ABREAST}
+    return Launch(encode.products, constants, encode.WARPS, "bfloat16", encode.STAGES)
+
+
 def compiled(launch: Launch, architecture: int) -> Resources:
     """For sm_{architecture}, pointers aligned by 16 bytes as PyTorch's are."""
     names = launch.kernel.arg_names
     pointer = {"float32": "*fp32", "bfloat16": "*bf16"}[launch.table]
-    types = _TYPES | {"table": pointer, "gradient": pointer}
+    types = _TYPES | dict.fromkeys(_OF_TABLES, pointer)
     signature = {name: "constexpr" if name in launch.constants else types.get(name, "*fp32") for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
     constants = {(names.index(name),): value for name, value in launch.constants.items()}
@@ -86,7 +95,7 @@ def compiled(launch: Launch, architecture: int) -> Resources:
         made = triton.compile(
             ASTSource(launch.kernel, signature, constants, aligned),
             target=GPUTarget("cuda", architecture, 32),
-            options={"num_warps": launch.warps},
+            options={"num_warps": launch.warps, "num_stages": launch.stages},
         )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
@@ -94,13 +103,15 @@ def compiled(launch: Launch, architecture: int) -> Resources:
         command = [str(_CUOBJDUMP), "--dump-resource-usage", file.name]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
-    return Resources(found["REG"], found["STACK"] + found["LOCAL"], made.metadata.shared, made.asm["ttir"])
+    return Resources(
+        found["REG"], found["STACK"] + found["LOCAL"], made.metadata.shared, made.asm["ttir"], made.asm["ptx"]
+    )
 
 
 def main() -> None:
     print("| kernel | sm | registers | spilled, bytes | shared, bytes | warps of 64 |")
     print("|---|---|---|---|---|---|")
-    for launch in (*launches(768), *launches(768, "bfloat16"), *launches(4096)):
+    for launch in (*launches(768), *launches(768, "bfloat16"), encoder(768), *launches(4096), encoder(4096)):
         for architecture in ARCHITECTURES:
             own = compiled(launch, architecture)
             warps = own.warps(launch.warps)

@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.optim.adam import adam
 
+from stores.products import linear
+
 # Compressed sparse rows are complete for what is done here, the products of some pairs of rows.
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are)")
 
 BETAS, EPS = (0.9, 0.999), 6.25e-10
 SHORTEST = 1e-12  # by which a row of unit length is divided at least
+GROUP = 64  # latents of which encode gives the largest
 
 
 def bag(values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
@@ -44,3 +47,9 @@ def sparse_update(
     weight: Tensor, mean: Tensor, square: Tensor, step: Tensor, lr: Tensor, unit: bool,
 ) -> None:  # fmt: skip
     update(bag(values, indices, offsets, table), weight, mean, square, step, lr, unit)
+
+
+def encode(x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    pre = linear(x, W, b)
+    whole = F.pad(pre, (0, -pre.shape[1] % GROUP), value=-torch.inf)
+    return pre, whole.unflatten(1, (-1, GROUP)).amax(2)

@@ -9,6 +9,8 @@ dots          (n_entries,) float32: a[i] · table[indices[e]] for the entries e 
 update        One step of torch.optim.Adam on a weight (n, d) and its moments, in place, with β = (0.9, 0.999), ε = 6.25e-10.
               step is 1 at the first. unit: the gradient's part along a row is taken away before, and rows are divided by
               their length after it, as Family.constrain does for one hook point.
+encode        (batch, d_sae) pre = x Wᵀ + b, in their dtype with float32 sums, and (batch, ⌈d_sae / GROUP⌉) the largest of
+              each GROUP latents of a row. x (batch, d), W (d_sae, d), b (d_sae), of one dtype.
 sparse_update update with the gradient bag(values, indices, offsets, table), which is never written.
 
 values (n_entries,) float32, indices (n_entries,) int64, offsets (n_rows + 1,) int64: a code, see kernels.Entries. a, table,
@@ -43,6 +45,11 @@ def _empty_entries(a: Tensor, table: Tensor, indices: Tensor, offsets: Tensor) -
     return table.new_empty(indices.shape[0], dtype=torch.float32)
 
 
+def _empty_pre(x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    n, d_sae = x.shape[0], W.shape[0]
+    return x.new_empty((n, d_sae)), x.new_empty((n, (d_sae + on_cpu.GROUP - 1) // on_cpu.GROUP))
+
+
 def _nothing(*_) -> None:
     return None
 
@@ -50,6 +57,7 @@ def _nothing(*_) -> None:
 for _name, _schema, _on_cpu, _fake in (
     ("bag", f"({_CODE}) -> Tensor", on_cpu.bag, _empty_rows),
     ("dots", "(Tensor a, Tensor table, Tensor indices, Tensor offsets) -> Tensor", on_cpu.dots, _empty_entries),
+    ("encode", "(Tensor x, Tensor W, Tensor b) -> (Tensor, Tensor)", on_cpu.encode, _empty_pre),
     ("update", f"(Tensor gradient, {_STATE}) -> ()", on_cpu.update, _nothing),
     ("sparse_update", f"({_CODE}, {_STATE}) -> ()", on_cpu.sparse_update, _nothing),
 ):
@@ -58,5 +66,5 @@ for _name, _schema, _on_cpu, _fake in (
     torch.library.impl(f"unmix::{_name}", "cuda", _on_cuda(_name))
     torch.library.register_fake(f"unmix::{_name}", _fake)
 
-bag, dots = torch.ops.unmix.bag, torch.ops.unmix.dots
+bag, dots, encode = torch.ops.unmix.bag, torch.ops.unmix.dots, torch.ops.unmix.encode
 update, sparse_update = torch.ops.unmix.update, torch.ops.unmix.sparse_update

@@ -31,6 +31,7 @@ AT = (torch.tensor(1.0), torch.tensor(1e-2), True)  # step, lr, unit
 CALLS = {
     "bag": (*code(), random(N, D)),
     "dots": (random(N_ROWS, D), random(N, D), *code()[1:]),
+    "encode": (random(N_ROWS, D), random(130, D), random(130, seed=1)),
     "update": (random(N_ROWS, D, seed=3), *weights(), *AT),
     "sparse_update": (*code(), random(N, D), *weights(), *AT),
 }
@@ -105,3 +106,14 @@ def test_sparse_update_is_the_bags_update() -> None:
     operators.sparse_update(*code(), random(N, D), *given, *AT)
     operators.update(operators.bag(*code(), random(N, D)), *expected, *AT)
     assert all(torch.equal(*pair) for pair in zip(given, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_k_largest_lie_in_the_groups_of_the_k_largest_maxima(dtype: torch.dtype) -> None:
+    """With ties, too: bfloat16 has many. The last group is not whole."""
+    k = 4
+    pre, maxima = operators.encode(*(t.to(dtype) for t in (random(50, 24), random(1000, 24), random(1000, seed=1))))
+    groups = maxima.topk(k, dim=1).indices
+    whole = torch.nn.functional.pad(pre, (0, 24), value=-torch.inf).unflatten(1, (-1, 64))
+    among = whole.gather(1, groups[..., None].expand(-1, -1, 64)).flatten(1)
+    assert torch.equal(among.topk(k, dim=1).values, pre.topk(k, dim=1).values)

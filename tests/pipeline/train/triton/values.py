@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pipeline.train import on_cpu
 from pipeline.train.kernels import Entries
-from pipeline.train.triton import bag, dots, launches, parts, update
+from pipeline.train.triton import bag, dots, encode, launches, parts, update
 from pipeline.train.triton.parts import AT_ONCE
 
 Device = Callable[[Tensor], Tensor]
 PART = parts.PART
-if os.environ.get("TRITON_INTERPRET") == "1":  # it is slow: a row of few entries shall have many parts
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:  # it is slow: a row of few entries shall have many parts
     PART = parts.PART = bag.PART = dots.PART = update.PART = 8
 HOT = 9 * PART + 7  # more parts than are added at a time, the last one not whole
 LENGTHS = (3, 0, HOT, 1, PART, PART + 1, 0)
@@ -111,6 +112,18 @@ def sparse_update_is_bag_then_update(on: Device) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-5)
 
 
+def encode_is_linear_and_its_maxima(on: Device) -> None:
+    """Edges of tiles, of turns and of the last group, which is not whole. All numbers are negative: a 0 from outside shows."""
+    for n, n_latents, d in ((130, 330, 70), (3, 64, 24)):
+        given = [t.bfloat16() for t in (random(n, d), random(n_latents, d, seed=2), 5 * random(n_latents) - 40)]
+        x, W, b = (t.float() for t in given)
+        # The interpreter multiplies the bits of bfloat16 numbers as if they were integers.
+        pre, maxima = (t.cpu() for t in encode.tiled(*map(on, (x, W, b) if INTERPRETED else given)))
+        exact = x @ W.T + b
+        torch.testing.assert_close(pre.float(), exact, rtol=2**-8, atol=1e-4)  # rounded once
+        assert torch.equal(maxima, torch.stack([part.amax(1) for part in pre.split(64, dim=1)], dim=1))
+
+
 def positions_beyond_an_int32(on: Device) -> None:
     """A table of more than 2³¹ numbers, and entries that begin after the 2³¹st: files with holes, which take no room."""
     with tempfile.TemporaryDirectory() as folder:
@@ -140,6 +153,7 @@ CHECKS: tuple[Callable[[Device], None], ...] = (
     entries_in_no_row_are_passed_over,
     update_is_adams,
     sparse_update_is_bag_then_update,
+    encode_is_linear_and_its_maxima,
 )
 
 if __name__ == "__main__":
