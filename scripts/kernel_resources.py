@@ -1,13 +1,14 @@
 """What the Triton kernels of a training step take of a GPU: registers, spills, shared memory, warps that run at a time.
 
 Triton compiles and assembles for a named architecture without a device. `python -m scripts.kernel_resources` prints a table
-for sm_80 (A100), sm_90 (H100, H200) and sm_100 (B200), and what the bytes and the flops of a TopK step leave as its limit.
+for sm_80 (A100), sm_90 (H100, H200) and sm_100 (B200).
 """
 
 import re
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,23 @@ def compiled(launch: Launch, architecture: int) -> Resources:
     )
 
 
+def table(own: Iterable[Launch], architectures: Iterable[int]) -> list[str]:
+    """Lines of a table in Markdown."""
+    lines = ["| kernel | sm | registers | spilled, bytes | shared, bytes | warps of 64 |", "|---|---|---|---|---|---|"]
+    for launch in own:
+        for architecture in architectures:
+            of = compiled(launch, architecture)
+            numbers = (architecture, of.registers, of.spilled, of.shared, of.warps(launch.warps))
+            lines.append(f"| {launch} | " + " | ".join(map(str, numbers)) + " |")
+    return lines
+
+
+def of_step(d: int) -> list[Launch]:
+    return [encoder(d), *launches(d), *launches(d, "bfloat16")]
+
+
 def main() -> None:
-    print("| kernel | sm | registers | spilled, bytes | shared, bytes | warps of 64 |")
-    print("|---|---|---|---|---|---|")
-    for launch in (*launches(768), *launches(768, "bfloat16"), encoder(768), *launches(4096), encoder(4096)):
-        for architecture in ARCHITECTURES:
-            own = compiled(launch, architecture)
-            warps = own.warps(launch.warps)
-            print(f"| {launch} | {architecture} | {own.registers} | {own.spilled} | {own.shared} | {warps} |")
+    print("\n".join(table([*of_step(768), *of_step(4096)], ARCHITECTURES)))
 
 
 if __name__ == "__main__":
