@@ -54,7 +54,9 @@ class Dense(Code):
         self, W_dec: Float[Tensor, "n d_out"], dtype: torch.dtype, prefixes: tuple[int, ...]
     ) -> Float[Tensor, "n_prefixes batch d_out"]:
         if self.latents is not None:
-            W_dec = W_dec[self.latents]
+            W_dec = W_dec.index_select(0, self.latents)  # the gradient of W_dec[latents] adds up row by row
+        if len(prefixes) == 1:  # the gradient of a part is a copy
+            return matmul(self.z, W_dec, dtype).float()[None]
         made, before = [], 0
         for end in prefixes:
             own = matmul(self.z[:, before:end], W_dec[before:end], dtype).float()

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.train.kernels import Entries
+from pipeline.train.kernels import Entries, bits
 from pipeline.train.ranks import ALONE, Ranks
 
 Pre = Float[Tensor, "batch d_sae"]
@@ -44,11 +44,23 @@ class Positive(Selection):
 
 
 @dataclass(frozen=True)
-class Largest(Selection):
-    """The k largest of each row; of those, the positive ones."""
+class OfEachRow(Selection):
+    """So many of each row."""
 
     k: int
     few = True
+
+    @abstractmethod
+    def mask(self, pre: Pre) -> Bool[Tensor, "batch d_sae"]:
+        """Which are selected and not 0, on a CPU. No gradient."""
+
+
+@dataclass(frozen=True)
+class Largest(OfEachRow):
+    """The k largest of each row; of those, the positive ones."""
+
+    def mask(self, pre: Pre) -> Bool[Tensor, "batch d_sae"]:
+        return _mask_of_largest(pre, self.k)
 
     def dense(self, pre: Pre, ranks: Ranks = ALONE) -> Pre:
         values, indices = pre.topk(min(self.k, pre.shape[-1]), dim=-1)
@@ -70,11 +82,11 @@ class Largest(Selection):
 
 
 @dataclass(frozen=True)
-class LargestMagnitude(Selection):
+class LargestMagnitude(OfEachRow):
     """The k of largest magnitude of each row, with their signs."""
 
-    k: int
-    few = True
+    def mask(self, pre: Pre) -> Bool[Tensor, "batch d_sae"]:
+        return _mask_of_largest(pre.abs(), self.k)
 
     def dense(self, pre: Pre, ranks: Ranks = ALONE) -> Pre:
         return Largest(self.k).dense(pre.abs(), ranks) * pre.sign()
@@ -126,15 +138,15 @@ def _largest(pre: Tensor, k: int) -> Entries:
     Positive floating-point numbers have the order of their bits read as integers, which NumPy partitions fast; negative
     ones come out as negative integers in the wrong order, and are not asked for.
     """
-    bits = pre.detach().view(torch.int16 if pre.element_size() == 2 else torch.int32)
-    n, d_sae = bits.shape
+    integers = bits(pre)
+    n, d_sae = integers.shape
     depth = d_sae // (_GROUPS_PER_K * k)
     width = d_sae // depth
-    maxima = bits[:, : depth * width].unflatten(1, (depth, width)).amax(1).numpy()
+    maxima = integers[:, : depth * width].unflatten(1, (depth, width)).amax(1).numpy()
     bound = _kth_largest(maxima, k).clip(min=1)  # the bits of the smallest positive number
-    bits = bits.numpy()
-    place = np.flatnonzero(bits >= bound[:, None])
-    values, row = bits.reshape(-1).take(place), place // d_sae
+    integers = integers.numpy()
+    place = np.flatnonzero(integers >= bound[:, None])
+    values, row = integers.reshape(-1).take(place), place // d_sae
     starts = _offsets(row, n)
     padded_width = max(k, int(np.diff(starts).max(initial=0)))
     padded = np.zeros(n * padded_width, values.dtype)
@@ -147,6 +159,22 @@ def _largest(pre: Tensor, k: int) -> Entries:
     place, row = place[more], row[more]
     found = torch.from_numpy(values[more]).view(pre.dtype).float()
     return Entries(found, torch.from_numpy(place - row * d_sae), torch.from_numpy(_offsets(row, n)))
+
+
+def _mask_of_largest(pre: Tensor, k: int) -> Tensor:
+    """Where the k largest of each row are, as far as they are positive; of equal ones the first. Of many, k is many too."""
+    integers = bits(pre).numpy()
+    n, width = integers.shape
+    if k >= width:
+        return torch.from_numpy(integers > 0)
+    largest = np.partition(integers, width - k, axis=1)[:, width - k :]
+    kth = largest[:, :1].clip(min=1)
+    equal = np.flatnonzero(integers == kth)
+    row = equal // width
+    rank = np.arange(len(equal)) - _offsets(row, n).take(row)
+    mask = integers >= kth
+    mask.reshape(-1)[equal[rank >= (largest == kth).sum(1).take(row)]] = False
+    return torch.from_numpy(mask)
 
 
 def _kth_largest(x: np.ndarray, k: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from stores.loader import BatchLoader
 from stores.order import default_window_chunks
 from stores.site import Site
 
-VERSION = 6
+VERSION = 7
 
 
 def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:

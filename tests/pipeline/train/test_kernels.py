@@ -80,6 +80,46 @@ def test_prefixes_and_their_gradients_are_the_dense_ones() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("k", [1, 12, 80])  # sparse, dense, more than there are
+@pytest.mark.parametrize("kind", [Largest, LargestMagnitude])
+def test_the_code_by_some_latents_has_the_values_and_gradients_of_a_dictionary_of_these_alone(
+    kind: type[Largest] | type[LargestMagnitude], k: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(2, 50, 10, generator=generator)
+    weights = [torch.randn(s, generator=generator) for s in ((120, 10), (120,), (120, 10))]
+    latents, select = torch.randperm(120, generator=generator) < 70, kind(k)
+
+    def gradients(make) -> list[torch.Tensor]:
+        leaves = [w.clone().requires_grad_() for w in weights]
+        x_hat = make(*leaves)
+        (x_hat - target).square().sum().backward()
+        return [x_hat, *(leaf.grad for leaf in leaves)]
+
+    def among(W_enc, b_enc, W_dec):
+        code = SPARSE.encode_among(latents, x, W_enc, b_enc, select, sparse_code(x, W_enc, b_enc, Largest(3)))
+        assert isinstance(code, Sparse) == (k == 1)
+        return SPARSE.decode(code, W_dec)[0]
+
+    def alone(W_enc, b_enc, W_dec):
+        return select.dense(x @ W_enc[latents].T + b_enc[latents]) @ W_dec[latents]
+
+    for ours, theirs in zip(gradients(among), gradients(alone), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 30, 59, 60, 70])
+def test_a_mask_of_the_largest_has_as_many_as_there_are_and_they_are_the_largest(k: int, dtype: torch.dtype) -> None:
+    pre = torch.randn(70, 60, generator=torch.Generator().manual_seed(0))
+    pre = (pre * 3).round().to(dtype)  # far more of them equal the k-th than there is room for
+    pre[3] = -1.0
+    mask = Largest(k).mask(pre)
+    expected = pre.topk(min(k, 60), dim=-1).values.relu()
+    assert torch.equal(mask.sum(-1), (expected > 0).sum(-1))
+    assert torch.equal(torch.where(mask, pre, 0).sort(-1, descending=True).values[:, : expected.shape[1]], expected)
+
+
 @pytest.mark.parametrize("guess", [0.0, 0.3, 50.0])
 @pytest.mark.parametrize("k", [3, 30])
 def test_the_largest_of_a_batch_whatever_was_guessed(guess: float, k: int) -> None:
