@@ -18,6 +18,7 @@ from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
 from pipeline.train.group import Group, provenance
 from pipeline.train.loop import joined
+from pipeline.train.memory import keep_freed
 from pipeline.train.own_methods import check, methods
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Activations, Source, Weights
@@ -112,6 +113,8 @@ def execute(
     the units are. ranks: the processes that call this together; the first of them writes.
     Returns a line for each that diverged.
     """
+    if device == "cpu":
+        keep_freed()
     diverged: list[str] = []
     for name, method in {task.method: task.made_by for task, _ in work}.items():
         check(method, name)
