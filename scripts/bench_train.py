@@ -8,8 +8,9 @@
 Rows: the demo model's MLP activations (768 coordinates) on Python's standard library, scaled to E|x - mean|² = 768 for
 all. d_in 768, d_sae 6144, k 32, batches of 4,096. Every library makes its own step (forward, loss, backward, gradient
 projection, its optimiser) through its own trainer or the calls of it; they take turns step by step, so what disturbs the
-machine disturbs all, and medians count. FVU: on held-out rows, each at the better of two learning rates. A peer that is
-not installed is left out. Writes runs/bench/train.json.
+machine disturbs all, and medians count. The allocator keeps what is freed, for all of them. half_dead: topk, half of its
+latents dead at every step. FVU: on held-out rows, each at the better of two learning rates. A peer that is not installed is
+left out. Writes runs/bench/train.json.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from torch import Tensor
 from pipeline.stages import Run, load_recipe, run_extract
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.loop import train
+from pipeline.train.memory import keep_freed
 from pipeline.train.methods import METHODS
 from pipeline.train.source import Source
 from scripts.bench import report, store_of_noise
@@ -39,6 +41,7 @@ from stores.moments import Moments
 HOOK_POINT = "blocks.1.mlp.hook_post"
 D_IN, D_SAE, K, BATCH = 768, 6144, 32, 4096
 RATES = (1e-3, 3e-3)
+OURS = ("topk", "batch_topk", "half_dead", "relu", "p_anneal")
 
 
 @dataclass
@@ -54,6 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = _store(Path(folder))
+        keep_freed()
         figures = _against_peers(store, args.steps)
         figures |= _toy(args.rounds)
         figures |= _many(store, args.rounds)
@@ -67,18 +71,30 @@ def _store(folder: Path) -> ActivationStore:
     return run.open_store()
 
 
-def _source(moments: Moments, hook_point: str = HOOK_POINT) -> Source:
+def source_of(moments: Moments, hook_point: str = HOOK_POINT) -> Source:
     return Source.at(
         hook_point, moments, lambda n: torch.empty(0).numpy(), lambda n: torch.empty(0).numpy(), lambda: None
     )  # type: ignore[arg-type,return-value]
 
 
-def _ours(method: str, source: Source, **settings: Any) -> Contestant:
+def ours(method: str, source: Source, **settings: Any) -> FamilyLearner:
     made = METHODS[method]
     assert made.learner is not None
     learner = made.learner(made.config(**settings), source, "cpu")
     assert isinstance(learner, FamilyLearner)
-    return Contestant(lambda x, i: learner.step(x, i, 10**6), lambda x: learner.to_dictionary({})(x))
+    return learner
+
+
+def _ours(method: str, source: Source, dead: int = 0, **settings: Any) -> Contestant:
+    """dead: so many of the latents are dead at every step."""
+    learner = ours(method, source, d_sae=D_SAE, warmup=0, **settings)
+    which = torch.randperm(D_SAE, generator=torch.Generator().manual_seed(0))[:dead]
+
+    def step(x: Tensor, i: int) -> None:
+        learner.model.tokens_since_fired[which] = 10**9
+        learner.step(x, i, 10**6)
+
+    return Contestant(step, lambda x: learner.to_dictionary({})(x))
 
 
 def _saelens(architecture: str, lr: float) -> Contestant:
@@ -124,13 +140,15 @@ def _dictionary_learning(lr: float) -> Contestant:
 
 def _against_peers(store: ActivationStore, n_steps: int) -> dict[str, float]:
     moments = store.stats(HOOK_POINT)
-    source, scale = _source(moments), moments.scale
+    source, scale = source_of(moments), moments.scale
     heldout = torch.from_numpy(store.rows(HOOK_POINT, 0, store.n_heldout_rows, "heldout")).float()
     mean = torch.from_numpy(moments.mean * scale).float()
     makers: dict[str, Callable[[float], Contestant]] = {
-        "topk": lambda lr: _ours("topk", source, d_sae=D_SAE, k=K, lr=lr, warmup=0),
-        "batch_topk": lambda lr: _ours("batch_topk", source, d_sae=D_SAE, k=K, lr=lr, warmup=0),
-        "relu": lambda lr: _ours("relu_l1", source, d_sae=D_SAE, lr=lr, warmup=0),
+        "topk": lambda lr: _ours("topk", source, k=K, lr=lr),
+        "batch_topk": lambda lr: _ours("batch_topk", source, k=K, lr=lr),
+        "half_dead": lambda lr: _ours("topk", source, dead=D_SAE // 2, k=K, lr=lr),
+        "relu": lambda lr: _ours("relu_l1", source, lr=lr),
+        "p_anneal": lambda lr: _ours("p_anneal", source, lr=lr),
         "saelens_topk": lambda lr: _saelens("topk", lr),
         "saelens_relu": lambda lr: _saelens("standard", lr),
         "sparsify_topk": lambda lr: _sparsify(lr, mean),
@@ -148,7 +166,7 @@ def _against_peers(store: ActivationStore, n_steps: int) -> dict[str, float]:
     for batch in loader:
         raw = batch.x[HOOK_POINT].float()
         for (name, _), contestant in contestants.items():
-            x = raw if name in ("topk", "batch_topk", "relu") else raw * scale
+            x = raw if name in OURS else raw * scale
             started = time.perf_counter()
             contestant.step(x, batch.step)
             if batch.step:
@@ -157,7 +175,7 @@ def _against_peers(store: ActivationStore, n_steps: int) -> dict[str, float]:
     fvu: dict[str, float] = {}
     for (name, lr), contestant in contestants.items():
         if name.endswith("topk"):
-            factor = 1.0 if name in ("topk", "batch_topk") else scale
+            factor = 1.0 if name in OURS else scale
             with torch.no_grad():
                 error = torch.cat([x * factor - contestant.reconstruct(x * factor) for x in heldout.split(BATCH)])
             found = float(
@@ -174,12 +192,14 @@ def _against_peers(store: ActivationStore, n_steps: int) -> dict[str, float]:
         x16 @ W.T
         times.append(time.perf_counter() - started)
     figures["encoder_product_fraction_of_topk_step"] = statistics.median(times) / median["topk"]
+    figures["half_dead_over_topk"] = median["half_dead"] / median["topk"]
+    figures["load_average"] = os.getloadavg()[1]
     for peer in ("saelens", "sparsify", "dictionary_learning"):
         if f"{peer}_topk" in median:
             figures[f"topk_vs_{peer}"] = median[f"{peer}_topk"] / median["topk"]
     if "saelens_relu" in median:
         figures["relu_vs_saelens"] = median["saelens_relu"] / median["relu"]
-    if peers := [value for name, value in fvu.items() if name not in ("topk", "batch_topk")]:
+    if peers := [value for name, value in fvu.items() if name not in OURS]:
         figures["topk_fvu_over_best_peer"] = fvu["topk"] / min(peers)
     return figures
 
@@ -196,7 +216,7 @@ def _toy(rounds: int) -> dict[str, float]:
     hook, n_steps = "blocks.0.hook_resid_post", 200
     with tempfile.TemporaryDirectory() as folder:
         store = store_of_noise(Path(folder) / "toy.zarr", hook, 64, 32_768, 4096, 64)
-        source = _source(store.stats(hook), hook)
+        source = source_of(store.stats(hook), hook)
 
         def run(seeds: range) -> None:
             made = METHODS["relu_l1"]
@@ -227,7 +247,7 @@ def _toy(rounds: int) -> dict[str, float]:
 def _many(store: ActivationStore, rounds: int) -> dict[str, float]:
     """Eight TopK dictionaries on one read of a streamed store against eight runs that each read it, of 16 steps: each of
     these fills a window of its own first, so with more steps the difference is less."""
-    source, n_steps = _source(store.stats(HOOK_POINT)), 16
+    source, n_steps = source_of(store.stats(HOOK_POINT)), 16
 
     def run(seeds: range) -> None:
         made = METHODS["topk"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pipeline.train.dense_cpu import column_counts
 from pipeline.train.kernels import Decode, Entries, Shared, matmul
 
 
@@ -44,11 +45,13 @@ class Code(ABC):
 
 @dataclass(frozen=True)
 class Dense(Code):
-    """latents: which of a dictionary's features these are, None: all of them. pre: what they were selected from."""
+    """latents: which of a dictionary's features these are, None: all of them. pre: what they were selected from. sums: over
+    the rows, if they are there already, on a CPU."""
 
     z: Float[Tensor, "batch n"]
     latents: Int64[Tensor, " n"] | None = None
     pre: Float[Tensor, "batch n"] | None = None
+    sums: Float[Tensor, " n"] | None = None
 
     def decode(
         self, W_dec: Float[Tensor, "n d_out"], dtype: torch.dtype, prefixes: tuple[int, ...]
@@ -67,14 +70,23 @@ class Dense(Code):
     def total(
         self, of: Callable[[Tensor], Tensor] | None = None, weights: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, ""]:
-        by_feature = (of(self.z.float()) if of else self.z).sum(0, dtype=torch.float32)
+        if of is None and self.sums is not None:
+            by_feature = self.sums
+        else:
+            by_feature = (of(self.z.float()) if of else self.z).sum(0, dtype=torch.float32)
         return (by_feature if weights is None else by_feature * weights).sum() / len(self.z)
 
     def l0(self) -> Float[Tensor, ""]:
+        if self.sums is not None:
+            return self._counts.sum().float() / len(self.z)
         return self._active.sum(dtype=torch.float32) / len(self.z)
 
     def fired(self) -> Bool[Tensor, " n"]:
-        return self._active.any(0)
+        return self._active.any(0) if self.sums is None else self._counts > 0
+
+    @cached_property
+    def _counts(self) -> Int64[Tensor, " n"]:
+        return column_counts(self.z)
 
     @cached_property
     def _active(self) -> Bool[Tensor, "batch n"]:

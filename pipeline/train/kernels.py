@@ -85,21 +85,6 @@ def dots(a: Tensor, table: Tensor, code: Entries) -> Tensor:
     return operators.dots(a, table.detach(), code.indices, code.offsets)
 
 
-def bits(x: Tensor) -> Tensor:
-    """The numbers' bits as integers; these have the order of the numbers, as far as they are positive."""
-    return x.detach().contiguous().view(torch.int16 if x.element_size() == 2 else torch.int32)
-
-
-def where(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask is true, 0 elsewhere, without a derivative, on a CPU: torch.where takes four times as long."""
-    return torch.from_numpy(bits(x).numpy() * mask.numpy()).view(x.dtype)
-
-
-def columns(x: Tensor, own: Tensor) -> Tensor:
-    """x[:, own] without a derivative, on a CPU."""
-    return torch.from_numpy(bits(x).numpy().take(own.numpy(), axis=1)).view(x.dtype)
-
-
 def _split(code: Entries, bounds: tuple[int, ...]) -> list[tuple[Tensor | slice, Entries]]:
     """Per range [bounds[j], bounds[j + 1]) of latents: which entries are in it, and the code of those alone."""
     if len(bounds) == 2:
@@ -170,25 +155,6 @@ class Encode(torch.autograd.Function):
         own = gradients[0] * (values != 0)
         grad_b_enc = torch.zeros(ctx.shared.d_sae, device=x.device).index_add_(0, indices, own)
         return None, ctx.shared.transposed.times(own, x), grad_b_enc, None, None, None, None
-
-
-class EncodeAmong(torch.autograd.Function):
-    """z (batch, n): pre where the mask is true, 0 elsewhere; pre is of the n latents `own` of x W_encᵀ + b_enc. Gradients flow
-    to W_enc and b_enc, by products in the dtype of pre."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, own: Tensor, pre: Tensor, mask: Tensor):  # type: ignore[override]
-        ctx.save_for_backward(x, own, mask)
-        ctx.d_sae = len(W_enc)
-        return where(mask, pre)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
-        x, own, mask = ctx.saved_tensors
-        grad = where(mask, grad)
-        of_W, of_b = grad.mT @ x.to(grad.dtype), grad.sum(0)
-        grad_W_enc = torch.zeros(ctx.d_sae, x.shape[1]).index_copy_(0, own, of_W.float())
-        return None, grad_W_enc, torch.zeros(ctx.d_sae).index_copy_(0, own, of_b.float()), None, None, None
 
 
 class Decode(torch.autograd.Function):

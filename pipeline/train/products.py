@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.train.codes import Code, Dense, Sparse
-from pipeline.train.kernels import Encode, EncodeAmong, Entries, Shared, columns, matmul
+from pipeline.train.dense_cpu import EncodeAmong, EncodePositive, columns
+from pipeline.train.kernels import Encode, Entries, Shared, matmul
 from pipeline.train.ranks import ALONE, Ranks
-from pipeline.train.selections import OfEachRow, Selection
+from pipeline.train.selections import OfEachRow, Positive, Selection
 
 _SPARSE_BELOW = 0.05  # density; below it the sparse products are faster on a CPU (equal at .065 for d_in = 768)
 
@@ -51,6 +52,9 @@ class Products:
             choose: Callable[[Tensor], Entries] = lambda pre: select.entries(pre, ranks)  # noqa: E731
             entries = Encode.apply(x, W_enc, b_enc, choose, self.dtype, shared)
             return Sparse(Entries(*entries), shared)  # type: ignore[misc]
+        if not self.dense and isinstance(select, Positive) and x.device.type == "cpu":
+            z, sums = EncodePositive.apply(x, W_enc, b_enc, self.dtype)  # type: ignore[misc]
+            return Dense(z, sums=sums)
         pre = self.pre(x, W_enc, b_enc)
         if select.few:  # else the code stays as small as it is: each pass over it in float32 allocates anew
             pre = pre.float()

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.train.kernels import Entries, bits
+from pipeline.train.dense_cpu import bits
+from pipeline.train.kernels import Entries
 from pipeline.train.ranks import ALONE, Ranks
 
 Pre = Float[Tensor, "batch d_sae"]

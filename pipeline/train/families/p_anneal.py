@@ -58,15 +58,16 @@ class PAnneal(Penalised):
         return 1 - (1 - config.p_end) * n / config.n_updates
 
     def penalty(self, code: Code, p: float) -> Float[Tensor, ""]:
-        return self.total(code, lambda z: (z + _SMALLEST).pow(p) - _SMALLEST**p)
+        return self.total(code, (lambda z: (z + _SMALLEST).pow(p) - _SMALLEST**p) if p != 1 else None)
 
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
         p, config = self.p(now.step, now.n_steps), self.config
         code = self.encode(x, Positive())
         mse = (y - self.decode(code)).square().sum(-1).mean()
-        penalty = self.penalty(code, p)
-        with torch.no_grad():
-            later = self.penalty(code, max(config.p_end, p - (1 - config.p_end) / config.n_updates))
+        later = penalty = self.penalty(code, p)
+        if self.p(now.step + _REMEMBERED, now.n_steps) != p:  # what no change of p is reckoned from is not looked at
+            with torch.no_grad():
+                later = self.penalty(code, max(config.p_end, p - (1 - config.p_end) / config.n_updates))
         parts = {"mse": mse, "p": torch.full_like(mse, p), "penalty": penalty, "penalty_at_next_p": later}
         return Loss(mse + self.weight(now) * penalty, code, parts)
 

@@ -118,6 +118,19 @@ def test_sparse_products_are_the_same_twice_with_several_threads(monkeypatch) ->
         assert all(torch.equal(other[name], tensor) for other in states[1:]), name
 
 
+def test_p_annealing_keeps_the_penalty_when_p_changes() -> None:
+    x, _ = planted(64, 16, 32, 3)
+    made = learner(PAnneal, PAnnealConfig(d_sae=48, l1_coefficient=0.5, lr=1e-12, n_updates=3, anneal_from=0.1), x)
+    p, penalties = set(), []
+    for step in range(60):
+        coefficient = float(made.model.coefficient)
+        parts = made.step(x, step, 60)
+        p.add(float(parts["p"]))
+        penalties.append(coefficient * float(parts["penalty"]))
+    assert len(p) == 4
+    assert penalties == pytest.approx([penalties[0]] * 60, rel=1e-3)
+
+
 def test_planted_features_are_found() -> None:
     x, truth = planted(40_000, 32, 64, 3)
     made = learner(TopK, TopKConfig(d_sae=96, k=3, lr=5e-3, dead_after_tokens=20_000), x)

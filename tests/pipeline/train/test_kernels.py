@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from pipeline.train.codes import Sparse
+from pipeline.train.codes import Dense, Sparse
+from pipeline.train.dense_cpu import column_counts
 from pipeline.train.kernels import fast_dtype, matmul
 from pipeline.train.products import Products
 from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Positive, Selection
@@ -78,6 +79,41 @@ def test_prefixes_and_their_gradients_are_the_dense_ones() -> None:
 
     for ours, theirs in zip(gradients(sparse), gradients(dense), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_dense_positive_codes_have_the_sums_counts_and_gradients_of_relu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weights = torch.randn(300, 10, generator=generator), torch.randn(40, generator=generator)
+    W_enc, b_enc = torch.randn(40, 10, generator=generator), torch.randn(40, generator=generator) - 1
+    W_enc[3], b_enc[3] = 0.0, -1.0
+    ours, theirs = ([t.clone().requires_grad_() for t in (W_enc, b_enc)] for _ in range(2))
+    code = SPARSE.encode(x, *ours, Positive(), torch.ones(()))
+    assert isinstance(code, Dense)
+    z = (x @ theirs[0].T + theirs[1]).relu()
+    torch.testing.assert_close(code.z, z)
+    torch.testing.assert_close(code.total(weights=weights), (z @ weights).mean())
+    assert torch.equal(code.l0(), (z != 0).sum() / 300)
+    assert torch.equal(code.fired(), (z != 0).any(0))
+    assert not code.fired()[3]
+    (code.total(weights=weights) + code.z.square().mean()).backward()
+    ((z @ weights).mean() + z.square().mean()).backward()
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_code_that_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    W = torch.full((2, 3), torch.nan)
+    code = Products(dtype, dense=False).encode(torch.ones(4, 3), W, torch.zeros(2), Positive(), torch.ones(()))
+    assert isinstance(code, Dense)
+    assert code.z.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_columns_are_counted(dtype: torch.dtype) -> None:
+    x = torch.randn(600, 7, generator=torch.Generator().manual_seed(0)).relu().to(dtype)
+    x[:, 2], x[:, 3] = 1.0, -0.0
+    assert torch.equal(column_counts(x), (x != 0).sum(0))
 
 
 @pytest.mark.parametrize("k", [1, 12, 80])  # sparse, dense, more than there are
