@@ -65,8 +65,9 @@ def _run_stages(
     def work() -> None:
         from pipeline.only import Only
         from pipeline.sharing import Sharing, Worker
-        from pipeline.stages import STAGES, Run, check, choose_device, limit_threads, load_recipe
+        from pipeline.stages import STAGES, Run, check, limit_threads, load_recipe
         from pipeline.tables import show_scores
+        from pipeline.torchrun import choose_device
 
         limit_threads()
         loaded = load_recipe(recipe, sets, name)

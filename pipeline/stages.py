@@ -117,18 +117,6 @@ class Run:
         return with_all_rows(store, self.device, own)
 
 
-def choose_device(name: str) -> str:
-    """ "auto" → cuda when there is one. Raises UserError: cuda was asked for and there is none."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {name}: expected auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    return "cuda"
-
-
 def limit_threads() -> None:
     """No more threads than this process was given CPUs. OMP_NUM_THREADS decides where it is set."""
     if "OMP_NUM_THREADS" not in os.environ:

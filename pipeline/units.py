@@ -205,8 +205,8 @@ class Unit:
                 "files": {name: [path.stat().st_size, file_digest(path)] for name, path in files.items()},
                 "headline": headline or {},
                 "versions": versions(),
-                "device": torch.cuda.get_device_name()
-                if device == "cuda"
+                "device": torch.cuda.get_device_name(device)
+                if device.startswith("cuda")
                 else platform.processor() or platform.machine(),
                 "threads": torch.get_num_threads(),
                 "wall_s": round(wall_s, 1),

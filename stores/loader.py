@@ -13,6 +13,7 @@ from torch import Tensor
 from stores.activations import ActivationStore
 from stores.buffers import Recycled, numbers, stored, tensor
 from stores.description import row_bytes
+from stores.devices import use, with_index
 from stores.memory import free_memory_bytes
 from stores.order import Cursor, Layout, batch_rows, default_window_chunks, epoch_order
 from stores.place import Folder
@@ -58,7 +59,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.store, self.hook_points, self.device = store, hook_points, torch.device(device)
+        self.store, self.hook_points, self.device = store, hook_points, with_index(device)
         self.seed, self.first_step, self.n_steps = seed, first_step, n_steps
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"rank {rank} of {world_size} processes for a batch of {batch_size} rows")
@@ -93,7 +94,9 @@ class BatchLoader:
             yield batch
 
     def _copied(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Any]]:
-        """The batches on the device, copied on a stream of their own while the device computes."""
+        """The batches on the device, copied on a stream of their own while the device computes. In a thread of
+        their own: what it pins and copies belongs to its current device."""
+        use(self.device)
         stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
             for batch in batches:

@@ -4,7 +4,6 @@ from functools import cache
 from typing import cast
 
 import numpy as np
-import torch
 
 from pipeline.extract.capture import capture
 from pipeline.extract.stage import layers_needed
@@ -12,6 +11,7 @@ from pipeline.models.files import ModelFiles
 from pipeline.models.load import load_model
 from pipeline.models.protocol import LanguageModel, Precision
 from stores.activations import ActivationStore
+from stores.devices import use, with_index
 from stores.rolling import ROLLING, Bound, Rolling
 
 
@@ -25,16 +25,16 @@ def with_all_rows(store: ActivationStore, device: str, keep_bytes: int | None) -
     if bound is None:
         return store
     n_sequences = bound.batch_sequences
-    if device == "cuda":  # of this thread: rows are made in others
-        device = f"cuda:{torch.cuda.current_device()}"
+    on = with_index(device)  # of this thread: rows are made in others
 
     @cache
     def model() -> LanguageModel:
         files, precision = ModelFiles.of_store(description), cast(Precision, description.precision)
         n_layers = layers_needed(files, description.hook_points)
-        return load_model(files, description.weight_processing, device, precision, n_layers)
+        return load_model(files, description.weight_processing, str(on), precision, n_layers)
 
     def make(sequences: tuple[int, int], hook_points: tuple[str, ...]) -> dict[str, np.ndarray]:
+        use(on)
         tokens = store.tokens(*sequences)
         # A stop waits for the chunk: raised here it would end a training that has not saved yet.
         return capture(model(), tokens, hook_points, description.positions, n_sequences, description.dtype)

@@ -26,9 +26,9 @@ def fast_dtype(device_type: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def product_dtype(precision: str, device_type: str) -> torch.dtype:
+def product_dtype(precision: str, device: str) -> torch.dtype:
     """Of train.precision: "auto", or a dtype's name."""
-    return fast_dtype(device_type) if precision == "auto" else getattr(torch, precision)
+    return fast_dtype(torch.device(device).type) if precision == "auto" else getattr(torch, precision)
 
 
 def matmul(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,6 @@ Each function is a collective: all processes call it, in the same order. With on
 """
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config import UserError
+from pipeline.torchrun import variable
 
 T = TypeVar("T")
 Parallel = Literal["data", "features"]
@@ -34,8 +34,8 @@ class Ranks:
 
         Raises UserError: a variable that torchrun sets is missing, or is not what it would set.
         """
-        size = _variable("WORLD_SIZE", 1, at_least=1)
-        rank = _variable("RANK", 0 if size == 1 else None)
+        size = variable("WORLD_SIZE", 1, at_least=1)
+        rank = variable("RANK", 0 if size == 1 else None)
         if rank >= size:
             raise UserError(
                 f"RANK = {rank} in the environment, but WORLD_SIZE = {size}: start with torchrun, or unset both"
@@ -43,8 +43,8 @@ class Ranks:
         if size > 1 and not dist.is_initialized():
             if not os.environ.get("MASTER_ADDR"):
                 raise UserError(f"MASTER_ADDR is not set in the environment, WORLD_SIZE = {size}: start with torchrun")
-            _variable("MASTER_PORT", None, at_least=1, at_most=65535)
-            dist.init_process_group("nccl" if device == "cuda" else "gloo")
+            variable("MASTER_PORT", None, at_least=1, at_most=65535)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
         return Ranks(rank, size, parallel)
 
     @property
@@ -165,17 +165,6 @@ class Ranks:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
-
-
-def _variable(name: str, default: int | None, *, at_least: int = 0, at_most: int = 10**6) -> int:
-    """A whole number in the environment; default None: it has to be there. Raises UserError."""
-    text = os.environ.get(name)
-    if text is None and default is not None:
-        return default
-    if text is None or not re.fullmatch("[0-9]{1,7}", text) or not at_least <= int(text) <= at_most:
-        found = "is not set" if text is None else f"= {text[:40]!r}"
-        raise UserError(f"{name} {found} in the environment, expected {at_least} to {at_most}: start with torchrun")
-    return int(text)
 
 
 class _SumOfShards(torch.autograd.Function):

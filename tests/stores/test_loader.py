@@ -6,9 +6,11 @@ import torch
 
 from stores.activations import ActivationStore
 from stores.description import StoreError
+from stores.devices import use
 from stores.loader import BatchLoader
 from stores.order import batch_rows
 from tests.conftest import make_store
+from tests.fake_cuda import faked
 
 A, B = "blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"
 
@@ -100,6 +102,25 @@ def test_streaming_holds_the_window_and_what_is_read_ahead(tmp_path: Path) -> No
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 8 * chunk_bytes < peak < 10 * chunk_bytes
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:2"])
+@pytest.mark.parametrize("residency", ["stream", "ram", "gpu", "auto"])
+def test_batches_for_a_device_are_copied_by_a_thread_that_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, residency, device: str
+) -> None:
+    """A thread's current device is the first until it says so: what it pins and where its streams are goes by that."""
+    store = make_store(tmp_path / "s", d={A: 6, B: 3})
+    options = {"seed": 1, "n_steps": 20, "window_chunks": 2}
+    here = list(BatchLoader(store, (A, B), 37, residency="ram", **options))
+    fake = faked(monkeypatch, 4)
+    use("cuda:2")
+    there = list(BatchLoader(store, (A, B), 37, residency=residency, device=device, **options))
+    for a, b in zip(here, there, strict=True):
+        assert all(torch.equal(a.x[hook_point], b.x[hook_point]) for hook_point in (A, B))
+    assert {what for what, *_ in fake.calls} == {"to", "pin", "stream", "record"}
+    assert len(fake.threads()) == 2
+    assert all(index in (None, 2) and current == 2 for _, index, current, _ in fake.calls)
 
 
 @pytest.mark.gpu
