@@ -137,12 +137,12 @@ class Group:
                     self._log(report.step, report.metrics)
                     due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
                 if talking or self.ranks.size == 1:
-                    due = self.ranks.in_any(stopping.asked(), self.device) or due
+                    due = self.ranks.in_any(stopping.asked()) or due
                 if due and not last:
                     self._save(report.step)
                     saved_at = time.monotonic()
                     # Here the others wait until the first has saved.
-                    if self.ranks.in_any(stopping.asked(), self.device):
+                    if self.ranks.in_any(stopping.asked()):
                         n = len(self.learners)
                         what = f"{n} dictionar{'y' if n == 1 else 'ies'} at {self.where}"
                         stopping.stop(f"{what} saved at step {report.step:,} of {n_steps:,}")

@@ -5,7 +5,8 @@ Each function is a collective: all processes call it, in the same order. With on
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,16 +18,22 @@ from pipeline.torchrun import variable
 
 T = TypeVar("T")
 Parallel = Literal["data", "features"]
+_AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Ranks:
     """parallel: "data": each process sees its rows of a batch and holds whole dictionaries; "features": each sees whole
-    batches and holds its part of every dictionary's features."""
+    batches and holds its part of every dictionary's features.
+
+    waiting: where processes wait for what takes long in one of them, a fit, a checkpoint, another job's unit. It goes over
+    gloo, which has no time-out here and sees at once when a process has died; sums over devices have the backend's.
+    """
 
     rank: int = 0
     size: int = 1
     parallel: Parallel = "data"
+    waiting: Any = field(default=None, repr=False, compare=False, kw_only=True)
 
     @staticmethod
     def join(parallel: Parallel, device: str) -> "Ranks":
@@ -45,7 +52,8 @@ class Ranks:
                 raise UserError(f"MASTER_ADDR is not set in the environment, WORLD_SIZE = {size}: start with torchrun")
             variable("MASTER_PORT", None, at_least=1, at_most=65535)
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-        return Ranks(rank, size, parallel)
+        waiting = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES) if size > 1 else None
+        return Ranks(rank, size, parallel, waiting=waiting)
 
     @property
     def splits_rows(self) -> bool:
@@ -143,28 +151,43 @@ class Ranks:
         return self.decided(lambda: value)
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """What the first process decides; the others do not look. What it raises, all raise."""
+        """What the first process decides, however long it takes; the others do not look. What it raises, all raise."""
         if self.size == 1:
             return decide()
-        box: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                box[0] = decide()
-            except Exception as error:
-                box[1] = error
-        dist.broadcast_object_list(box)
-        if box[1] is not None:
-            raise box[1]
-        return box[0]
+        box = [_outcome(decide) if self.rank == 0 else None]
+        dist.broadcast_object_list(box, group=self.waiting)
+        return _result(box[0])
 
-    def in_any(self, found: bool, device: str) -> bool:
+    def of_each(self, work: Callable[[], T]) -> list[T]:
+        """What each process makes of it, once all have, however long that takes. What one raises, all raise."""
+        if self.size == 1:
+            return [work()]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, _outcome(work), group=self.waiting)
+        return [_result(outcome) for outcome in found]
+
+    def in_any(self, found: bool) -> bool:
         """Whether it is so in one of the processes."""
-        return found if self.size == 1 else bool(self.total(torch.tensor(int(found), device=device)))
+        return any(self.of_each(lambda: found))
 
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(self.waiting)
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
+
+
+def _result(outcome: Any) -> Any:
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
 
 
 class _SumOfShards(torch.autograd.Function):
