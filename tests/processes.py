@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import queue
 import socket
 import traceback
@@ -31,7 +32,7 @@ def in_processes(n: int, parallel: Parallel, work: Callable[..., Any], *argument
         while len(results) < n:
             rank, result, failure = found.get(timeout=120)
             assert failure is None, f"process {rank}:\n{failure}"
-            results[rank] = result
+            results[rank] = pickle.loads(result)
     except queue.Empty:
         raise AssertionError(f"only processes {sorted(results)} of {n} have ended") from None
     finally:
@@ -53,7 +54,8 @@ def _one(
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
     try:
-        found.put((rank, work(Ranks.join(parallel, "cpu"), *arguments), None))
+        result = pickle.dumps(work(Ranks.join(parallel, "cpu"), *arguments))  # tensors as bytes: this process ends
+        found.put((rank, result, None))
         found.close()
         found.join_thread()  # before the end: the others would lose their neighbour
     except BaseException:

@@ -85,23 +85,31 @@ class FamilyLearner:
         total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
         self.optimiser.zero_grad()
         (total * self._share(x)).backward()
-        if ranks.splits_rows:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = ranks.row_total(parameter.grad)
+        parts, fired = self._of_whole_batch(parts, fired, self._share(x))
         take_step(self, dict(model.named_parameters()), self.optimiser, step, n_steps)
         with torch.no_grad():
-            parts = {name: part.detach() for name, part in parts.items()}
-            if ranks.splits_features:
-                parts["l0"] = ranks.total(parts["l0"])
-            parts = {name: ranks.row_mean(part, len(x)) for name, part in parts.items()}
-            fired = ranks.row_total(fired.int()) > 0 if ranks.splits_rows else fired
             new = followed(model, parts, fired, self._n_whole(x), step, n_steps)
             for name, value in new.items():
                 getattr(model, name).copy_(value)
         self.resample(x, x if y is None else y, step, n_steps)
         dead = self.dead().sum()
         return parts | {"dead": ranks.total(dead) if ranks.splits_features else dead}
+
+    @torch.no_grad()
+    def _of_whole_batch(
+        self, parts: dict[str, Tensor], fired: Bool[Tensor, " d_sae"], share: float
+    ) -> tuple[dict[str, Tensor], Bool[Tensor, " d_sae"]]:
+        """Gradients, parts of the loss and what fired, of a share of the batch, become those of all of it: in one sum."""
+        ranks, parts = self.ranks, {name: part.detach() for name, part in parts.items()}
+        if ranks.splits_features:
+            parts["l0"] = ranks.total(parts["l0"])
+        if not ranks.splits_rows:
+            return parts, fired
+        means = torch.stack([part.float() for part in parts.values()]) * share
+        n_fired = fired.float()
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        ranks.add_up([*gradients, means, n_fired])
+        return dict(zip(parts, means.unbind(), strict=True)), n_fired > 0
 
     def measure_run(self, batch: int, n_steps: int) -> None:
         """From when on features are dead, in a run of n_steps batches of so many tokens."""

@@ -4,7 +4,7 @@ Each function is a collective: all processes call it, in the same order. With on
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from pipeline.torchrun import variable
 
 T = TypeVar("T")
 Parallel = Literal["data", "features"]
+_BUCKET_BYTES = 16 << 20  # a sum's start costs as much as some hundred KB; larger copies only cost memory
 _AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
@@ -74,6 +75,24 @@ class Ranks:
         dist.all_reduce(x, dist.ReduceOp.SUM if by == "sum" else dist.ReduceOp.MIN)
         return x
 
+    def started(self, x: Tensor) -> Callable[[], object]:
+        """The sum of all processes' x goes into it while this one goes on. Returns what waits for it."""
+        work = dist.all_reduce(x, async_op=True)
+        assert work is not None
+        return work.wait
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Each of the tensors becomes the sum over all processes, in its place: small ones together, all at once."""
+        under_way = []
+        for members in _buckets(tensors):
+            whole = len(members) == 1 and members[0].is_contiguous()
+            flat = members[0] if whole else torch.cat([x.flatten() for x in members])
+            under_way.append((() if whole else members, flat, self.started(flat)))
+        for members, flat, wait in under_way:
+            wait()
+            for x, found in zip(members, flat.split([x.numel() for x in members]) if members else (), strict=True):
+                x.copy_(found.view_as(x))
+
     def each(self, x: Tensor) -> list[Tensor]:
         """Every process's x, of one shape."""
         parts = [torch.empty_like(x) for _ in range(self.size)]
@@ -93,16 +112,6 @@ class Ranks:
     def row_total(self, x: Tensor) -> Tensor:
         """The sum of what each process has for its rows."""
         return self.total(x) if self.splits_rows else x.detach()
-
-    def row_mean(self, mean: Tensor, n_rows: int) -> Tensor:
-        """The mean over the whole batch, from the mean over n_rows of its rows. The gradient is that of the own mean: the
-        processes' gradients are averaged later."""
-        if not self.splits_rows:
-            return mean
-        both = self.total(
-            torch.stack([mean.detach().float() * n_rows, torch.tensor(float(n_rows), device=mean.device)])
-        )
-        return mean + (both[0] / both[1] - mean.detach())
 
     def smallest(self, x: Tensor) -> Tensor:
         """The least of all processes' x."""
@@ -174,6 +183,20 @@ class Ranks:
         """Until all are here."""
         if self.size > 1:
             dist.barrier(self.waiting)
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """In their order, of one dtype and device each, of no more than _BUCKET_BYTES or one tensor."""
+    buckets: list[list[Tensor]] = []
+    filling: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
+    for x in tensors:
+        own, n_bytes = filling.get((x.dtype, x.device), ([], 0))
+        if not own or n_bytes + x.nbytes > _BUCKET_BYTES:
+            own, n_bytes = [], 0
+            buckets.append(own)
+        own.append(x)
+        filling[x.dtype, x.device] = own, n_bytes + x.nbytes
+    return buckets
 
 
 def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:

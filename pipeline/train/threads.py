@@ -30,6 +30,10 @@ class Threads(Ranks):
         parts = torch.stack(self.each(x))
         return x.copy_(parts.sum(0) if by == "sum" else parts.amin(0))
 
+    def started(self, x: Tensor) -> Callable[[], object]:
+        self.reduced(x, "sum")
+        return lambda: None
+
     def each(self, x: Tensor) -> list[Tensor]:
         self.meeting.brought[self.rank] = x.clone()
         self.meeting.barrier.wait(60)

@@ -1,0 +1,75 @@
+"""Sums over processes: in buckets, one for each step, as if each were taken alone."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pipeline.train import ranks as module
+from pipeline.train.contract import SITES, Subject
+from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.ranks import Ranks, _buckets
+from tests.processes import in_processes
+
+
+def tensors(rank: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(rank)
+    found = [torch.randn(shape, generator=generator) for shape in ((40, 30), (), (7,), (30, 20), (3, 2, 1))]
+    return [*found, found[0].T, found[1].bfloat16(), torch.arange(5) + rank, torch.tensor(rank), found[3].bfloat16()]
+
+
+def summed(ranks: Ranks, bucket_bytes: int) -> list[torch.Tensor]:
+    module._BUCKET_BYTES = bucket_bytes
+    found = [x.clone() for x in tensors(ranks.rank)]
+    ranks.add_up(found)
+    return found
+
+
+@pytest.mark.parametrize("bucket_bytes", [0, 3000, 1 << 20])
+def test_each_becomes_the_sum_over_processes(bucket_bytes: int) -> None:
+    found = in_processes(3, "data", summed, bucket_bytes)
+    for sums in zip(*found, *(tensors(rank) for rank in range(3)), strict=True):
+        own, given = sums[:3], sums[3:]
+        assert all(torch.equal(own[0], x) for x in own[1:])
+        tolerance = 1e-2 if own[0].dtype == torch.bfloat16 else 1e-6
+        torch.testing.assert_close(own[0], given[0] + given[1] + given[2], rtol=tolerance, atol=tolerance)
+    again = in_processes(3, "data", summed, bucket_bytes)
+    assert all(torch.equal(a, b) for a, b in zip(found[0], again[0], strict=True))
+
+
+def test_a_bucket_has_one_dtype_and_no_more_bytes_than_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BUCKET_BYTES", 100)
+    a, b, c = torch.zeros(10), torch.zeros(15), torch.zeros(100)
+    d, e = torch.zeros(10, dtype=torch.bfloat16), torch.zeros(40, dtype=torch.bfloat16)
+    found = [[id(x) for x in bucket] for bucket in _buckets([a, d, b, c, e])]
+    assert found == [[id(a), id(b)], [id(d), id(e)], [id(c)]]
+
+
+def collectives(ranks: Ranks) -> tuple[Counter, Counter]:
+    """Of the first step, and of each of those after it: how many there are of each kind."""
+    subject = Subject(TopK, TopKConfig(d_sae=50, k=4, lr=1e-2), SITES["autoencoder"])
+    learner, counts = subject.learner(ranks), Counter()
+
+    def counted(name: str) -> None:
+        real = getattr(dist, name)
+
+        def call(*args, **options):
+            counts[name] += 1
+            return real(*args, **options)
+
+        setattr(dist, name, call)
+
+    for name in ("all_reduce", "all_gather", "broadcast", "barrier", "all_gather_object", "broadcast_object_list"):
+        counted(name)
+    subject.learn(learner, range(1))
+    first = Counter(counts)
+    subject.learn(learner, range(1, 6))
+    return first, counts - first
+
+
+def test_a_step_takes_one_sum_of_all_that_its_rows_have_made() -> None:
+    """Gradients, log and what fired: one bucket here. And one of a number: whether a feature is dead."""
+    for first, later in in_processes(2, "data", collectives):
+        assert set(first) == set(later) == {"all_reduce"}
+        assert later["all_reduce"] <= 2 * 5
