@@ -173,6 +173,7 @@ def run_train(run: Run) -> bool:
             did = did or bool(folders)
             mine = [unit for _, unit in work if unit.folder in folders]
             attempts.at(mine, make) if ranks.size == 1 else make(mine)  # ranks fail together
+    ranks.leave()
     if ranks.rank == 0:
         train.sweep([unit for _, unit in work])
     advice = [f"{'; '.join(diverged)}: lower the lr, or set grad_clip = 1.0"] if diverged else []

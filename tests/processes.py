@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch.distributed as dist
+
 from pipeline.train.ranks import Parallel, Ranks
 
 _FORK = multiprocessing.get_context("forkserver")
@@ -54,8 +56,11 @@ def _one(
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
     try:
-        result = pickle.dumps(work(Ranks.join(parallel, "cpu"), *arguments))  # tensors as bytes: this process ends
+        ranks = Ranks.join(parallel, "cpu")
+        result = pickle.dumps(work(ranks, *arguments))  # tensors as bytes: this process ends
         found.put((rank, result, None))
+        if dist.is_initialized():
+            ranks.leave()
         found.close()
         found.join_thread()  # before the end: the others would lose their neighbour
     except BaseException:

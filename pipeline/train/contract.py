@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -273,24 +274,24 @@ def _check_divides(subject: Subject) -> None:
     subject.learn(one, range(_MIDDLE, _FEW_STEPS))
     for parallel in ways:
 
-        def begin(ranks: Ranks) -> dict[str, Tensor]:
+        def learn(ranks: Ranks, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
             own = subject.learner(ranks)
-            subject.learn(own, range(_MIDDLE))
-            return own.state()
-
-        def go_on(ranks: Ranks, state: dict[str, Tensor] = middle) -> dict[str, Tensor]:
-            own = subject.learner(ranks)
-            own.load_state(copy.deepcopy(state))
-            subject.learn(own, range(_MIDDLE, _FEW_STEPS))
-            return own.to_dictionary({}).state_dict()
+            if state is not None:
+                own.load_state({name: own.own(name, whole) for name, whole in copy.deepcopy(state).items()})
+            subject.learn(own, range(_MIDDLE) if state is None else range(_MIDDLE, _FEW_STEPS))
+            state = own.state()
+            return state | {name: torch.cat(ranks.gathered(state[name])) for name in own.divided(state)}
 
         what = f"two processes that divide {'rows' if parallel == 'data' else 'features'}"
-        for state in in_threads(2, parallel, begin):
-            _alike(one, go_on(ALONE, state), f"from the checkpoint of {what} one ends")
-        for found in in_threads(2, parallel, go_on):
+        for state in in_threads(2, parallel, learn):
+            _alike(one, learn(ALONE, state), f"from the checkpoint of {what} one ends")
+        for found in in_threads(2, parallel, partial(learn, state=middle)):
             _alike(one, found, f"{what} end")
 
 
-def _alike(one: FamilyLearner, found: dict[str, Tensor], message: str) -> None:
+def _alike(one: FamilyLearner, state: dict[str, Tensor], message: str) -> None:
+    other = one.alone()
+    other.load_state(state)
+    found = other.to_dictionary({}).state_dict()
     for name, tensor in one.to_dictionary({}).state_dict().items():
         _require(torch.allclose(found[name], tensor, 1e-2, 1e-3), f"{message} with another {name}")

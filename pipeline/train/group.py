@@ -3,6 +3,7 @@
 import importlib.metadata
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.claims import Claims
 from pipeline.progress import progress
 from pipeline.train import checkpoint, logs
 from pipeline.train.config import TrainConfig
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.loop import train
 from pipeline.train.methods import Learner
 from pipeline.train.source import Source
@@ -78,7 +80,7 @@ class Group:
             return self.diverged
         for name, learner in self.learners.items():
             if start:
-                learner.load_state(checkpoint.read(self.folder(name) / "checkpoints", start))
+                learner.load_state(self._read(name, start))
             if self.first:
                 self.items[name][1].begin(done=start)
                 self.logs[name] = logs.open_logs(self.items[name][1], self.where, config, start)
@@ -101,16 +103,17 @@ class Group:
         finally:
             for log in [log for own in self.logs.values() for log in own]:
                 log.close()
-        self._leave_lost()
-        self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
-        for name, learner in self.learners.items():
+        if self.ranks.splits_features:
+            self._save(n_steps)  # for the first, to make whole dictionaries of
+        else:
+            self._leave_lost()
+            self._drop(n_steps, [name for name, learner in self.learners.items() if _nonfinite(learner.state())])
+        for name in self.learners if self.first else ():
             task, unit = self.items[name]
             record = logs.last(unit.folder / logs.METRICS)
             told = task.config.warnings(record, self.source.reads.d) if record else []
             found = provenance(self.recipe, self.store, task, unit) | ({"warnings": told} if told else {})
-            dictionary = learner.to_dictionary(found)
-            if not self.first:
-                continue
+            dictionary = self._of_all_features(name).to_dictionary(found)
             for line in told:
                 tqdm.write(f"{name} at {self.where}: {line}")
             dictionary.save(unit.folder)
@@ -150,7 +153,9 @@ class Group:
                     break
 
     def _drop(self, step: int, names: list[str]) -> None:
-        for name in self.ranks.agreed([name for name in names if name in self.learners]):
+        """Leave those that are not finite, in this process or another."""
+        found = set().union(*self.ranks.of_each(lambda: names))
+        for name in [name for name in self.learners if name in found]:
             del self.learners[name]
             saved = checkpoint.steps(self.folder(name) / "checkpoints")
             kept = f"its state of step {saved[-1]} is kept" if saved else "no checkpoint was written before"
@@ -169,12 +174,37 @@ class Group:
         self._leave_lost()
         states = {name: learner.state() for name, learner in self.learners.items()}
         self._drop(step, [name for name, state in states.items() if _nonfinite(state)])
-        if not self.first:
-            return
-        for name in self.learners:
-            checkpoint.write(self.folder(name) / "checkpoints", step, states[name])
-        for name in self.learners:
+        for name, state in [(name, states[name]) for name in self.learners]:
+            folder = self.folder(name) / "checkpoints"
+            learner = self.learners[name]
+            divided = learner.divided(state) if isinstance(learner, FamilyLearner) else []
+            if divided:
+                own = state if self.first else {part: state[part] for part in divided}
+                parts = self.ranks.of_each(partial(checkpoint.write_part, folder, step, own, self.ranks.rank))
+                if self.first:
+                    checkpoint.join(folder, step, parts, divided)
+            elif self.first:
+                checkpoint.write(folder, step, state)
+        for name in self.learners if self.first else ():
             checkpoint.prune(self.folder(name) / "checkpoints", step)
+
+    def _read(self, name: str, step: int) -> dict[str, torch.Tensor]:
+        """What this process holds of a checkpoint."""
+        folder, learner = self.folder(name) / "checkpoints", self.learners[name]
+        return (
+            checkpoint.read(folder, step, learner.own)
+            if isinstance(learner, FamilyLearner)
+            else checkpoint.read(folder, step)
+        )
+
+    def _of_all_features(self, name: str) -> Learner:
+        """One that holds a whole dictionary: on the CPU, from the last checkpoint, where no process does."""
+        learner = self.learners[name]
+        if not (self.ranks.splits_features and isinstance(learner, FamilyLearner)):
+            return learner
+        whole = learner.alone()
+        whole.load_state(checkpoint.read(self.folder(name) / "checkpoints", self.config.n_steps))
+        return whole
 
     def _hook_points(self) -> tuple[str, ...]:
         """What a batch has to hold."""

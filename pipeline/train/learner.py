@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pipeline.train import states
 from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.frozen import frozen_weights
 from pipeline.train.kernels import product_dtype
@@ -23,7 +24,6 @@ from pipeline.train.source import Source
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 
-_OF_SIDES = ("scale_in", "scale_out", "mean_in")
 _DEAD_AFTER = 10_000_000  # tokens (Gao et al. 2024)
 SMALL = 2**15  # d_in · d_sae up to which dictionaries of one shape are trained in one product; larger ones gain nothing
 
@@ -38,7 +38,7 @@ class FamilyLearner:
         self.model.products = Products(product_dtype(source.precision, device), small, self.ranks)
         if self.ranks.size > 1:  # eigenvectors, of which weights are made, may have other signs on another machine
             for tensor in self.model.state_dict().values():
-                tensor.copy_(self.ranks.first(tensor.to(device)))
+                tensor.copy_(self.ranks.first(tensor))  # on the CPU: a device may have no room for the whole
         self._keep_own_features()
         self.model.to(device)
         self.frozen = frozen_weights(family, config)
@@ -150,9 +150,7 @@ class FamilyLearner:
         if not n:
             return
         generator = torch.Generator().manual_seed(seed_of("resample", self.config.seed, step))
-        error = (
-            model.scaled_targets(y - self.to_dictionary({}).to(x.device)(x)).double().square().sum(-1).square().cpu()
-        )
+        error = self._error(x, y, step, n_steps).double().square().sum(-1).square().cpu()
         rows = torch.multinomial(error / error.sum(), n, replacement=n > len(x), generator=generator).to(x.device)
         rows = rows[before : before + int(dead.sum())]
         read, target = model.centred(model.scaled(x[rows]), model.scaled_targets(y[rows]))
@@ -169,6 +167,15 @@ class FamilyLearner:
                     moment[dead] = 0.0
         model.tokens_since_fired[dead] = 0
 
+    def _error(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Float[Tensor, "batch d_out"]:
+        """What the dictionary leaves of scaled rows; where features are divided, what the step's own code leaves."""
+        model = self.model
+        if not self.ranks.splits_features:
+            return model.scaled_targets(y - self.to_dictionary({}).to(x.device)(x))
+        read, target = model.centred(model.scaled(x), model.scaled_targets(y))
+        code = model.loss(read, target, model.now(step, n_steps, False)).code
+        return target - model.decode(code)
+
     def _mean_norm(self, rows: Float[Tensor, "n d"]) -> Tensor:
         """Of the rows that all processes have; 1 without any."""
         norms = rows.norm(dim=-1)
@@ -177,30 +184,25 @@ class FamilyLearner:
         return torch.where(n > 0, total / n.clamp_min(1), 1.0)
 
     def state(self) -> dict[str, Tensor]:
-        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                state[f"adam.{name}.{key}"] = value
-        if self.ranks.splits_features:
-            state = {k: torch.cat(self.ranks.gathered(v)) if self._per_feature(k, v) else v for k, v in state.items()}
-        # A run goes on with the arithmetic it began with, wherever it is resumed.
-        state["bfloat16"] = torch.tensor(self.dtype == torch.bfloat16)
-        return state
+        """Of the features that this process holds, as load_state takes it."""
+        return states.state(self.model, self.optimiser)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        own = self.ranks.shard(self.config.d_sae)
-        state = {k: v[own] if self._per_feature(k, v) else v for k, v in state.items()}
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-        for name, parameter in self.model.named_parameters():
-            prefix = f"adam.{name}."
-            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if moments:
-                self.optimiser.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
-        self.dtype = torch.bfloat16 if bool(state["bfloat16"]) else torch.float32
+        states.load(state, self.model, self.optimiser)
+
+    def divided(self, state: Mapping[str, Tensor]) -> list[str]:
+        """The parts of a state of which each process has the rows of its features, if features are divided."""
+        return [k for k, v in state.items() if self.ranks.splits_features and self._per_feature(k, v)]
+
+    def own(self, name: str, whole: Tensor) -> Tensor:
+        """What this process holds of a part of the state of all features."""
+        if not (self.ranks.splits_features and self._per_feature(name, whole)):
+            return whole
+        return whole[self.ranks.shard(self.config.d_sae)].clone()
 
     def _per_feature(self, name: str, tensor: Tensor) -> bool:
         """Whether the rows of a part of the state, or of the model, are features."""
-        return tensor.ndim > 0 and not any(part in (*self.model.whole, *_OF_SIDES) for part in name.split("."))
+        return states.per_feature(self.model, name, tensor)
 
     def _keep_own_features(self) -> None:
         if not self.ranks.splits_features:
@@ -210,12 +212,15 @@ class FamilyLearner:
             if self._per_feature(name, tensor):
                 tensor.data = tensor.data[own].clone()
 
+    def alone(self) -> "FamilyLearner":
+        """One of the same settings that holds all features, on the CPU: for the state of all."""
+        return FamilyLearner(type(self.model), self.config, replace(self.source, ranks=ALONE), "cpu")
+
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
-        if not self.ranks.splits_features:
-            return self.model.to_dictionary(provenance)
-        whole = FamilyLearner(type(self.model), self.config, replace(self.source, ranks=ALONE), "cpu")
-        whole.load_state({k: v.cpu() for k, v in self.state().items()})
-        return whole.to_dictionary(provenance)
+        """Raises ValueError: this process holds some of the features."""
+        if self.ranks.splits_features:
+            raise ValueError("to_dictionary of a part of the features: load the state of all into alone()")
+        return self.model.to_dictionary(provenance)
 
 
 def adam(parameters: Any) -> torch.optim.Adam:

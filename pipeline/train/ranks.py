@@ -184,6 +184,12 @@ class Ranks:
         if self.size > 1:
             dist.barrier(self.waiting)
 
+    def leave(self) -> None:
+        """Part, all at once: one that ends before the others closes the connections that they still have."""
+        if self.size > 1:
+            self.wait()
+            dist.destroy_process_group()
+
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """In their order, of one dtype and device each, of no more than _BUCKET_BYTES or one tensor."""

@@ -6,16 +6,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from pipeline.config import UserError
+from pipeline.stages import Run, load_recipe, run_train
 from pipeline.train import methods as train
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.ranks import Ranks
 from stores import FeatureDictionary
 from tests.conftest import environment, make_store, planted_rows, unmix
+from tests.processes import in_processes
 
 HOOK = "blocks.0.hook_resid_post"
 METHODS = {
@@ -107,18 +114,32 @@ def test_features_divided_among_two_processes(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["data", "features"])
-def test_another_number_of_processes_goes_on_where_the_first_was_killed(folder: Path, parallel: str) -> None:
+@pytest.mark.parametrize(
+    ("parallel", "dies_at", "n_saved"),
+    [
+        ("data", ("checkpoints/step-*", "2"), 1),
+        ("features", ("checkpoints/step-*", "2"), 1),  # all parts of step 20 are there
+        ("features", ("checkpoints/part-*-00001-*", "2"), 1),  # the second process has not written its part
+        ("features", ("sae_weights.safetensors", "1"), 2),  # the dictionary is being made of step 30's parts
+    ],
+)
+def test_another_number_of_processes_goes_on_where_the_first_was_killed(
+    folder: Path, parallel: str, dies_at: tuple[str, str], n_saved: int
+) -> None:
     methods = {m: METHODS[m] for m in ("topk", "batch_topk")}
     path = str(recipe(folder, methods, f'parallel = "{parallel}"'))
     unmix("train", path, "--name", "one", cwd=folder)
-    dying = ("tests.dying", "*/topk-*/checkpoints/step-*", "2")
-    done = torchrun(folder, path, "--name", "two", module=dying)
+    done = torchrun(folder, path, "--name", "two", module=("tests.dying", f"*/topk-*/{dies_at[0]}", dies_at[1]))
     assert done.returncode != 0
-    assert len(list((folder / "runs/two/train" / HOOK).glob("topk-*/checkpoints/step-*"))) == 1
+    assert len(list((folder / "runs/two/train" / HOOK).glob("topk-*/checkpoints/step-*"))) == n_saved
     assert not learned(folder, "two")
+    shutil.copytree(folder / "runs/two", folder / "runs/three")
     unmix("train", path, "--name", "two", cwd=folder)
-    assert_alike(learned(folder, "one"), learned(folder, "two"))
+    done = torchrun(folder, path, "--name", "three", n=3)
+    assert done.returncode == 0, done.stderr
+    for name in ("two", "three"):
+        assert_alike(learned(folder, "one"), learned(folder, name))
+        assert not list((folder / "runs" / name).rglob("part-*"))
 
 
 @pytest.mark.slow
@@ -161,6 +182,58 @@ def working_folder(link: Path) -> Path | None:
         return link.readlink()
     except OSError:  # it has ended
         return None
+
+
+class Moved:
+    """Numbers of the largest tensor that went through each collective."""
+
+    def __init__(self) -> None:
+        self.largest: Counter = Counter()
+        for name in ("all_reduce", "all_gather", "broadcast"):
+            setattr(dist, name, self.counting(name, getattr(dist, name)))
+
+    def counting(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            x = args[1] if name == "all_gather" else args[0]
+            self.largest[name] = max(self.largest[name], x.numel())
+            return real(*args, **options)
+
+        return call
+
+
+def train_in_process(ranks: Ranks, path: str, name: str) -> tuple[int, list[int]]:
+    """(numbers of the largest tensor that processes exchanged once they had begun, d_sae of what was made a dictionary)."""
+    os.chdir(Path(path).parent)
+    made, moved, whole = [], Moved(), FamilyLearner.to_dictionary
+
+    def to_dictionary(learner: FamilyLearner, provenance: dict) -> FeatureDictionary:
+        made.append(len(learner.model.W_dec))
+        return whole(learner, provenance)
+
+    FamilyLearner.to_dictionary = to_dictionary
+    keep = FamilyLearner._keep_own_features
+
+    def begin(learner: FamilyLearner) -> None:
+        keep(learner)
+        if learner.ranks.splits_features:
+            moved.largest.clear()
+
+    FamilyLearner._keep_own_features = begin
+    loaded = load_recipe(path, [], name)
+    run_train(Run(loaded, Path("runs") / name, "cpu"))
+    return max(moved.largest.values()), made
+
+
+def test_no_process_but_the_first_ever_holds_all_features(folder: Path) -> None:
+    """Of 480 features of 16 coordinates nothing as large as half of W_dec is exchanged, and one process makes the whole."""
+    methods = {m: METHODS[m] for m in ("topk", "tied")}  # one that resamples
+    path = recipe(folder, methods, 'parallel = "features"')
+    path.write_text(path.read_text().replace("d_sae = 48", "d_sae = 480"))
+    first, second = in_processes(2, "features", train_in_process, str(path), "two")
+    assert first[1] == [480, 480]
+    assert second[1] == []
+    assert max(first[0], second[0]) < 480 * 16 // 2
+    assert {len(d.W_dec) for d in learned(folder, "two").values()} == {480}
 
 
 def test_what_cannot_be_divided_is_refused(folder: Path) -> None:
