@@ -47,7 +47,7 @@ def again(look: Callable[[], Sequence[Progress]], tell: Callable[[Sequence[Progr
 def _parts(rows: Sequence[Progress], listed: Mapping[str, int]) -> list[Table]:
     """listed: state → how many units of a stage are shown at most."""
     stages = {stage: [row for row in rows if row.stage == stage] for stage in dict.fromkeys(row.stage for row in rows)}
-    return [_summary(stages), _units(stages, listed)]
+    return [part for part in (_summary(stages), _units(stages, listed)) if part.row_count]
 
 
 def _summary(stages: dict[str, list[Progress]]) -> Table:
@@ -92,8 +92,8 @@ def _units(stages: dict[str, list[Progress]], listed: Mapping[str, int]) -> Tabl
             unit, done, *others = map(Text, cells)  # a text in brackets is no markup
             table.add_row(stage, unit, Text(row.state, _STYLES[row.state]), done, *others)
         for state, most in listed.items():
-            if (n := seen[state] - most) > 0:
-                table.add_row(stage, Text(f"{n:,}{' more' * bool(most)}", "dim"), Text(state, _STYLES[state]))
+            if most and (n := seen[state] - most) > 0:
+                table.add_row(stage, Text(f"{n:,} more", "dim"), Text(state, _STYLES[state]))
     return table
 
 
