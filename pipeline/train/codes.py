@@ -99,10 +99,12 @@ class Dense(Code):
 
 @dataclass(frozen=True)
 class Sparse(Code):
-    """shared: what the backward passes of its encoder and its decoders have in common."""
+    """shared: what the backward passes of its encoder and its decoders have in common. pre: what the entries were selected
+    from, on a device, where the host does not know how few of its columns it would take to make them again."""
 
     entries: Entries
     shared: Shared
+    pre: Float[Tensor, "batch n"] | None = None
 
     def decode(
         self, W_dec: Float[Tensor, "n d_out"], dtype: torch.dtype, prefixes: tuple[int, ...]
@@ -122,9 +124,9 @@ class Sparse(Code):
 
     def fired(self) -> Bool[Tensor, " n"]:
         values, indices, _ = self.entries
-        found = torch.zeros(self.shared.d_sae, dtype=torch.bool, device=values.device)
-        found[indices[values != 0]] = True
-        return found
+        n = self.shared.d_sae
+        found = torch.zeros(n + 1, dtype=torch.bool, device=values.device)
+        return found.index_fill_(0, torch.where(values != 0, indices, n), True)[:n]
 
     def smallest(self) -> Float[Tensor, ""]:
         values = self.entries.values.detach()

@@ -1,6 +1,7 @@
 """Dictionaries of one site that learn together, from where they stand to the end."""
 
 import importlib.metadata
+import math
 import shutil
 import time
 from functools import partial
@@ -18,6 +19,7 @@ from pipeline.train.config import TrainConfig
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.loop import train
 from pipeline.train.methods import Learner
+from pipeline.train.readings import Readings, Values
 from pipeline.train.source import Source
 from pipeline.train.tasks import Task
 from pipeline.units import Unit
@@ -130,18 +132,21 @@ class Group:
             total=n_steps * tokens_per_step, initial=loader.first_step * tokens_per_step, unit="token",
             desc=f"train {len(self.learners)} at {self.where}", disable=not self.first,
         ) as bar:  # fmt: skip
+            readings = Readings(self.device)
             for report in train(self.learners, loader, self.source, n_steps):
                 bar.update(tokens_per_step)
                 last = report.step == n_steps
                 due = bool(config.checkpoint_every_steps) and report.step % config.checkpoint_every_steps == 0
                 talking = report.step % _LOG_EVERY == 0 or last  # then processes wait for each other anyway
                 if talking:
-                    self._drop(report.step, [n for n, m in report.metrics.items() if _nonfinite(m)])
-                    self._log(report.step, report.metrics)
+                    readings.send(report.step, report.metrics)
+                self._note(readings.arrived(report.step, all_of_them=last))
+                if talking:
                     due = self.ranks.agreed(due or time.monotonic() - saved_at > config.checkpoint_every_s)
                 if talking or self.ranks.size == 1:
                     due = self.ranks.in_any(stopping.asked()) or due
                 if due and not last:
+                    self._note(readings.arrived(report.step, all_of_them=True))  # what is resumed is not logged again
                     self._save(report.step)
                     saved_at = time.monotonic()
                     # Here the others wait until the first has saved.
@@ -211,11 +216,16 @@ class Group:
         writes = self.source.writes.hook_points if self.source.writes else ()
         return tuple(dict.fromkeys(self.source.reads.hook_points + writes))
 
-    def _log(self, step: int, metrics: dict[str, dict[str, torch.Tensor]]) -> None:
+    def _note(self, readings: list[tuple[int, Values]]) -> None:
+        """Log what the learners reported, less those that have diverged."""
+        for step, metrics in readings:
+            self._drop(step, [n for n, own in metrics.items() if not all(map(math.isfinite, own.values()))])
+            self._log(step, metrics)
+
+    def _log(self, step: int, metrics: Values) -> None:
         for name in self.learners if self.first else ():
-            values = metrics[name]
             record = {"step": step, "tokens": step * self.config.batch_size}
-            record |= {key: round(float(value), 6) for key, value in values.items()}
+            record |= {key: round(value, 6) for key, value in metrics[name].items()}
             if "mse" in record:
                 # rows are scaled to E|y - mean|² = d_out
                 record[self.items[name][0].config.fvu_name] = round(record["mse"] / self.source.targets.d, 6)

@@ -1,17 +1,13 @@
 """The products of sparse codes that make a training step cheap: no (batch, k, d) tensor, no dense (batch, d_sae) gradient."""
 
-import itertools
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from pipeline.train import operators
-from stores.products import linear
+from pipeline.train import operators, static
 
 
 def fast_dtype(device_type: str) -> torch.dtype:
@@ -62,7 +58,10 @@ class Product(torch.autograd.Function):
 
 
 class Entries(NamedTuple):
-    """A batch of sparse codes: row i has values[offsets[i]:offsets[i + 1]] at the latents in indices."""
+    """A batch of sparse codes: row i has values[offsets[i]:offsets[i + 1]] at the latents in indices.
+
+    On a device (static.wanted) there may be more values than the last offset says; they belong to no row, and are 0.
+    """
 
     values: Float[Tensor, " n_entries"]
     indices: Int64[Tensor, " n_entries"]
@@ -71,6 +70,8 @@ class Entries(NamedTuple):
     @property
     def rows(self) -> Int64[Tensor, " n_entries"]:
         """The row of each entry."""
+        if static.wanted(self.offsets):
+            return static.rows_of(self.offsets, len(self.indices))
         n = len(self.offsets) - 1
         return torch.repeat_interleave(torch.arange(n, device=self.offsets.device), self.offsets.diff())
 
@@ -81,80 +82,73 @@ def bag(code: Entries, table: Tensor) -> Tensor:
 
 
 def dots(a: Tensor, table: Tensor, code: Entries) -> Tensor:
-    """(n_entries,): a[i] · table[indices[e]] for the entries e of row i. a: (batch, d); table: (n, d), both float32."""
+    """(n_entries,): a[i] · table[indices[e]] for the entries e of row i; of what belongs to no row, anything. a: (batch, d);
+    table: (n, d), both float32."""
     return operators.dots(a, table.detach(), code.indices, code.offsets)
 
 
-def _split(code: Entries, bounds: tuple[int, ...]) -> list[tuple[Tensor | slice, Entries]]:
-    """Per range [bounds[j], bounds[j + 1]) of latents: which entries are in it, and the code of those alone."""
-    if len(bounds) == 2:
-        return [(slice(None), code)]
-    row, parts = code.rows, []
-    for low, high in itertools.pairwise(bounds):
-        own = ((code.indices >= low) & (code.indices < high)).nonzero().squeeze(1)
-        offsets = F.pad(torch.bincount(row[own], minlength=len(code.offsets) - 1).cumsum(0), (1, 0))
-        parts.append((own, Entries(code.values[own], code.indices[own], offsets)))
-    return parts
+class Parts:
+    """A code by rows and ranges of latents: part j of row i, latents bounds[j - 1] to bounds[j], is row i · n + j of `code`,
+    whose entries are those in `order`. row: in which of its rows each entry of the whole code is."""
+
+    def __init__(self, whole: Entries, bounds: tuple[int, ...]) -> None:
+        n, n_rows = len(bounds), len(whole.offsets) - 1
+        self.row = whole.rows * n
+        for bound in bounds[:-1]:
+            self.row += whole.indices >= bound
+        ordered, self.order = self.row.int().sort(stable=True)
+        self.code = Entries(whole.values[self.order], whole.indices[self.order], static.offsets_of(ordered, n_rows * n))
 
 
 class Transposed:
-    """The transpose of a code, latents [low, high) by rows of the batch: per latent its entries in the batch's order."""
+    """The transpose of a code: per latent its entries that are not 0 in the batch's order, so that sums over rows have an
+    order too."""
 
-    def __init__(self, code: Entries, low: int, high: int) -> None:
-        self.order = code.indices.argsort(stable=True)
-        self.row = code.rows[self.order]
-        self.offsets = F.pad(torch.bincount(code.indices - low, minlength=high - low).cumsum(0), (1, 0))
+    def __init__(self, code: Entries, n: int) -> None:
+        ordered, self.order = torch.where(code.values != 0, code.indices, n).int().sort(stable=True)
+        self.offsets = static.offsets_of(ordered, n)
+        self.rows = code.rows[self.order]
 
-    def times(self, entries: Float[Tensor, " n_entries"], dense: Float[Tensor, "batch d"]) -> Float[Tensor, "n d"]:
-        """(high - low, d). entries: the values, in the code's order."""
-        return bag(Entries(entries[self.order], self.row, self.offsets), dense)
+    def times(
+        self,
+        entries: Float[Tensor, " n_entries"],
+        dense: Float[Tensor, "batch d"],
+        rows: Int64[Tensor, " n_entries"] | None = None,
+    ) -> Float[Tensor, "n d"]:
+        """entries: the values, in the code's order. rows: of `dense`, one for each entry; by default the code's."""
+        return bag(Entries(entries[self.order], self.rows if rows is None else rows[self.order], self.offsets), dense)
 
 
 class Shared:
-    """What the backward passes of one code's encoder and decoder have in common. pre: what it was selected from, on a CPU."""
+    """What the backward passes of one code's encoder and decoder have in common."""
 
     def __init__(self, d_sae: int) -> None:
         self.d_sae = d_sae
         self.code: Entries | None = None
-        self.pre: Tensor | None = None
 
     @cached_property
     def transposed(self) -> Transposed:
         assert self.code is not None
-        return Transposed(self.code, 0, self.d_sae)
+        return Transposed(self.code, self.d_sae)
 
 
 class Encode(torch.autograd.Function):
-    """select(x W_encᵀ + b_enc) as Entries. Gradients flow from the values to W_enc and b_enc, not to x. pre: the product, if
-    it is there already."""
+    """The values of a code that was selected from x W_encᵀ + b_enc. Gradients flow to W_enc and b_enc, not to x."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        x: Tensor,
-        W_enc: Tensor,
-        b_enc: Tensor,
-        select: Callable[[Tensor], Entries],
-        dtype: torch.dtype,
-        shared: Shared,
-        pre: Tensor | None = None,
-    ):
-        if pre is None:
-            pre = linear(x.to(dtype), W_enc.to(dtype), b_enc.to(dtype))
-        shared.pre = pre if pre.device.type == "cpu" else None
-        code = select(pre)
-        shared.code = Entries(code.values.detach(), code.indices, code.offsets)
-        ctx.save_for_backward(x, *code)
-        ctx.mark_non_differentiable(code.indices, code.offsets)
+    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, code: Entries, shared: "Shared"):  # type: ignore[override]
+        shared.code = code
+        ctx.save_for_backward(x, code.values)
         ctx.shared = shared
-        return tuple(code)
+        return code.values.view_as(code.values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor):
-        x, values, indices, _ = ctx.saved_tensors
-        own = gradients[0] * (values != 0)
-        grad_b_enc = torch.zeros(ctx.shared.d_sae, device=x.device).index_add_(0, indices, own)
-        return None, ctx.shared.transposed.times(own, x), grad_b_enc, None, None, None, None
+    def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
+        x, values = ctx.saved_tensors
+        own, transposed = torch.where(values != 0, grad, 0.0), ctx.shared.transposed
+        # not index_add_: on a CUDA device its sums are in any order
+        grad_b_enc = transposed.times(own, torch.ones(len(x), 1, device=x.device))[:, 0]
+        return None, transposed.times(own, x), grad_b_enc, None, None
 
 
 class Decode(torch.autograd.Function):
@@ -173,29 +167,27 @@ class Decode(torch.autograd.Function):
         prefixes: tuple[int, ...],
         shared: Shared,
     ):
-        ctx.bounds = (0, *prefixes)
-        made: list[Tensor] = []
-        for _, part in _split(Entries(values, indices, offsets), ctx.bounds):
-            own = bag(part, W_dec)
-            made.append(made[-1] + own if made else own)
-        ctx.save_for_backward(values, indices, offsets, W_dec)
+        code, n = Entries(values.detach(), indices, offsets), len(prefixes)
+        ctx.parts = Parts(code, prefixes) if n > 1 else None
+        by_part = bag(ctx.parts.code if ctx.parts else code, W_dec).unflatten(0, (-1, n)).unbind(1)
+        made = [by_part[0]]
+        for own in by_part[1:]:
+            made.append(made[-1] + own)
+        ctx.save_for_backward(*code, W_dec)
         ctx.shared = shared
-        return torch.stack(made) if len(made) > 1 else made[0][None]
+        return torch.stack(made) if n > 1 else made[0][None]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
         *saved, W_dec = ctx.saved_tensors
-        code = Entries(*saved)
-        later = grad[-1]  # a range of latents is in its own prefix and in all longer ones
-        gradients_of_ranges = [later]
+        code, parts = Entries(*saved), ctx.parts
+        if parts is None:
+            g = grad[0]
+            return dots(g, W_dec, code), None, None, ctx.shared.transposed.times(code.values, g), None, None
+        later = [grad[-1]]  # a range of latents is in its own prefix and in all longer ones
         for own in grad[:-1].flip(0):
-            later = later + own
-            gradients_of_ranges.insert(0, later)
-        grad_values, grad_W_dec = torch.empty_like(code.values), []
-        for (own, part), g, low, high in zip(
-            _split(code, ctx.bounds), gradients_of_ranges, ctx.bounds[:-1], ctx.bounds[1:], strict=True
-        ):
-            grad_values[own] = dots(g, W_dec, part)
-            transposed = ctx.shared.transposed if len(ctx.bounds) == 2 else Transposed(part, low, high)
-            grad_W_dec.append(transposed.times(part.values, g))
-        return grad_values, None, None, torch.cat(grad_W_dec) if len(grad_W_dec) > 1 else grad_W_dec[0], None, None
+            later.insert(0, later[0] + own)
+        g = torch.stack(later, dim=1).flatten(0, 1)
+        grad_values = torch.empty_like(code.values)
+        grad_values[parts.order] = dots(g, W_dec, parts.code)
+        return grad_values, None, None, ctx.shared.transposed.times(code.values, g, parts.row), None, None

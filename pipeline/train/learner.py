@@ -6,17 +6,18 @@ the optimiser, the state.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.train import states
+from pipeline.train import states, static
 from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.foresight import Foresight
 from pipeline.train.frozen import frozen_weights
 from pipeline.train.kernels import product_dtype
+from pipeline.train.optimiser import adam, set_rate
 from pipeline.train.products import Products
 from pipeline.train.ranks import ALONE
 from pipeline.train.schedules import crossed
@@ -45,6 +46,7 @@ class FamilyLearner:
         if self.frozen:
             getattr(self.model, self.frozen).requires_grad_(False)
         self.optimiser = adam(self.model.parameters())
+        self.foresight = Foresight()
         self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
         # What a resampled feature begins with again; its rows of W_enc and W_dec are new.
         self.at_first = {
@@ -80,7 +82,7 @@ class FamilyLearner:
         "l0" and "dead"."""
         model, ranks = self.model, self.ranks
         self.measure_run(self._n_whole(x), n_steps)
-        any_dead = bool(ranks.total(self.dead().any().int()))
+        any_dead = self._any_dead()
         scaled = model.scaled(x)
         total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
         self.optimiser.zero_grad()
@@ -91,6 +93,8 @@ class FamilyLearner:
             new = followed(model, parts, fired, self._n_whole(x), step, n_steps)
             for name, value in new.items():
                 getattr(model, name).copy_(value)
+        if static.wanted(x):
+            self.foresight.follow(model.tokens_since_fired, self._n_whole(x))
         self.resample(x, x if y is None else y, step, n_steps)
         dead = self.dead().sum()
         return parts | {"dead": ranks.total(dead) if ranks.splits_features else dead}
@@ -118,6 +122,8 @@ class FamilyLearner:
 
     def _n_whole(self, x: Float[Tensor, "batch d_in"]) -> int:
         """Rows of the whole batch of which x is a part."""
+        if not self.ranks.splits_rows:
+            return len(x)
         if len(x) not in self._n_rows:
             self._n_rows[len(x)] = int(self.ranks.row_total(torch.tensor(len(x), device=x.device)))
         return self._n_rows[len(x)]
@@ -125,6 +131,12 @@ class FamilyLearner:
     def _share(self, x: Float[Tensor, "batch d_in"]) -> float:
         """What part of the whole batch x is."""
         return len(x) / self._n_whole(x)
+
+    def _any_dead(self) -> bool:
+        """Whether some are, in any process; on a device, which would have to come to an end first, whether some may be."""
+        if not static.wanted(self.model.tokens_since_fired):
+            return bool(self.ranks.total(self.dead().any().int()))
+        return self.ranks.splits_features or self.foresight.any_dead(self.model.dead_after)
 
     def dead(self) -> Bool[Tensor, " d_sae"]:
         return self.model.tokens_since_fired > self.model.dead_after
@@ -189,6 +201,7 @@ class FamilyLearner:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         states.load(state, self.model, self.optimiser)
+        self.foresight = Foresight()
 
     def divided(self, state: Mapping[str, Tensor]) -> list[str]:
         """The parts of a state of which each process has the rows of its features, if features are divided."""
@@ -223,10 +236,6 @@ class FamilyLearner:
         return self.model.to_dictionary(provenance)
 
 
-def adam(parameters: Any) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, eps=6.25e-10, fused=True)
-
-
 def take_step(
     learner: FamilyLearner,
     parameters: Mapping[str, Tensor],
@@ -242,7 +251,7 @@ def take_step(
     if config.grad_clip:
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         _clip(gradients, config.grad_clip, stacked, learner)
-    optimiser.param_groups[0]["lr"] = model.now(step, n_steps, False).lr
+    set_rate(optimiser, model.now(step, n_steps, False).lr)
     optimiser.step()
     # A row of unit length, divided by its length, may change in its last bit: what is frozen is constrained as a copy.
     model.constrain({name: p.clone() if name == learner.frozen else p for name, p in parameters.items()})

@@ -23,8 +23,10 @@ def bag(values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor) -> Tens
 
 
 def dots(a: Tensor, table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
-    pattern = torch.sparse_csr_tensor(offsets, indices, torch.zeros(len(indices)), size=(len(a), len(table)))
-    return torch.sparse.sampled_addmm(pattern, a.float(), table.float().T, beta=0.0).values()
+    n = int(offsets[-1])  # what lies behind belongs to no row
+    pattern = torch.sparse_csr_tensor(offsets, indices[:n], torch.zeros(n), size=(len(a), len(table)))
+    found = torch.sparse.sampled_addmm(pattern, a.float(), table.float().T, beta=0.0).values()
+    return found if n == len(indices) else F.pad(found, (0, len(indices) - n))
 
 
 def update(

@@ -1,17 +1,18 @@
 """The products of a training step: in what dtype, by dense or sparse codes, by whom."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pipeline.train import static
 from pipeline.train.codes import Code, Dense, Sparse
 from pipeline.train.dense_cpu import EncodeAmong, EncodePositive, columns
 from pipeline.train.kernels import Encode, Entries, Shared, matmul
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.selections import OfEachRow, Positive, Selection
+from stores.products import linear
 
 _SPARSE_BELOW = 0.05  # density; below it the sparse products are faster on a CPU (equal at .065 for d_in = 768)
 
@@ -48,10 +49,10 @@ class Products:
     ) -> Code:
         """The code of x. density: of the last batches' codes."""
         if not self.dense and (select.few or (x.device.type == "cpu" and float(density) < _SPARSE_BELOW)):
-            ranks, shared = self.ranks, Shared(len(W_enc))
-            choose: Callable[[Tensor], Entries] = lambda pre: select.entries(pre, ranks)  # noqa: E731
-            entries = Encode.apply(x, W_enc, b_enc, choose, self.dtype, shared)
-            return Sparse(Entries(*entries), shared)  # type: ignore[misc]
+            with torch.no_grad():
+                pre = linear(x.to(self.dtype), W_enc.to(self.dtype), b_enc.to(self.dtype))
+                entries = select.entries(pre, self.ranks)
+            return self._sparse(x, W_enc, b_enc, entries, pre)
         if not self.dense and isinstance(select, Positive) and x.device.type == "cpu":
             z, sums = EncodePositive.apply(x, W_enc, b_enc, self.dtype)  # type: ignore[misc]
             return Dense(z, sums=sums)
@@ -70,22 +71,30 @@ class Products:
         code: Code,
     ) -> Code:
         """The code of x by some of the latents. code: of the same x by all of them."""
-        if self.dense:
+        if isinstance(code, Sparse) and static.wanted(x):
+            assert code.pre is not None
+            with torch.no_grad():
+                entries = select.entries(torch.where(latents, code.pre, 0.0), self.ranks)  # a selected 0 is no entry
+            return self._sparse(x, W_enc, b_enc, Entries(*static.packed(*entries)))
+        if self.dense or static.wanted(x):
             assert isinstance(code, Dense)
             assert code.pre is not None
-            return Dense(select.dense(torch.where(latents, code.pre, 0.0)))  # a selected 0 is no entry
+            return Dense(select.dense(torch.where(latents, code.pre, 0.0), self.ranks))
         own = latents.nonzero().squeeze(1)
-        known = code.shared.pre if isinstance(code, Sparse) else None
-        if known is not None and isinstance(select, OfEachRow) and not self.ranks.splits_features:
-            known, shared = columns(known, own), Shared(len(W_enc))
+        if isinstance(code, Sparse) and isinstance(select, OfEachRow) and not self.ranks.splits_features:
+            assert code.pre is not None
+            pre = columns(code.pre, own)
             if select.k < _SPARSE_AMONG_BELOW * len(own):
-                among = select.entries(known)
-                among = among._replace(indices=own[among.indices])
-                entries = Encode.apply(x, W_enc, b_enc, lambda pre: among, self.dtype, shared, known)
-                return Sparse(Entries(*entries), shared)  # type: ignore[misc]
-            return Dense(EncodeAmong.apply(x, W_enc, b_enc, own, known, select.mask(known)), own)  # type: ignore[arg-type]
+                entries = select.entries(pre)
+                return self._sparse(x, W_enc, b_enc, entries._replace(indices=own[entries.indices]))
+            return Dense(EncodeAmong.apply(x, W_enc, b_enc, own, pre, select.mask(pre)), own)  # type: ignore[arg-type]
         pre = self.pre(x, W_enc[own], b_enc[own]).float()
         return Dense(select.dense(pre, self.ranks), own)
+
+    def _sparse(self, x: Tensor, W_enc: Tensor, b_enc: Tensor, entries: Entries, pre: Tensor | None = None) -> Sparse:
+        shared = Shared(len(W_enc))
+        values = Encode.apply(x, W_enc, b_enc, entries, shared)
+        return Sparse(entries._replace(values=values), shared, pre)  # type: ignore[arg-type]
 
     def decode(
         self, code: Code, W_dec: Float[Tensor, "d_sae d_out"], prefixes: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pipeline.train import static
 from pipeline.train.dense_cpu import bits
 from pipeline.train.kernels import Entries
 from pipeline.train.ranks import ALONE, Ranks
@@ -71,14 +72,20 @@ class Largest(OfEachRow):
 
     def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
         k = self.k
-        if ranks.splits_features:
+        if static.wanted(pre):
+            values, indices = static.largest(pre, min(k, pre.shape[1]))
+            if ranks.splits_features:
+                values = torch.where(ranks.kept_of_largest(values, k), values, 0.0)
+        elif ranks.splits_features:
             values, indices = pre.topk(min(k, pre.shape[1]), dim=-1)
             kept = ranks.kept_of_largest(values, k) & (values > 0)
             return Entries(values[kept].float(), indices[kept], F.pad(kept.sum(-1).cumsum(0), (1, 0)))
-        if pre.device.type == "cpu" and pre.shape[1] >= 2 * _GROUPS_PER_K * k:
+        elif pre.shape[1] >= 2 * _GROUPS_PER_K * k:
             return _largest(pre, k)
-        values, indices = pre.topk(k, dim=-1, sorted=False)
-        offsets = torch.arange(0, len(pre) * k + 1, k, device=pre.device)
+        else:
+            values, indices = pre.topk(k, dim=-1, sorted=False)
+        n, k = values.shape
+        offsets = torch.arange(0, n * k + 1, k, device=pre.device)
         return Entries(values.float().relu_().flatten(), indices.flatten(), offsets)
 
 
@@ -94,12 +101,15 @@ class LargestMagnitude(OfEachRow):
 
     def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
         found = Largest(self.k).entries(pre.abs(), ranks)
-        return found._replace(values=pre[found.rows, found.indices].float())
+        return found._replace(values=torch.where(found.values > 0, pre[found.rows, found.indices].float(), 0.0))
 
 
 @dataclass(frozen=True)
 class LargestOfBatch(Selection):
     """The k · batch largest positive ones of the whole batch, and what equals the smallest of them.
+
+    Of a code of static shape there is room for k · batch: of those that equal the smallest it has so many as fit, which ones
+    torch.topk chooses; where fewer are positive, the others of its entries are 0.
 
     guess: a number below which none of them is thought to lie; it costs time when it is wrong, and changes nothing.
     """
@@ -113,6 +123,8 @@ class LargestOfBatch(Selection):
         return pre.relu() * (pre >= smallest)
 
     def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+        if static.wanted(pre) and ranks.size == 1:
+            return self._static(pre)
         n, guess = self.k * int(ranks.row_total(torch.tensor(len(pre), device=pre.device))), float(self.guess)
         code = _entries(pre, pre > guess)
 
@@ -127,6 +139,13 @@ class LargestOfBatch(Selection):
         kept = code.values >= torch.cat(ranks.gathered(best)).topk(n, sorted=False).values.min()
         offsets = F.pad(torch.bincount(code.rows[kept], minlength=len(pre)).cumsum(0), (1, 0))
         return Entries(code.values[kept], code.indices[kept], offsets)
+
+    def _static(self, pre: Pre) -> Entries:
+        batch, d_sae = pre.shape
+        values, places = static.largest(pre.reshape(1, -1), min(self.k, d_sae) * batch)
+        place, order = places[0].sort()
+        row = place // d_sae
+        return Entries(values[0, order].float().relu_(), place - row * d_sae, static.offsets_of(row, batch))
 
 
 _GROUPS_PER_K = 6  # fewer let more through that is thrown away again, more cost more to look at

@@ -7,8 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from pipeline.train import static
 from pipeline.train.families.base import Family
-from pipeline.train.learner import FamilyLearner, adam, followed, take_step
+from pipeline.train.foresight import Foresight
+from pipeline.train.learner import FamilyLearner, followed, take_step
+from pipeline.train.optimiser import adam
 from pipeline.train.whitening import scaled_by
 
 
@@ -41,6 +44,7 @@ class Stack:
         for own in learners:
             for parameter in own.model.parameters():
                 self.optimiser.state[parameter] = own.optimiser.state[parameter]
+            own.foresight = Foresight()  # the steps that are made here it does not see
 
     def step(
         self,
@@ -54,7 +58,7 @@ class Stack:
         for own in self.learners:
             own.measure_run(x.shape[-2], n_steps)
         dead = self.buffers["tokens_since_fired"] > model.dead_after
-        any_dead = bool(dead.any())
+        any_dead = static.wanted(dead) or bool(dead.any())
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
             return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps, any_dead))

@@ -11,7 +11,8 @@ from pipeline.train.codes import Code
 @dataclass(frozen=True)
 class Now:
     """Where training stands. lr: the rate of this step. dead: features that were not active in dead_after_tokens.
-    any_dead: whether some are, of this dictionary or of one that is trained in the same product."""
+    any_dead: whether some are, of this dictionary or of one that is trained in the same product; on a device the host does
+    not look, and it says whether some may be."""
 
     step: int
     n_steps: int

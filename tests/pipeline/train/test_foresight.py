@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from pipeline.train import learner as learning
+from pipeline.train import static
+from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.foresight import _STEPS, Foresight
+from pipeline.train.learner import FamilyLearner
+from pipeline.train.products import Products
+from tests.conftest import planted_rows, source_of
+
+
+@pytest.mark.parametrize(
+    "n_tokens", [(7,) * 300, tuple(3 + 40 * (i % 5 == 0) for i in range(300))], ids=["even", "uneven"]
+)
+def test_no_dead_feature_is_overlooked(n_tokens: tuple[int, ...]) -> None:
+    """It would have caught a silence that is not as long as it has become since it was read."""
+    generator, foresight = torch.Generator().manual_seed(0), Foresight()
+    silence, dead_after, told, found = torch.zeros(6, dtype=torch.long), 200, [], []
+    for step, n in enumerate(n_tokens):
+        told.append(foresight.any_dead(dead_after))
+        found.append(bool((silence > dead_after).any()))
+        quiet = step // 60 % 2  # for a time one feature hardly fires
+        fired = torch.rand(6, generator=generator) < torch.tensor([0.4] * 5 + [0.02 if quiet else 0.4])
+        silence = torch.where(fired, 0, silence + n)
+        foresight.follow(silence, n)
+    assert any(found)
+    assert all(one >= other for one, other in zip(told, found, strict=True))
+    assert not all(told)
+
+
+def test_without_dead_features_a_device_does_nothing_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught an auxiliary loss at each step of a device, where a look would have spared it, and one that is
+    left out when a state is loaded that has dead ones."""
+    monkeypatch.setattr(static, "wanted", lambda x: True)
+    monkeypatch.setattr(learning, "SMALL", 0)
+    n_calls, among = [], Products.encode_among
+    monkeypatch.setattr(Products, "encode_among", lambda *given: n_calls.append(1) or among(*given))
+    x = torch.from_numpy(planted_rows(1024, 24))
+    own = FamilyLearner(TopK, TopKConfig(d_sae=400, k=4, dead_after_tokens=10**6), source_of(x), "cpu")
+
+    def steps(n: int) -> int:
+        n_calls.clear()
+        for step in range(n):
+            own.step(x[:64], step, 100)
+        return len(n_calls)
+
+    assert steps(10) == _STEPS
+    assert steps(10) == 0
+    state = {name: tensor.clone() for name, tensor in own.state().items()}
+    state["model.tokens_since_fired"][0] = 10**7
+    state["model.W_enc"][0] = state["model.b_enc"][0] = 0.0
+    own.load_state(state)
+    assert steps(10) == 10
+
+
+def test_what_follows_is_the_same_whether_or_not_the_host_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught an auxiliary loss of no dead features that leaves a bit behind: a resumed run knows less."""
+    monkeypatch.setattr(static, "wanted", lambda x: True)
+    monkeypatch.setattr(learning, "SMALL", 0)
+    x = torch.from_numpy(planted_rows(1024, 24))
+    states = []
+    for forgetful in (False, True):
+        own = FamilyLearner(TopK, TopKConfig(d_sae=400, k=4, dead_after_tokens=10**6), source_of(x), "cpu")
+        for step in range(8):
+            if forgetful:
+                own.foresight = Foresight()
+            own.step(x[step * 64 :][:64], step, 100)
+        states.append(own.state())
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name

@@ -1,0 +1,125 @@
+"""The whole training step on the meta device, which has no values to look at and refuses other devices' tensors."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pipeline.train import foresight, static
+from pipeline.train import learner as learning
+from pipeline.train.families.base import Family
+from pipeline.train.learner import FamilyLearner
+from pipeline.train.methods import METHODS
+from pipeline.train.source import Source
+from pipeline.train.stack import Stack
+from stores.site import Site
+from tests.conftest import planted_rows, source_of
+
+FAMILIES = {name: method.family for name, method in METHODS.items() if method.family is not None}
+D, D_SAE, BATCH = 32, 2048, 64
+X = torch.from_numpy(planted_rows(256, D))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def adam_on_meta() -> Iterator[None]:
+    """Adam's fused kernel with a rate that is a tensor has a form for every device but this one. Adam's Python around it
+    runs."""
+
+    def kernel(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        means: list[Tensor],
+        squares: list[Tensor],
+        _: list[Tensor],
+        steps: list[Tensor],
+        *,
+        lr: Tensor,
+        **others: Any,
+    ) -> None:
+        assert {t.device.type for t in (*parameters, *gradients, *means, *squares, *steps, lr)} == {"meta"}
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_fused_adam_.tensor_lr", kernel, "Meta")
+    with pytest.MonkeyPatch.context() as patch:
+        optimizer = sys.modules["torch.optim.optimizer"]
+        patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta", "cpu"])
+        patch.setattr(foresight, "Copy", lambda tensor: tensor)  # read some steps later; here it never is
+        yield
+    library._destroy()
+
+
+def learner(family: type[Family], source: Source | None = None, **settings: Any) -> FamilyLearner:
+    given: dict[str, Any] = {"d_sae": D_SAE, "dead_after_tokens": 1} | settings
+    given |= {"k": 8} if "k" in family.Config.model_fields else {}
+    return FamilyLearner(family, family.Config(**given), source or source_of(X), "meta")
+
+
+class OnThisDevice(TorchDispatchMode):
+    """Refuses another device's tensors: a copy from the host is one that it waits for. Numbers, which torch.vmap makes tensors
+    of, go to a kernel by value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, Tensor)]
+        elsewhere = [t for t in tensors if t.device.type != "meta"]
+        copied = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and len(elsewhere) < len(
+            tensors
+        )
+        if (copied and elsewhere) or any(t.ndim for t in elsewhere):
+            raise RuntimeError(f"{func} of another device's tensor")
+        return made
+
+
+def learn(own: FamilyLearner | Stack, n: int = 2, **others: Tensor) -> None:
+    x = torch.empty(BATCH, D, device="meta")
+    with OnThisDevice():
+        for step in range(n):
+            own.step(x, step, 20, **others)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("small", [0, learning.SMALL], ids=["sparse", "dense"])
+def test_a_step_looks_at_no_value(name: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught every wait of a step on a device: float(tensor), bool(tensor), nonzero, a boolean index, bincount,
+    repeat_interleave of as many as a tensor says; and every tensor made on the CPU by mistake."""
+    monkeypatch.setattr(learning, "SMALL", small)
+    own = learner(FAMILIES[name], d_sae=D_SAE if not small else 64, grad_clip=1.0)
+    assert own.model.products.dense == bool(small)
+    learn(own)
+    assert own.optimiser.state[own.model.W_dec]["step"].device.type == "meta"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_stack_looks_at_no_value(name: str) -> None:
+    """It would have caught the stack's own question whether any feature is dead."""
+    learn(Stack([learner(FAMILIES[name], d_sae=64, seed=seed) for seed in range(2)]))
+
+
+@pytest.mark.parametrize("name", ["topk", "relu_l1"])
+def test_a_transcoders_step_looks_at_no_value(name: str) -> None:
+    """It would have caught a look at what is written, or at the skip connection."""
+    source = source_of(X)
+    source = replace(source, site=Site(source.site.reads, ("blocks.0.hook_mlp_out",)))
+    learn(learner(FAMILIES[name], source, skip=True), y=torch.empty(BATCH, D, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["topk", "abs_topk", "batch_topk", "matryoshka"])
+def test_the_step_of_a_cpu_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested above can fail: the CPU's own step, which looks, does."""
+    monkeypatch.setattr(static, "wanted", lambda x: False)
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
+        learn(learner(FAMILIES[name]))
+
+
+def test_another_devices_tensor_is_refused() -> None:
+    """What is tested above can fail: a buffer that was left on the CPU is found."""
+    own = learner(FAMILIES["topk"])
+    own.model.tokens_since_fired = torch.zeros(D_SAE, dtype=torch.long)
+    with pytest.raises(RuntimeError, match="another device's tensor"):
+        learn(own)
