@@ -54,14 +54,16 @@ def test_the_frozen_side_keeps_every_bit_and_the_other_learns(family, site: str,
 def test_two_processes_keep_the_same_bits(parallel: Parallel, frozen: str) -> None:
     control = subject(TopK, k=4, frozen=frozen, grad_clip=1.0)
 
-    def end(ranks: Ranks) -> dict[str, Tensor]:
+    key = f"model.{WEIGHTS[frozen]}"
+
+    def ends(ranks: Ranks) -> tuple[dict[str, Tensor], Tensor]:
+        """What a process ends with, and what of the beginning is its own."""
         own = control.learner(ranks)
         control.learn(own, range(5))
-        return own.state()
+        return own.state(), own.own(key, control.learner().state()[key])
 
-    key = f"model.{WEIGHTS[frozen]}"
-    for state in in_threads(2, parallel, end):
-        assert torch.equal(state[key], control.learner().state()[key])
+    for state, begin in in_threads(2, parallel, ends):
+        assert torch.equal(state[key], begin)
         assert not any(name.startswith(f"adam.{WEIGHTS[frozen]}.") for name in state)
 
 

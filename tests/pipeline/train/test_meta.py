@@ -1,7 +1,5 @@
 """The whole training step on the meta device, which has no values to look at and refuses other devices' tensors."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.train import foresight, static
 from pipeline.train import learner as learning
+from pipeline.train import static
 from pipeline.train.families.base import Family
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
@@ -26,32 +24,7 @@ D, D_SAE, BATCH = 32, 2048, 64
 X = torch.from_numpy(planted_rows(256, D))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def adam_on_meta() -> Iterator[None]:
-    """Adam's fused kernel with a rate that is a tensor has a form for every device but this one. Adam's Python around it
-    runs."""
-
-    def kernel(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        means: list[Tensor],
-        squares: list[Tensor],
-        _: list[Tensor],
-        steps: list[Tensor],
-        *,
-        lr: Tensor,
-        **others: Any,
-    ) -> None:
-        assert {t.device.type for t in (*parameters, *gradients, *means, *squares, *steps, lr)} == {"meta"}
-
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("_fused_adam_.tensor_lr", kernel, "Meta")
-    with pytest.MonkeyPatch.context() as patch:
-        optimizer = sys.modules["torch.optim.optimizer"]
-        patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta", "cpu"])
-        patch.setattr(foresight, "Copy", lambda tensor: tensor)  # read some steps later; here it never is
-        yield
-    library._destroy()
+pytestmark = pytest.mark.usefixtures("adam_on_meta")
 
 
 def learner(family: type[Family], source: Source | None = None, **settings: Any) -> FamilyLearner:

@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from torch.optim import adam as adam_module
 
 from pipeline.train.contract import SITES, Subject, planted_rows
 from pipeline.train.families.topk import TopK, TopKConfig
@@ -37,11 +36,9 @@ def step(learners: list[FamilyLearner]) -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("resumed", [False, True])
-def test_adam_has_its_moments_and_its_count_where_the_weights_are(
-    monkeypatch: pytest.MonkeyPatch, n: int, resumed: bool
-) -> None:
-    """Fused Adam on CUDA refuses a count that is on the CPU. The meta device stands for it, if Adam takes that for one."""
-    monkeypatch.setattr(adam_module, "_device_dtype_check_for_fused", lambda *args, **options: None)
+@pytest.mark.usefixtures("adam_on_meta")
+def test_adam_has_its_moments_and_its_count_where_the_weights_are(n: int, resumed: bool) -> None:
+    """Fused Adam on CUDA refuses a count that is on the CPU."""
     learners = [learner(seed, "meta") for seed in range(n)]
     if resumed:
         for own in learners:

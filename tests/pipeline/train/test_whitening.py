@@ -13,6 +13,7 @@ from pipeline.train.families import base
 from pipeline.train.families.base import FamilyConfig
 from pipeline.train.families.relu_l1 import ReluL1Config
 from pipeline.train.families.topk import TopK, TopKConfig
+from pipeline.train.learner import FamilyLearner
 from pipeline.train.ranks import ALONE, Parallel, Ranks
 from pipeline.train.stack import Stack
 from pipeline.train.threads import in_threads
@@ -180,15 +181,15 @@ def test_all_processes_have_the_matrix_of_the_first(parallel: Parallel, monkeypa
     here = threading.local()
     monkeypatch.setattr(base, "whitening", lambda *arguments: here.sign * whitening(*arguments))
 
-    def made(ranks: Ranks) -> dict[str, torch.Tensor]:
+    def made(ranks: Ranks) -> FamilyLearner:
         here.sign = 1 - 2 * ranks.rank
         config = TopKConfig(d_sae=48, k=4, whiten="pca", init="data")
-        return contract.Subject(TopK, config, contract.SITES["autoencoder"]).learner(ranks).state()
+        return contract.Subject(TopK, config, contract.SITES["autoencoder"]).learner(ranks)
 
-    expected = made(ALONE)
-    for state in in_threads(2, parallel, made):
+    expected = made(ALONE).state()
+    for own in in_threads(2, parallel, made):
         for name, tensor in expected.items():
-            assert torch.equal(state[name], tensor), name
+            assert torch.equal(own.state()[name], own.own(name, tensor)), name
 
 
 @pytest.mark.parametrize(
