@@ -31,18 +31,11 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from stores.dictionary_files import (
-    CONFIG,
-    PROVENANCE,
-    WEIGHTS,
-    Provenance,
-    fold_options,
-    read_config,
-    read_provenance,
-    read_weights,
-)
-from stores.interchange import architecture_name, as_saved, config_of, saved_name, spec_of
-from stores.manifest import bytes_digest, commit_bytes, commit_json, digest, file_digest
+from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights
+from stores.formats.found import path_digest, read
+from stores.formats.stated import Stated
+from stores.interchange import architecture_name, as_saved, config_of, saved_name
+from stores.manifest import bytes_digest, commit_bytes, commit_json
 from stores.products import linear
 from stores.pursuit import matching_pursuit
 from stores.site import Site
@@ -60,7 +53,7 @@ class SparseCode(NamedTuple):
 
 def folder_digest(path: Path) -> str:
     """Of the files that say what the dictionary in a folder computes."""
-    return digest([file_digest(path / CONFIG), file_digest(path / WEIGHTS)])
+    return path_digest(path)
 
 
 class FeatureDictionary(nn.Module):
@@ -134,6 +127,11 @@ class FeatureDictionary(nn.Module):
     @property
     def provenance(self) -> Provenance:
         return self.spec.provenance
+
+    @property
+    def weights(self) -> Weights:
+        """By their names, on the CPU."""
+        return {name: getattr(self, name).cpu() for name in self.spec.shapes}
 
     @property
     def directions(self) -> Float[Tensor, "d_sae d_out"]:
@@ -228,31 +226,33 @@ class FeatureDictionary(nn.Module):
     def save(self, path: Path | str) -> None:
         """Write the folder; provenance.json, written last, carries the digest of the weights."""
         path = Path(path)
-        saved = {saved_name(self.spec, n): as_saved(n, getattr(self, n).cpu()) for n in self.spec.shapes}
+        saved = {saved_name(self.spec, n): as_saved(n, weight) for n, weight in self.weights.items()}
         weights = save_tensors(saved)
         commit_bytes(path / WEIGHTS, weights)
         commit_json(path / CONFIG, config_of(self.spec))
         commit_json(path / PROVENANCE, {**self.provenance, "weights_digest": bytes_digest(weights)})
 
     @classmethod
-    def load(cls, path: Path | str, device: str | torch.device = "cpu") -> Self:
-        """Read a folder written by save, or a SAELens 6 folder whose options mean the same.
+    def load(
+        cls,
+        path: Path | str,
+        device: str | torch.device = "cpu",
+        *,
+        hook_point: str = "",
+        apply_b_dec_to_input: bool | None = None,
+        k: int | None = None,
+    ) -> Self:
+        """Read a folder written by save, one of SAELens 6 whose options mean the same, or what another library left: see
+        stores.formats.
 
+        hook_point, apply_b_dec_to_input, k: what its files do not say, see stores.formats.stated.Stated.
         Raises ValueError, one line that names the file: no dictionary there, one that is damaged or altered, or an option
         that this class cannot express.
         """
-        path = Path(path)
         try:
-            config, provenance = read_config(path), read_provenance(path)
-            spec = spec_of(path / CONFIG, config, provenance)
-            names = {saved_name(spec, name): name for name in spec.shapes}
-            shapes = {s: spec.shapes[n][::-1] if n == "W_skip" else spec.shapes[n] for s, n in names.items()}
-            found = read_weights(path / WEIGHTS, shapes, provenance.get("weights_digest"))
+            spec, weights = read(Path(path), Stated(hook_point, apply_b_dec_to_input, k))
         except OSError as error:
             raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
-        weights = {names[saved]: as_saved(names[saved], tensor) for saved, tensor in found.items()}
-        if spec.d_out is None:
-            fold_options(path / CONFIG, weights, config)
         encoder = weights.pop("W_enc", None), weights.pop("b_enc", None)
         return cls(spec, *encoder, **weights).to(device)
 

@@ -1,14 +1,35 @@
 """A dictionary's folder as SAELens 6 has it: names, options, and what SAELens has no word for."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from stores.dictionary_files import Provenance
+from stores.dictionary_files import (
+    CONFIG,
+    PROVENANCE,
+    WEIGHTS,
+    Provenance,
+    Weights,
+    fold_options,
+    named,
+    read_config,
+    read_provenance,
+    read_weights,
+)
+from stores.formats.opening import open_tensors
+from stores.formats.stated import Stated
+from stores.manifest import bytes_digest, json_bytes
 from stores.site import Site
 from stores.spec import Spec
+
+_ABS_TOPK = "abstopk"  # SAELens's name
+_SCALES = ("finetuning_scaling_factor", "scaling_factor")  # of codes before they are decoded; SAELens before 6 has them
 
 
 def architecture_name(spec: Spec) -> str:
@@ -21,10 +42,78 @@ def architecture_name(spec: Spec) -> str:
 
 def _read_architecture(name: str) -> tuple[str, bool, bool]:
     """(architecture, whether it is a transcoder, whether it has a skip matrix) of cfg.json's name."""
+    if name == _ABS_TOPK:
+        return "abs_topk", False, False
     if not name.endswith("transcoder"):
         return name, False, False
     activation, skip, _ = name.removesuffix("transcoder").rpartition("skip_")
     return (activation if skip else name.removesuffix("transcoder")).removesuffix("_") or "standard", True, bool(skip)
+
+
+def files(path: Path) -> list[Path] | None:
+    """Those that say what the dictionary at a path computes, None: another format's."""
+    folder = path.parent if path.name == WEIGHTS and path.is_file() else path
+    found = [folder / CONFIG, folder / WEIGHTS]
+    return found if all(file.exists() for file in found) else None
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def read_spec(path: Path, stated: Stated) -> Spec:
+    """No weights are read. Raises ValueError as read does."""
+    folder = _folder(path)
+    config = read_config(folder)
+    for name, says in (("apply_b_dec_to_input", config.get("apply_b_dec_to_input", True)), ("k", config.get("k"))):
+        if getattr(stated, name) not in (None, says):
+            raise ValueError(f"{folder / CONFIG}: {name} = {says}, but {getattr(stated, name)} is stated")
+    spec = spec_of(folder / CONFIG, config, read_provenance(folder))
+    with named(path):
+        site = stated.site(path)
+        return spec if site is None else replace(spec, site=site)
+
+
+def read(path: Path, stated: Stated) -> tuple[Spec, Weights]:
+    """Raises ValueError, one line that names the file."""
+    folder, spec = _folder(path), read_spec(path, stated)
+    names = {saved_name(spec, name): name for name in spec.shapes}
+    shapes = {s: spec.shapes[n][::-1] if n == "W_skip" else spec.shapes[n] for s, n in names.items()}
+    digest = read_provenance(folder).get("weights_digest")
+    found = read_weights(folder / WEIGHTS, shapes, digest)
+    weights = {names[saved]: as_saved(names[saved], tensor) for saved, tensor in found.items()}
+    config, file = read_config(folder), open_tensors(folder / WEIGHTS)
+    for name in _SCALES:
+        scale = file.read(name) if name in file.entries else torch.ones(())
+        if not config.get("finetuning_scaling_factor") and (scale != 1).any():
+            raise ValueError(f"{file.path}: {name} is not 1, and {CONFIG} does not say finetuning_scaling_factor")
+        if scale.shape not in ((), (1,), (spec.d_sae,)):
+            raise ValueError(f"{file.path}: {name} is {tuple(scale.shape)}, expected {(spec.d_sae,)} by {CONFIG}")
+        weights["W_dec"] = weights["W_dec"] * scale[..., None]
+    if spec.d_out is None:
+        fold_options(folder / CONFIG, weights, config)
+    return spec, weights
+
+
+def check(spec: Spec) -> None:
+    """Raises ValueError: what SAELens cannot express."""
+    if spec.architecture in ("linear", "bases"):
+        raise ValueError(f"SAELens has no {spec.architecture}: its codes have an activation that sets entries to zero")
+    if spec.d_out is not None and spec.architecture not in ("standard", "jumprelu"):
+        raise ValueError(
+            f"SAELens has no transcoder with {spec.architecture}: its transcoders are standard and jumprelu"
+        )
+
+
+def write(spec: Spec, w: Weights) -> Iterator[tuple[str, bytes]]:
+    """The files of what check lets pass."""
+    config = config_of(spec)
+    if spec.architecture == "abs_topk":
+        config["architecture"] = _ABS_TOPK
+    weights = save_tensors({saved_name(spec, n): as_saved(n, w[n]) for n in spec.shapes})
+    yield WEIGHTS, weights
+    yield CONFIG, json_bytes(config)
+    yield PROVENANCE, json_bytes({**spec.provenance, "weights_digest": bytes_digest(weights)})
 
 
 def spec_of(file: Path, config: dict[str, Any], provenance: Provenance) -> Spec:

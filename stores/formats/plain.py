@@ -1,0 +1,33 @@
+"""A file of tensors by usual names alone: .safetensors, .npz or .pt. Gemma Scope's is params.npz.
+
+Gemma Scope (Lieberum et al. 2024): W_enc (d_in, d_sae), b_enc, threshold, W_dec (d_sae, d_out), b_dec; JumpReLU, of which
+nothing is subtracted from x. Of another file a user states what it does not say.
+"""
+
+from pathlib import Path
+
+from stores.formats.affine import Affine
+from stores.formats.opening import open_tensors
+from stores.formats.stated import Stated
+
+SUFFIXES = (".safetensors", ".npz", ".pt")
+_GEMMA_SCOPE = "params.npz"
+
+
+def files(path: Path) -> list[Path] | None:
+    """The file at a path, or the only one in a folder; None: there is none, or there are several."""
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix in SUFFIXES]
+        return found if len(found) == 1 else None
+    return [path] if path.suffix in SUFFIXES and path.exists() else None
+
+
+def read(path: Path, stated: Stated) -> Affine:
+    """Raises ValueError: damaged, a weight is missing, or it cannot be told which axis is which."""
+    (file,) = files(path) or []
+    tensors = open_tensors(file)
+    if file.name == _GEMMA_SCOPE and "threshold" in tensors.entries:
+        return Affine(tensors, stated, "jumprelu", None, False, rows={"W_enc": False, "W_dec": False})
+    # The decoder of torch.nn.Linear has its own bias, which is no part of what the encoder reads
+    subtracts = False if "decoder.bias" in tensors.entries else None
+    return Affine(tensors, stated, "", None, subtracts)
