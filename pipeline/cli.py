@@ -13,6 +13,7 @@ import typer
 
 from pipeline.command import Debug, Runs, first_process, guarded, recipe_arguments, resumable
 from pipeline.config import UserError
+from pipeline.converting import converting
 from pipeline.looking import looking
 from pipeline.submitting import submitting
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(looking)
 app.add_typer(submitting)
+app.add_typer(converting)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.topk.k=64.")]
