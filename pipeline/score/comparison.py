@@ -18,6 +18,7 @@ from pipeline.score.spread import BETTER, COUNTS, member_values
 from pipeline.unit_files import json_object
 from stores.dictionary import FeatureDictionary, folder_digest
 from stores.dictionary_files import CONFIG
+from stores.formats.found import is_dictionary
 from stores.interchange import architecture_name
 
 NONE_BELOW = 0.5  # a feature whose largest cosine is less has none like it
@@ -62,7 +63,7 @@ def side(path: str, runs: Path) -> Side:
     parts = Path(path).parts
     if len(parts) == 3:
         places.append(runs / parts[0] / "train" / parts[1] / parts[2])
-    folder = next((place for place in places if (place / CONFIG).exists()), None)
+    folder = next((place for place in places if (place / CONFIG).exists() or is_dictionary(place)), None)
     if folder is None:
         raise UserError(
             f"no dictionary at {' or '.join(map(str, places))}: give a folder with {CONFIG} in it, or RUN/SITE/NAME as in "

@@ -1,7 +1,7 @@
 """What is scored: a run's own dictionaries, and those of others that fit its store."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from pipeline.score.pairs import FOREIGN
 from pipeline.unit_files import json_object, recorded_files
 from stores.activations import ActivationStore
 from stores.description import Description
-from stores.dictionary import FeatureDictionary, folder_digest
-from stores.dictionary_files import CONFIG, WEIGHTS, Provenance, read_config, read_provenance
-from stores.interchange import architecture_name, spec_of
+from stores.dictionary import FeatureDictionary
+from stores.dictionary_files import CONFIG, WEIGHTS, Provenance
+from stores.formats.found import dictionaries_in, parts_below, path_digest, read_spec
+from stores.formats.stated import Stated
+from stores.interchange import architecture_name
 from stores.manifest import digest
 from stores.names import check_name
 from stores.site import Site
@@ -24,7 +26,8 @@ from stores.spec import Spec
 @dataclass(frozen=True)
 class Subject:
     """A dictionary to be scored, where it lies, and what it is called. basis: of a dictionary that is two bases, 0: of what
-    it reads, 1: of what it writes. vouched: its digest is the one that the manifest of its unit has."""
+    it reads, 1: of what it writes. vouched: its digest is the one that the manifest of its unit has. stated: what its files
+    do not say. folder: a file, where the dictionary is one."""
 
     site: Site
     name: str
@@ -34,15 +37,17 @@ class Subject:
     origin: str = ""  # the method that provenance.json names
     basis: int | None = None
     vouched: bool = False
+    stated: Stated = field(default_factory=Stated)
 
     @cached_property
     def digest(self) -> str:
         """Of the files that say what it computes, as folder_digest has it. Those of a unit are not read for it: whoever
         loads one finds out where its weights were altered."""
-        return (_recorded(self.folder) if self.vouched else None) or folder_digest(self.folder)
+        found = (_recorded(self.folder) if self.vouched else None) or path_digest(self.folder)
+        return found if self.stated == Stated() else digest([found, asdict(self.stated), asdict(self.site)])
 
     def load(self, device: str = "cpu") -> FeatureDictionary:
-        found = FeatureDictionary.load(self.folder, device)
+        found = FeatureDictionary.load(self.folder, device, **asdict(self.stated))
         return found if self.basis is None else found.bases()[self.basis]
 
     def fits(self, store: ActivationStore) -> bool:
@@ -57,40 +62,80 @@ def _recorded(folder: Path) -> str | None:
 
 
 def subjects_of(
-    folder: Path, name: str, method: str, settings: dict[str, Any], origin: str = "", vouched: bool = False
+    folder: Path,
+    name: str,
+    method: str,
+    settings: dict[str, Any],
+    origin: str = "",
+    vouched: bool = False,
+    stated: Stated | None = None,
 ) -> list[Subject]:
     """The dictionary in a folder; of one that is two bases both, each an autoencoder of its own hook point.
 
     Raises ValueError as FeatureDictionary.load does, whose weights are not read here.
     """
-    spec = _spec(folder)
+    stated = stated or Stated()
+    spec = read_spec(folder, stated)
     if spec.architecture != "bases":
-        return [Subject(spec.site, name, method, settings, folder, origin, vouched=vouched)]
+        return [Subject(spec.site, name, method, settings, folder, origin, vouched=vouched, stated=stated)]
     both = ((name, spec.site.reads), (f"{name}-output", spec.site.writes))
-    return [Subject(Site(at, at), n, method, settings, folder, origin, i, vouched) for i, (n, at) in enumerate(both)]
-
-
-def _spec(folder: Path) -> Spec:
-    return spec_of(folder / CONFIG, read_config(folder), read_provenance(folder))
+    return [
+        Subject(Site(at, at), n, method, settings, folder, origin, i, vouched, stated) for i, (n, at) in enumerate(both)
+    ]
 
 
 def foreign_subjects(config: ScoreConfig, store: ActivationStore) -> list[Subject]:
-    """The dictionaries of score.dictionaries. Raises UserError: one is not there, or does not fit the store."""
+    """The dictionaries of score.dictionaries; of a folder of several those whose hook points the store has.
+
+    Raises UserError: one is not there, or does not fit the store.
+    """
     subjects = []
-    for path in config.dictionaries:
+    for one in config.foreign:
+        stated = Stated(one.hook_point, one.apply_b_dec_to_input, one.k)
         try:
-            folder = Path(path).resolve()  # "." has a name, too
-            name = check_name(folder.name, "the folder")
-            dictionary = FeatureDictionary.load(folder)
+            folder = Path(one.path).resolve()  # "." has a name, too
+            inside = dictionaries_in(folder)
+            if inside in ([], [folder]):
+                subjects += _foreign(one.path, folder, check_name(folder.name, "the folder"), stated, store)
+            else:
+                subjects += _several(one.path, folder, inside, stated, store)
         except (ValueError, OSError) as error:
             raise UserError(f"score.dictionaries: {error}") from None
-        _check_site(path, dictionary.spec, store)
-        _check_model(path, dictionary.provenance, store.description)
-        origin = dictionary.provenance.get("method", "")
-        method = "truth" if origin == "truth" else f"{FOREIGN} {architecture_name(dictionary.spec)}"
-        found = subjects_of(folder, name, method, {"name": name}, origin)
-        subjects += [subject for subject in found if subject.fits(store)]
     return subjects
+
+
+def _several(path: str, folder: Path, inside: list[Path], stated: Stated, store: ActivationStore) -> list[Subject]:
+    """Raises UserError: of none the store has the hook points."""
+    specs = {found: read_spec(found, stated) for found in inside}
+    fitting = [found for found, spec in specs.items() if _has(store, spec.site)]
+    if not fitting:
+        sites = sorted({spec.site.name for spec in specs.values()})
+        raise UserError(
+            f"score.dictionaries: {path} holds {len(specs)} dictionaries, of {', '.join(map(repr, sites[:3]))}"
+            f"{' …' * (len(sites) > 3)}; the store has {', '.join(store.hook_points)}"
+        )
+    if len(fitting) < len(specs):
+        print(f"score: of the {len(specs)} dictionaries in {path} {len(fitting)} are at hook points of the store")
+    subjects = []
+    for found in fitting:
+        name = "-".join((folder.name, *parts_below(found, folder)))
+        subjects += _foreign(str(found), found, check_name(name, "the dictionary"), stated, store)
+    return subjects
+
+
+def _has(store: ActivationStore, site: Site) -> bool:
+    names = {*site.reads, *site.writes}
+    return bool(names) and names <= set(store.hook_points)
+
+
+def _foreign(path: str, folder: Path, name: str, stated: Stated, store: ActivationStore) -> list[Subject]:
+    dictionary = FeatureDictionary.load(folder, **asdict(stated))
+    _check_site(path, dictionary.spec, store)
+    _check_model(path, dictionary.provenance, store.description)
+    origin = dictionary.provenance.get("method", "")
+    method = "truth" if origin == "truth" else f"{FOREIGN} {architecture_name(dictionary.spec)}"
+    found = subjects_of(folder, name, method, {"name": name}, origin, stated=stated)
+    return [subject for subject in found if subject.fits(store)]
 
 
 def _check_site(path: str, spec: Spec, store: ActivationStore) -> None:
@@ -99,7 +144,8 @@ def _check_site(path: str, spec: Spec, store: ActivationStore) -> None:
     site, has = spec.site, f"the store has {', '.join(store.hook_points)}"
     for what, names in (("read", site.reads), ("written", site.writes)):
         if not names:
-            raise UserError(f"score.dictionaries: {path} is of '', no hook point is known that is {what}; {has}")
+            unknown = f"no hook point is known that is {what}: state hook_point"
+            raise UserError(f"score.dictionaries: {path} is of '', {unknown}; {has}")
     missing = [h for h in dict.fromkeys(site.reads + site.writes) if h not in store.hook_points]
     if spec.architecture == "bases" and len(missing) < len({*site.reads, *site.writes}):
         site = Site(*(tuple(h for h in names if h not in missing) for names in (site.reads, site.writes)))

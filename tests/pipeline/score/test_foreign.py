@@ -98,7 +98,13 @@ CONTRARY = [
     ((HOOK, PAST), D, (PAST,), (8,), f"the store has d = 20 at {HOOK} + {PAST}, ./map takes d_in = {D}: was it"),
     ((HOOK,), D, (PAST,), (D,), f"the store has d = 8 at {PAST}, ./map writes d_out = {D}: was it trained"),
     ((HOOK,), D, (HOOK, PAST), (8, D), f"the store has d = {D} at {HOOK}, ./map writes d_out = 8: was it trained"),
-    ((HOOK,), D, (), (), f"map is of '', no hook point is known that is written; the store has {HOOK}, {PAST}"),
+    (
+        (HOOK,),
+        D,
+        (),
+        (),
+        f"map is of '', no hook point is known that is written: state hook_point; the store has {HOOK}",
+    ),
 ]
 
 
