@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import transformers.activations  # noqa: F401  seconds, which are not the reader's
 from safetensors.torch import save_file
@@ -21,7 +23,9 @@ from pipeline.train.ranks import Ranks
 from pipeline.train.tasks import tasks
 from pipeline.units import Unit
 from stores.activations import ActivationStore
+from stores.convert import convert
 from stores.dictionary import FeatureDictionary
+from stores.formats.stated import Stated
 from stores.manifest import commit_json
 from stores.memory import processes_here
 from stores.place import place_at
@@ -106,10 +110,25 @@ def _weights(folder: Path) -> None:
     (folder / "mine" / "provenance.json").unlink()  # its digest would refuse all other weights
 
 
-def _read_dictionary(folder: Path) -> None:
-    from pipeline.score.config import ScoreConfig
+def _pickled(folder: Path) -> None:
+    _dictionary(folder)
+    (folder / "mine").rename(folder / "ours")
+    convert(folder / "ours", folder / "mine", "dictionary_learning", Stated())
 
-    config = ScoreConfig(dictionaries=(str(folder / "mine"),))
+
+def _npz(folder: Path) -> None:
+    _dictionary(folder)
+    weights = FeatureDictionary.load(folder / "mine").weights
+    shutil.rmtree(folder / "mine")
+    (folder / "mine").mkdir()
+    np.savez(folder / "mine" / "params.npz", threshold=np.zeros(10), **{n: x.numpy() for n, x in weights.items()})
+
+
+def _read_dictionary(folder: Path) -> None:
+    from pipeline.score.config import ForeignDictionary, ScoreConfig
+
+    stated = {"hook_point": HOOK} if (folder / "mine" / "params.npz").exists() else {}
+    config = ScoreConfig(dictionaries=(ForeignDictionary(path=str(folder / "mine"), **stated),))
     for subject in foreign_subjects(config, ActivationStore.open(folder / "s.zarr")):
         subject.load()(torch.zeros(2, 6))
 
@@ -212,6 +231,9 @@ TARGETS = (
     Target("cfg.json", _dictionary, "mine/cfg.json", "json", _read_dictionary, r"cfg\.json|/mine"),
     Target("provenance.json", _dictionary, "mine/provenance.json", "json", _read_dictionary, r"provenance\.json|/mine"),
     Target("sae_weights", _weights, "mine/sae_weights.safetensors", "safetensors", _read_dictionary),
+    Target("ae.pt", _pickled, "mine/ae.pt", "bytes", _read_dictionary, r"/mine"),
+    Target("ae.pt's config.json", _pickled, "mine/config.json", "json", _read_dictionary, r"/mine"),
+    Target("params.npz", _npz, "mine/params.npz", "bytes", _read_dictionary, r"/mine"),
     Target("zarr.json", _store, "s.zarr/zarr.json", "json", _read_store, r"s\.zarr"),
     Target("manifest.json", _store, "s.zarr/manifest.json", "json", _read_store, r"s\.zarr"),
     Target("commits", _store, "s.zarr/commits/*.json", "json", _read_store, r"s\.zarr"),
