@@ -4,6 +4,7 @@ with spliced(model, Splice(dictionary, clamp={12: 5.0})):
     model.generate(tokens)
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -95,20 +96,36 @@ class _Pass:
     def __init__(self) -> None:
         self.start = 0
 
-    def begins(self, _: Any, __: Any, options: dict[str, Any]) -> None:
-        """A forward pre-hook of the model."""
-        cache = next((c for name in ("past_key_values", "past_kv_cache") if (c := options.get(name)) is not None), None)
-        if cache is None:
-            self.start = 0
-        elif hasattr(cache, "get_seq_length"):
-            self.start = int(cache.get_seq_length())
-        else:  # HookedTransformer's, by layers
-            self.start = cache[0].past_keys.shape[1]
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """A forward pre-hook is not enough: HookedTransformer.generate calls forward itself."""
+        forward = model.forward
+
+        @functools.wraps(forward)
+        def watched(*given: Any, **options: Any) -> Any:
+            self.start = _n_cached(options)
+            return forward(*given, **options)
+
+        model.forward = watched
+        try:
+            yield
+        finally:
+            del model.forward
 
     def among(self, positions: Sequence[int], y: Float[Tensor, "batch position d"]) -> Tensor:
         """(position, 1): which of this pass are meant."""
         here = torch.arange(self.start, self.start + y.shape[1], device=y.device)
         return torch.isin(here, torch.tensor(list(positions), device=y.device))[:, None]
+
+
+def _n_cached(options: Mapping[str, Any]) -> int:
+    """Positions that lie in the cache that a forward pass is given."""
+    cache = next((c for name in ("past_key_values", "past_kv_cache") if (c := options.get(name)) is not None), None)
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return cache[0].past_keys.shape[1]  # HookedTransformer's, by layers
 
 
 @contextmanager
@@ -131,7 +148,7 @@ def spliced(model: Any, *splices: Splice) -> Iterator[None]:
     reads = {h for splice in splices for h in splice.dictionary.site.reads}
     hooks = Hooks(sizes, reads, edits, to_end=True)
     with ExitStack() as stack:
-        stack.callback(model.register_forward_pre_hook(passing.begins, with_kwargs=True).remove)
+        stack.enter_context(passing.watching(model))
         listen(stack, model, hooks, sizes)
         yield
 

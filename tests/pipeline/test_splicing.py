@@ -9,7 +9,7 @@ import torch
 from pipeline.config import UserError
 from pipeline.models.files import DEMO, ModelFiles
 from pipeline.models.load import load_model
-from pipeline.splicing import Splice, activations, spliced
+from pipeline.splicing import Splice, _Pass, activations, spliced
 from stores import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
@@ -208,3 +208,10 @@ def test_a_hooked_transformer_gives_what_its_own_hooks_give(tokens: torch.Tensor
         expected = model.run_with_hooks(tokens, fwd_hooks=by_hand)
         with spliced(model, Splice(own)):
             torch.testing.assert_close(model(tokens), expected)
+    starts: list[tuple[int, int]] = []
+    passing = _Pass()
+    seen = [("blocks.0.hook_resid_pre", lambda x, hook: starts.append((passing.start, x.shape[1])))]
+    with passing.watching(model), model.hooks(fwd_hooks=seen):
+        model.generate(tokens[:1], max_new_tokens=3, do_sample=False, stop_at_eos=False, verbose=False)
+    assert starts == [(0, 12), (12, 1), (13, 1)]
+    assert "forward" not in vars(model)
