@@ -40,7 +40,7 @@ def sound(folder: Path) -> list[int]:
     """Those of the steps whose checkpoint is as it was written; tells of each that is not."""
     found = []
     for step, path in _files(folder).items():
-        damaged = [file for file in (path, *_parts(path)) if not _as_written(file)]
+        damaged = [path] if not _as_written(path) else [file for file in _parts(path) if not _as_written(file)]
         if not damaged:
             found.append(step)
         for file in damaged:
@@ -60,10 +60,10 @@ def _as_written(file: Path) -> bool:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files that a manifest names; none of what is no manifest, or a damaged one."""
+    """The files that a manifest names; none of what is no manifest, or of a damaged one."""
     try:
         return [path.with_name(name) for name in read_json(path)["parts"]] if path.suffix == ".json" else []
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return []
 
 

@@ -100,7 +100,7 @@ class Dense(Code):
 @dataclass(frozen=True)
 class Sparse(Code):
     """shared: what the backward passes of its encoder and its decoders have in common. pre: what the entries were selected
-    from, on a device, where the host does not know how few of its columns it would take to make them again."""
+    from, of which the auxiliary loss selects again."""
 
     entries: Entries
     shared: Shared

@@ -24,7 +24,7 @@ def where(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def column_sums(x: Tensor) -> Tensor:
-    """x.sum(0), (n,): as a product it is added up in float32, and twice as fast."""
+    """x.sum(0), (n,), in x's dtype: as a product it is added up in float32 and rounded once, and twice as fast."""
     return (torch.ones(1, len(x), dtype=x.dtype) @ x)[0]
 
 
@@ -42,7 +42,7 @@ def columns(x: Tensor, own: Tensor) -> Tensor:
 
 
 class EncodePositive(torch.autograd.Function):
-    """(z (batch, d_sae), Σ_rows z (d_sae) float32), z = ReLU(x W_encᵀ + b_enc) in dtype, on a CPU. Gradients flow to W_enc and
+    """(z (batch, d_sae), Σ_rows z (d_sae) float32, rounded to dtype), z = ReLU(x W_encᵀ + b_enc) in dtype, on a CPU. Gradients flow to W_enc and
     b_enc, not to x."""
 
     @staticmethod

@@ -93,7 +93,7 @@ class FamilyLearner:
             new = followed(model, parts, fired, self._n_whole(x), step, n_steps)
             for name, value in new.items():
                 getattr(model, name).copy_(value)
-        if static.wanted(x):
+        if static.wanted(x) and not ranks.splits_features:
             self.foresight.follow(model.tokens_since_fired, self._n_whole(x))
         self.resample(x, x if y is None else y, step, n_steps)
         dead = self.dead().sum()

@@ -17,6 +17,6 @@ def keep_freed() -> None:
     if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST)
+    # A glibc that refuses the first is left as it is: the second alone would have it map more blocks anew, not fewer.
+    if mallopt is not None and mallopt(_MMAP_THRESHOLD, _LARGEST):
         mallopt(_TRIM_THRESHOLD, _LARGEST)

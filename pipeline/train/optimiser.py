@@ -13,7 +13,7 @@ def adam(parameters: Any) -> torch.optim.Adam:
 
 
 def set_rate(optimiser: torch.optim.Adam, lr: float) -> None:
-    """On a device the rate is a tensor that stays in its place: a captured step reads what it holds by then."""
+    """On a device the rate is a tensor that stays in its place."""
     group = optimiser.param_groups[0]
     if not static.wanted(group["params"][0]):
         group["lr"] = lr

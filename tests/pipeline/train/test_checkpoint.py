@@ -101,6 +101,20 @@ def test_parts_count_once_they_are_joined(tmp_path: Path) -> None:
     assert checkpoint.groups({"a": tmp_path}) == [(10, ["a"])]
 
 
+def test_a_manifest_with_any_other_bit_is_damaged_and_breaks_nothing(tmp_path: Path) -> None:
+    state = {"model.W_dec": torch.zeros(2, 3)}
+    checkpoint.join(tmp_path, 20, [checkpoint.write_part(tmp_path, 20, state, rank) for rank in (0, 1)], ["model.W_dec"])
+    manifest = next(tmp_path.glob("*.json"))
+    data = manifest.read_bytes()
+    for place in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        manifest.write_bytes(flipped)
+        assert checkpoint.sound(tmp_path) == []
+    manifest.write_bytes(data)
+    assert checkpoint.sound(tmp_path) == [20]
+
+
 def test_parts_go_with_their_checkpoint(tmp_path: Path) -> None:
     checkpoint.write_part(tmp_path, 5, {"model.W": torch.zeros(2, 3)}, 0)  # of a process that died
     whole = {step: shared(tmp_path, step, [2, 3]) for step in (10, 20, 30)}
