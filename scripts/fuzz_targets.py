@@ -211,7 +211,7 @@ def _read_environment(folder: Path) -> None:
     """As torchrun or Slurm might set it; no process is met."""
     lines = [line.split("=", 1) for line in (folder / "environment").read_text().split("\n")]
     variables = {name: value for name, value in lines}
-    with _variables(variables), patch("torch.distributed.init_process_group"):
+    with _variables(variables), patch("torch.distributed.init_process_group"), patch("torch.distributed.new_group"):
         ranks = Ranks.join("data", "cpu")
     if not 0 <= ranks.rank < ranks.size:
         raise AssertionError(f"{variables} gave rank {ranks.rank} of {ranks.size}")
