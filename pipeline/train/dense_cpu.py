@@ -42,8 +42,8 @@ def columns(x: Tensor, own: Tensor) -> Tensor:
 
 
 class EncodePositive(torch.autograd.Function):
-    """(z (batch, d_sae), Σ_rows z (d_sae) float32, rounded to dtype), z = ReLU(x W_encᵀ + b_enc) in dtype, on a CPU. Gradients flow to W_enc and
-    b_enc, not to x."""
+    """(z (batch, d_sae), Σ_rows z (d_sae) float32, rounded to dtype), z = ReLU(x W_encᵀ + b_enc) in dtype, on a CPU.
+    Gradients flow to W_enc and b_enc, not to x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype):  # type: ignore[override]

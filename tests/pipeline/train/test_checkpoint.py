@@ -103,7 +103,9 @@ def test_parts_count_once_they_are_joined(tmp_path: Path) -> None:
 
 def test_a_manifest_with_any_other_bit_is_damaged_and_breaks_nothing(tmp_path: Path) -> None:
     state = {"model.W_dec": torch.zeros(2, 3)}
-    checkpoint.join(tmp_path, 20, [checkpoint.write_part(tmp_path, 20, state, rank) for rank in (0, 1)], ["model.W_dec"])
+    checkpoint.join(
+        tmp_path, 20, [checkpoint.write_part(tmp_path, 20, state, rank) for rank in (0, 1)], ["model.W_dec"]
+    )
     manifest = next(tmp_path.glob("*.json"))
     data = manifest.read_bytes()
     for place in range(8 * len(data)):
