@@ -3,7 +3,7 @@
     python -m scripts.bench_neighbour [--rounds 3] [--seconds 4]
 
 ReLU-L1, d 64, 512 features, batches of 1,024 from a store in memory. With threads that spin while they wait for each other,
-as GNU OpenMP's do by default, with threads that sleep, as `import pipeline` has them do, and with one thread; alone, beside
+as GNU OpenMP's do by default, with threads that soon sleep, as `import pipeline` has them, and with one thread; alone, beside
 one busy process, and beside one for each core. All take turns, each in a process of its own; medians of the steps per second.
 What else runs on the machine is a neighbour too: the load average stands with the figures. Writes runs/bench/neighbour.json.
 """
@@ -26,7 +26,7 @@ from stores.cpus import cpus_here
 from stores.loader import BatchLoader
 
 HOOK_POINT, N_STEPS, WARM_UP = "blocks.0.hook_resid_post", 10**6, 5
-WAYS = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "sleeping": {}, "one_thread": {"OMP_NUM_THREADS": "1"}}
+WAYS = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "soon_sleeping": {}, "one_thread": {"OMP_NUM_THREADS": "1"}}
 _OF_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 
 
