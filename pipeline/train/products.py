@@ -52,8 +52,7 @@ class Products:
             with torch.no_grad():
                 pre = linear(x.to(self.dtype), W_enc.to(self.dtype), b_enc.to(self.dtype))
                 entries = select.entries(pre, self.ranks)
-            again = static.wanted(x) or isinstance(select, OfEachRow)  # encode_among selects from it again
-            return self._sparse(x, W_enc, b_enc, entries, pre if again else None)
+            return self._sparse(x, W_enc, b_enc, entries, pre)
         if not self.dense and isinstance(select, Positive) and x.device.type == "cpu":
             z, sums = EncodePositive.apply(x, W_enc, b_enc, self.dtype)  # type: ignore[misc]
             return Dense(z, sums=sums)
