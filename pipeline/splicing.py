@@ -99,7 +99,7 @@ class _Pass:
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
         """A forward pre-hook is not enough: HookedTransformer.generate calls forward itself."""
-        forward = model.forward
+        forward, before = model.forward, vars(model).get("forward")
 
         @functools.wraps(forward)
         def watched(*given: Any, **options: Any) -> Any:
@@ -111,6 +111,8 @@ class _Pass:
             yield
         finally:
             del model.forward
+            if before is not None:  # of a splicing around this one
+                model.forward = before
 
     def among(self, positions: Sequence[int], y: Float[Tensor, "batch position d"]) -> Tensor:
         """(position, 1): which of this pass are meant."""

@@ -129,6 +129,21 @@ def test_generation_with_a_cache_is_generation_without(
     assert torch.equal(model.generate(tokens, **options), plain)
 
 
+def test_one_within_another_leaves_the_outer_one_as_it_was(theirs: dict[str, Any], tokens: torch.Tensor) -> None:
+    model = theirs["gpt2"]
+    outer, inner = (Splice(autoencoder(f"blocks.{i}.hook_resid_post", 192), positions=[11]) for i in (1, 3))
+    before = logits(model, tokens)
+    with spliced(model, outer):
+        alone = logits(model, tokens)
+        with spliced(model, inner):
+            both = logits(model, tokens)
+        assert torch.equal(logits(model, tokens), alone)
+    assert torch.equal(logits(model, tokens), before)
+    with spliced(model, outer, inner):
+        assert torch.equal(logits(model, tokens), both)
+    assert "forward" not in vars(model)
+
+
 def test_positions_are_those_alone(theirs: dict[str, Any], tokens: torch.Tensor) -> None:
     model, own = theirs["gpt2"], autoencoder("blocks.3.hook_resid_post", 192)
     before = logits(model, tokens)
