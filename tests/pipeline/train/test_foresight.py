@@ -1,12 +1,14 @@
 import pytest
 import torch
 
+from pipeline.train import contract, static
 from pipeline.train import learner as learning
-from pipeline.train import static
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.foresight import _STEPS, Foresight
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.products import Products
+from pipeline.train.ranks import Parallel, Ranks
+from pipeline.train.threads import in_threads
 from tests.conftest import planted_rows, source_of
 
 
@@ -69,3 +71,17 @@ def test_what_follows_is_the_same_whether_or_not_the_host_knows(monkeypatch: pyt
         states.append(own.state())
     for name, tensor in states[0].items():
         assert torch.equal(states[1][name], tensor), name
+
+
+@pytest.mark.parametrize("parallel", ["data", "features"])
+def test_what_is_under_way_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch, parallel: Parallel) -> None:
+    """It would have caught a copy of each step that nobody reads, where processes divide features."""
+    monkeypatch.setattr(static, "wanted", lambda x: True)
+    subject = contract.Subject(TopK, TopKConfig(d_sae=48, k=4), contract.SITES["autoencoder"])
+
+    def under_way(ranks: Ranks) -> int:
+        own = subject.learner(ranks)
+        subject.learn(own, range(12))
+        return len(own.foresight._under_way)
+
+    assert max(in_threads(2, parallel, under_way)) <= _STEPS
