@@ -35,6 +35,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m scripts.bench_store
 	$(BIN)/python -m scripts.bench_extract
 	$(BIN)/python -m scripts.bench_train
+	$(BIN)/python -m scripts.bench_neighbour
 	$(BIN)/python -m scripts.bench_rotation
 	$(BIN)/python -m scripts.bench_score
 
