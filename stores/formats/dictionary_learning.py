@@ -42,8 +42,7 @@ _ROWS = {"W_enc": False, "W_dec": False}
 
 def files(path: Path) -> list[Path] | None:
     """Those of the dictionary at a path, None: another format's."""
-    folder = beside(path, WEIGHTS, CONFIG)
-    return folder and [folder / CONFIG, folder / WEIGHTS]
+    return beside(path, WEIGHTS, CONFIG)
 
 
 def read(path: Path, stated: Stated) -> Affine:

@@ -32,10 +32,11 @@ def read_note(file: Path, config: dict[str, Any]) -> tuple[Site | None, tuple[in
     return site, tuple(note["d_writes"]), {"model": model} if model else {}
 
 
-def beside(path: Path, weights: str, config: str) -> Path | None:
-    """The folder with both files, where path is it or the weights in it."""
+def beside(path: Path, weights: str, config: str) -> list[Path] | None:
+    """[config, weights] where path is their folder or the weights in it, and both are there."""
     folder = path.parent if path.name == weights and path.is_file() else path
-    return folder if (folder / weights).exists() and (folder / config).exists() else None
+    found = [folder / config, folder / weights]
+    return found if all(file.exists() for file in found) else None
 
 
 def whole_number(file: Path, config: dict[str, Any], name: str, default: int | None = None) -> int:

@@ -25,8 +25,7 @@ _ROWS = {"W_dec": False, "W_skip": True}
 
 def files(path: Path) -> list[Path] | None:
     """Those of the dictionary at a path, None: another format's."""
-    folder = beside(path, WEIGHTS, CONFIG)
-    return folder and [folder / CONFIG, folder / WEIGHTS]
+    return beside(path, WEIGHTS, CONFIG)
 
 
 def read(path: Path, stated: Stated) -> Affine:
