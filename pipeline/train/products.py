@@ -69,21 +69,23 @@ class Products:
         b_enc: Float[Tensor, " d_sae"],
         select: Selection,
         code: Code,
+        n_rows: int | None = None,
     ) -> Code:
-        """The code of x by some of the latents. code: of the same x by all of them."""
+        """The code of x[:n_rows] by some of the latents. code: of x by all of them."""
+        x, pre = x[:n_rows], None if code.pre is None else code.pre[:n_rows]
         if isinstance(code, Sparse) and static.wanted(x):
-            assert code.pre is not None
+            assert pre is not None
             with torch.no_grad():
-                entries = select.entries(torch.where(latents, code.pre, 0.0), self.ranks)  # a selected 0 is no entry
+                entries = select.entries(torch.where(latents, pre, 0.0), self.ranks)  # a selected 0 is no entry
             return self._sparse(x, W_enc, b_enc, Entries(*static.packed(*entries)))
         if self.dense or static.wanted(x):
             assert isinstance(code, Dense)
-            assert code.pre is not None
-            return Dense(select.dense(torch.where(latents, code.pre, 0.0), self.ranks))
+            assert pre is not None
+            return Dense(select.dense(torch.where(latents, pre, 0.0), self.ranks))
         own = latents.nonzero().squeeze(1)
         if isinstance(code, Sparse) and isinstance(select, OfEachRow) and not self.ranks.splits_features:
-            assert code.pre is not None
-            pre = columns(code.pre, own)
+            assert pre is not None
+            pre = columns(pre, own)
             if select.k < _SPARSE_AMONG_BELOW * len(own):
                 entries = select.entries(pre)
                 return self._sparse(x, W_enc, b_enc, entries._replace(indices=own[entries.indices]))

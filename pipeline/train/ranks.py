@@ -70,6 +70,10 @@ class Ranks:
             return slice(0, d_sae)
         return slice(d_sae * self.rank // self.size, d_sae * (self.rank + 1) // self.size)
 
+    def n_own(self, n: int) -> int:
+        """How many of a batch's first n rows this process sees."""
+        return len(range(self.rank, n, self.size)) if self.splits_rows else n
+
     def reduced(self, x: Tensor, by: Literal["sum", "min"]) -> Tensor:
         """x, in its place, of all processes together."""
         dist.all_reduce(x, dist.ReduceOp.SUM if by == "sum" else dist.ReduceOp.MIN)

@@ -30,7 +30,7 @@ from stores.loader import BatchLoader
 from stores.order import default_window_chunks
 from stores.site import Site
 
-VERSION = 7
+VERSION = 8
 
 
 def units(config: TrainConfig, run: Path, store: ActivationStore) -> list[tuple[Task, Unit]]:

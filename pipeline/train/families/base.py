@@ -130,10 +130,15 @@ class Family(nn.Module, ABC):
         return self.products.encode(x, self.W_enc, self.b_enc, select, self.density)
 
     def encode_among(
-        self, latents: Bool[Tensor, " d_sae"], x: Float[Tensor, "batch d_in"], select: Selection, code: Code
+        self,
+        latents: Bool[Tensor, " d_sae"],
+        x: Float[Tensor, "batch d_in"],
+        select: Selection,
+        code: Code,
+        n_rows: int | None = None,
     ) -> Code:
-        """encode, as if there were only some of the latents. code: what encode made of x."""
-        return self.products.encode_among(latents, x, self.W_enc, self.b_enc, select, code)
+        """encode of x[:n_rows], as if there were only some of the latents. code: what encode made of x."""
+        return self.products.encode_among(latents, x, self.W_enc, self.b_enc, select, code, n_rows)
 
     def pre(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """x W_encᵀ + b_enc, in the dtype of the products."""

@@ -30,6 +30,11 @@ class TopKConfig(FamilyConfig):
         description="How many dead features predict the residual together, which revives them; 0: none. By default half of "
         "d_in, as in Gao et al. 2024.",
     )
+    aux_rows: int = Field(
+        default=1024,
+        ge=1,
+        description="On how many of a batch's rows that is measured, the first ones; a batch's rows are in random order.",
+    )
     aux_coefficient: float = Field(
         default=1.0, ge=0, description="By what their squared error is multiplied (Gao et al. 2024: 1/32)."
     )
@@ -43,7 +48,8 @@ class TopKConfig(FamilyConfig):
 
 class TopK(Family):
     """z = ReLU(TopK((x - b_dec) W_encᵀ + b_enc)); loss = |y - y_hat|² + α |e - e_hat|², e = y - y_hat as data, e_hat what the
-    aux_k largest pre-activations of dead features make; summed over d_out, averaged over tokens."""
+    aux_k largest pre-activations of dead features make; summed over d_out, averaged over tokens, the
+    second over the first aux_rows of a batch."""
 
     Config = TopKConfig
     label: ClassVar[dict[str, str]] = {"k": "k"}
@@ -68,8 +74,10 @@ class TopK(Family):
         auxiliary = torch.zeros_like(mse[-1])
         aux_k = self.d_in // 2 if config.aux_k is None else config.aux_k
         if aux_k and now.any_dead:
-            revived = self.encode_among(now.dead, x, self.among_dead(aux_k), code)
-            auxiliary = (errors[-1].detach() - self.decode(revived)).square().sum(-1).mean() * now.dead.any()
+            n = self.products.ranks.n_own(config.aux_rows)
+            revived = self.encode_among(now.dead, x, self.among_dead(aux_k), code, n)
+            left = errors[-1, :n].detach() - self.decode(revived)
+            auxiliary = left.square().sum(-1).mean() * now.dead.any()
         return Loss(mse.mean() + config.aux_coefficient * auxiliary, code, {"mse": mse[-1], "aux": auxiliary})
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:

@@ -1,5 +1,7 @@
 """What families do besides what their contract says (test_contract.py)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,9 @@ from pipeline.train.families.tied import Tied, TiedConfig
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
+from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.source import Source
+from pipeline.train.threads import in_threads
 from stores.moments import Moments
 from tests.conftest import source_of
 
@@ -155,6 +159,34 @@ def test_dead_features_come_back_by_the_auxiliary_loss(family: type[TopK]) -> No
         code = made.to_dictionary({}).encode(x)
         dead[aux_k] = int((code[:, :32] != 0).any(0).logical_not().sum())
     assert dead[8] < dead[0]
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize(("family", "sizes"), [(TopK, (96, 0)), (TopK, (96, 10**6)), (AbsTopK, (400, 0))])
+def test_the_auxiliary_loss_is_measured_on_the_first_rows(
+    family: type[TopK], sizes: tuple[int, int], n_processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """d_sae, and up to what size products are dense. It would have caught rows of the error beside other rows' code."""
+    (x, _), (d_sae, small) = planted(256, 16, 64, 3), sizes
+    monkeypatch.setattr(learning, "SMALL", small)
+
+    def of(rows: torch.Tensor, ranks: Ranks = ALONE) -> tuple[float, torch.Tensor]:
+        source = replace(source_of(x), ranks=ranks)
+        own = FamilyLearner(family, family.Config(d_sae=d_sae, k=4, aux_rows=32, dead_after_tokens=1000), source, "cpu")
+        own.dtype = torch.float32
+        own.model.tokens_since_fired[: d_sae // 2] = 2000
+        own.model.W_enc.data[: d_sae // 2] *= 0.01  # what is dead makes no part of the code
+        parts = own.step(rows[ranks.rank :: ranks.size], 0, 10)
+        gradient = own.model.W_dec.grad
+        assert gradient is not None
+        return float(parts["aux"]), gradient[: d_sae // 2]
+
+    expected, gradient = of(x[:32])
+    assert expected > 0
+    for found, its_gradient in in_threads(n_processes, "data", lambda ranks: of(x, ranks)):
+        assert found == pytest.approx(expected, rel=1e-4)
+        torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)
+    assert of(x.flip(0))[0] != pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("family", "config"), CASES)
