@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from jaxtyping import Int64
+from jaxtyping import Shaped
 from torch import Tensor
 
 from pipeline.train.readings import Copy
@@ -25,7 +25,7 @@ class Foresight:
         shown, longest = self._under_way.popleft()
         return int(longest.read()) + self._shown - shown > dead_after
 
-    def follow(self, tokens_since_fired: Int64[Tensor, " d_sae"], n_tokens: int) -> None:
-        """After a step of n_tokens."""
+    def follow(self, longest: Shaped[Tensor, ""], n_tokens: int) -> None:
+        """After a step of n_tokens. longest: silence of a feature, in tokens."""
         self._shown += n_tokens
-        self._under_way.append((self._shown, Copy(tokens_since_fired.max())))
+        self._under_way.append((self._shown, Copy(longest)))

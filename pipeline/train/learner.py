@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -22,6 +22,7 @@ from pipeline.train.products import Products
 from pipeline.train.ranks import ALONE
 from pipeline.train.schedules import crossed
 from pipeline.train.source import Source
+from pipeline.train.sums import Sums
 from stores.dictionary import FeatureDictionary
 from stores.manifest import seed_of
 
@@ -47,7 +48,7 @@ class FamilyLearner:
             getattr(self.model, self.frozen).requires_grad_(False)
         self.optimiser = adam(self.model.parameters())
         self.foresight = Foresight()
-        self._n_rows: dict[int, int] = {}  # of a whole batch, by how many of them are seen here
+        self.sums = Sums(self.model, self.ranks)
         # What a resampled feature begins with again; its rows of W_enc and W_dec are new.
         self.at_first = {
             name: p.detach().clone()
@@ -80,40 +81,26 @@ class FamilyLearner:
     ) -> dict[str, Tensor]:
         """x: raw activations; y: what is written where x is read, None where that is x. Returns the parts of the loss,
         "l0" and "dead"."""
-        model, ranks = self.model, self.ranks
+        model = self.model
         self.measure_run(self._n_whole(x), n_steps)
         any_dead = self._any_dead()
         scaled = model.scaled(x)
         total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
         self.optimiser.zero_grad()
         (total * self._share(x)).backward()
-        parts, fired = self._of_whole_batch(parts, fired, self._share(x))
+        parts, fired = self.sums.of_rows(parts, fired, self._share(x))
+        silent = torch.where(fired, 0, model.tokens_since_fired + self._n_whole(x))
+        parts, n_dead, longest = self.sums.of_features(parts, silent, model.dead_after)
         take_step(self, dict(model.named_parameters()), self.optimiser, step, n_steps)
         with torch.no_grad():
-            new = followed(model, parts, fired, self._n_whole(x), step, n_steps)
+            new = followed(model, parts, silent, step, n_steps)
             for name, value in new.items():
                 getattr(model, name).copy_(value)
-        if static.wanted(x) and not ranks.splits_features:
-            self.foresight.follow(model.tokens_since_fired, self._n_whole(x))
-        self.resample(x, x if y is None else y, step, n_steps)
-        dead = self.dead().sum()
-        return parts | {"dead": ranks.total(dead) if ranks.splits_features else dead}
-
-    @torch.no_grad()
-    def _of_whole_batch(
-        self, parts: dict[str, Tensor], fired: Bool[Tensor, " d_sae"], share: float
-    ) -> tuple[dict[str, Tensor], Bool[Tensor, " d_sae"]]:
-        """Gradients, parts of the loss and what fired, of a share of the batch, become those of all of it: in one sum."""
-        ranks, parts = self.ranks, {name: part.detach() for name, part in parts.items()}
-        if ranks.splits_features:
-            parts["l0"] = ranks.total(parts["l0"])
-        if not ranks.splits_rows:
-            return parts, fired
-        means = torch.stack([part.float() for part in parts.values()]) * share
-        n_fired = fired.float()
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        ranks.add_up([*gradients, means, n_fired])
-        return dict(zip(parts, means.unbind(), strict=True)), n_fired > 0
+        if static.wanted(x):
+            self.foresight.follow(longest, self._n_whole(x))
+        if self.resample(x, x if y is None else y, step, n_steps):
+            n_dead = torch.zeros_like(n_dead)
+        return parts | {"dead": n_dead}
 
     def measure_run(self, batch: int, n_steps: int) -> None:
         """From when on features are dead, in a run of n_steps batches of so many tokens."""
@@ -122,11 +109,7 @@ class FamilyLearner:
 
     def _n_whole(self, x: Float[Tensor, "batch d_in"]) -> int:
         """Rows of the whole batch of which x is a part."""
-        if not self.ranks.splits_rows:
-            return len(x)
-        if len(x) not in self._n_rows:
-            self._n_rows[len(x)] = int(self.ranks.row_total(torch.tensor(len(x), device=x.device)))
-        return self._n_rows[len(x)]
+        return self.ranks.n_rows(len(x))
 
     def _share(self, x: Float[Tensor, "batch d_in"]) -> float:
         """What part of the whole batch x is."""
@@ -134,16 +117,17 @@ class FamilyLearner:
 
     def _any_dead(self) -> bool:
         """Whether some are, in any process; on a device, which would have to come to an end first, whether some may be."""
-        if not static.wanted(self.model.tokens_since_fired):
-            return bool(self.ranks.total(self.dead().any().int()))
-        return self.ranks.splits_features or self.foresight.any_dead(self.model.dead_after)
+        if static.wanted(self.model.tokens_since_fired):
+            return self.foresight.any_dead(self.model.dead_after)
+        found = self.dead().any()  # where rows are divided all processes count the same tokens
+        return bool(self.ranks.total(found.int()) if self.ranks.splits_features else found)
 
     def dead(self) -> Bool[Tensor, " d_sae"]:
         return self.model.tokens_since_fired > self.model.dead_after
 
     @torch.no_grad()
-    def resample(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> None:
-        """Give the dead features new directions, if it is time for it.
+    def resample(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> bool:
+        """Give the dead features new directions, if it is time for it. Returns whether there were some: now there are none.
 
         Each gets a row that is drawn with the probability of its squared error's square: a decoder row along what is to be
         made of it, an encoder row along what is read of it, of a fifth of the others' mean length, a bias of 0, and no
@@ -152,15 +136,15 @@ class FamilyLearner:
         """
         every = self.config.resample_every_tokens
         if every is None or step >= (1 - self.config.decay) * n_steps:
-            return
+            return False
         if not crossed(step, self._n_whole(x), every):
-            return
+            return False
         x, y, ranks = self.ranks.whole_batch(x), self.ranks.whole_batch(y), self.ranks
         dead, model = self.dead(), self.model
         counts = [int(n) for n in ranks.gathered(dead.sum()[None])] if ranks.splits_features else [int(dead.sum())]
         n, before = sum(counts), sum(counts[: ranks.rank]) if ranks.splits_features else 0
         if not n:
-            return
+            return False
         generator = torch.Generator().manual_seed(seed_of("resample", self.config.seed, step))
         error = self._error(x, y, step, n_steps).double().square().sum(-1).square().cpu()
         rows = torch.multinomial(error / error.sum(), n, replacement=n > len(x), generator=generator).to(x.device)
@@ -178,6 +162,7 @@ class FamilyLearner:
                 if key != "step":
                     moment[dead] = 0.0
         model.tokens_since_fired[dead] = 0
+        return True
 
     def _error(self, x: Tensor, y: Tensor, step: int, n_steps: int) -> Float[Tensor, "batch d_out"]:
         """What the dictionary leaves of scaled rows; where features are divided, what the step's own code leaves."""
@@ -284,13 +269,12 @@ def _clip(gradients: Mapping[str, Tensor], largest: float, stacked: bool, learne
 def followed(
     model: Family,
     parts: Mapping[str, Tensor],
-    fired: Bool[Tensor, " d_sae"],
-    n_tokens: int,
+    silent: Int64[Tensor, " d_sae"],
     step: int,
     n_steps: int,
 ) -> dict[str, Tensor]:
-    """The buffers that a batch of n_tokens changes. parts, fired: of the whole batch."""
+    """The buffers that a batch changes. parts: of the whole batch; silent: tokens since each feature fired, with its."""
     new = model.update(parts, model.now(step, n_steps, False))
-    new["tokens_since_fired"] = torch.where(fired, 0, model.tokens_since_fired + n_tokens)
+    new["tokens_since_fired"] = silent
     new["density"] = parts["l0"] / model.d_sae
     return new

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import UserError
@@ -35,6 +36,7 @@ class Ranks:
     size: int = 1
     parallel: Parallel = "data"
     waiting: Any = field(default=None, repr=False, compare=False, kw_only=True)
+    _n_rows: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def join(parallel: Parallel, device: str) -> "Ranks":
@@ -113,9 +115,13 @@ class Ranks:
         """x as the first process has it."""
         return self.total(x if self.rank == 0 else torch.zeros_like(x))
 
-    def row_total(self, x: Tensor) -> Tensor:
-        """The sum of what each process has for its rows."""
-        return self.total(x) if self.splits_rows else x.detach()
+    def n_rows(self, n: int) -> int:
+        """Rows of the whole batch of which this process has n. The others are asked once, and not by a device."""
+        if not self.splits_rows:
+            return n
+        if n not in self._n_rows:
+            self._n_rows[n] = int(self.total(torch.tensor(n)))
+        return self._n_rows[n]
 
     def smallest(self, x: Tensor) -> Tensor:
         """The least of all processes' x."""
@@ -148,16 +154,15 @@ class Ranks:
         return whole
 
     def kept_of_largest(self, values: Tensor, k: int) -> Tensor:
-        """(batch, m) bool: which of this process's values are among the k largest of their row over all processes.
+        """(batch, m) bool, m ≤ k: which of this process's values are among the k largest of their row over all processes.
 
         Of equal ones those of lower ranks come first, so that there are exactly k.
         """
-        parts = self.gathered(values.detach().T.contiguous())
-        everyone = torch.cat(parts).T
+        m = values.shape[1]
+        everyone = torch.cat(self.each(F.pad(values.detach(), (0, k - m), value=-torch.inf)), dim=1)
         best = everyone.sort(dim=-1, descending=True, stable=True).indices[:, :k]
         kept = torch.zeros_like(everyone, dtype=torch.bool).scatter(1, best, True)
-        begin = sum(len(part) for part in parts[: self.rank])
-        return kept[:, begin : begin + values.shape[1]]
+        return kept[:, self.rank * k :][:, :m]
 
     def agreed(self, value: T) -> T:
         """The first process's value."""

@@ -86,7 +86,8 @@ class Largest(OfEachRow):
             values, indices = pre.topk(k, dim=-1, sorted=False)
         n, k = values.shape
         offsets = torch.arange(0, n * k + 1, k, device=pre.device)
-        return Entries(values.float().relu_().flatten(), indices.flatten(), offsets)
+        entries = Entries(values.float().relu_().flatten(), indices.flatten(), offsets)
+        return Entries(*static.packed(*entries)) if ranks.splits_features else entries  # most are other processes'
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ class LargestMagnitude(OfEachRow):
 class LargestOfBatch(Selection):
     """The k · batch largest positive ones of the whole batch, and what equals the smallest of them.
 
-    Of a code of static shape there is room for k · batch: of those that equal the smallest it has so many as fit, which ones
-    torch.topk chooses; where fewer are positive, the others of its entries are 0.
+    Of a code of static shape there is room for k · batch, in all processes together: of those that equal the smallest it has
+    so many as fit, the first processes' first, and of one process which ones torch.topk chooses; where fewer are positive,
+    the others of its entries are 0.
 
     guess: a number below which none of them is thought to lie; it costs time when it is wrong, and changes nothing.
     """
@@ -123,9 +125,10 @@ class LargestOfBatch(Selection):
         return pre.relu() * (pre >= smallest)
 
     def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
-        if static.wanted(pre) and ranks.size == 1:
-            return self._static(pre)
-        n, guess = self.k * int(ranks.row_total(torch.tensor(len(pre), device=pre.device))), float(self.guess)
+        n = self.k * ranks.n_rows(len(pre))
+        if static.wanted(pre):
+            return self._static(pre, n, ranks)
+        guess = float(self.guess)
         code = _entries(pre, pre > guess)
 
         def found() -> int:
@@ -140,12 +143,16 @@ class LargestOfBatch(Selection):
         offsets = F.pad(torch.bincount(code.rows[kept], minlength=len(pre)).cumsum(0), (1, 0))
         return Entries(code.values[kept], code.indices[kept], offsets)
 
-    def _static(self, pre: Pre) -> Entries:
+    def _static(self, pre: Pre, n: int, ranks: Ranks) -> Entries:
         batch, d_sae = pre.shape
-        values, places = static.largest(pre.reshape(1, -1), min(self.k, d_sae) * batch)
+        values, places = static.largest(pre.reshape(1, -1), min(n, pre.numel()))
+        if ranks.size > 1:
+            values = torch.where(ranks.kept_of_largest(values, n), values, 0.0)
         place, order = places[0].sort()
         row = place // d_sae
-        return Entries(values[0, order].float().relu_(), place - row * d_sae, static.offsets_of(row, batch))
+        values, indices = values[0, order].float().relu_(), place - row * d_sae
+        entries = Entries(values, indices, static.offsets_of(row, batch))
+        return entries if ranks.size == 1 else Entries(*static.packed(*entries))  # most are other processes'
 
 
 _GROUPS_PER_K = 6  # fewer let more through that is thrown away again, more cost more to look at

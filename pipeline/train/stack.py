@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -78,7 +78,7 @@ class Stack:
                 parameter.grad = None if gradient is None else gradient[i]
         take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
         parts = {name: part.detach() for name, part in parts.items()}
-        self._follow(parts, fired, x.shape[-2], step, n_steps)
+        self._follow(parts, torch.where(fired, 0, self.buffers["tokens_since_fired"] + x.shape[-2]), step, n_steps)
         for i, own in enumerate(self.learners):
             target = x if y is None else y
             own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
@@ -92,16 +92,14 @@ class Stack:
         return vmap(scaled_by)(scales, rows) if rows.ndim == 3 else scaled_by(scales[0], rows)
 
     @torch.no_grad()
-    def _follow(
-        self, parts: dict[str, Tensor], fired: Bool[Tensor, "n d_sae"], n_tokens: int, step: int, n_steps: int
-    ) -> None:
+    def _follow(self, parts: dict[str, Tensor], silent: Int64[Tensor, "n d_sae"], step: int, n_steps: int) -> None:
         model = _Following(self.first.model)
 
-        def new(buffers: dict[str, Tensor], parts: dict[str, Tensor], fired: Tensor) -> dict[str, Tensor]:
+        def new(buffers: dict[str, Tensor], parts: dict[str, Tensor], silent: Tensor) -> dict[str, Tensor]:
             own = {f"model.{name}": buffer for name, buffer in buffers.items()}
-            return functional_call(model, own, (parts, fired, n_tokens, step, n_steps))
+            return functional_call(model, own, (parts, silent, step, n_steps))
 
-        for name, value in vmap(new)(self.buffers, parts, fired).items():
+        for name, value in vmap(new)(self.buffers, parts, silent).items():
             self.buffers[name].copy_(value)
 
 

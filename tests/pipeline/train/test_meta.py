@@ -1,7 +1,9 @@
 """The whole training step on the meta device, which has no values to look at and refuses other devices' tensors."""
 
-from dataclasses import replace
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from pipeline.train import static
 from pipeline.train.families.base import Family
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
+from pipeline.train.ranks import Parallel, Ranks
 from pipeline.train.source import Source
 from pipeline.train.stack import Stack
 from stores.site import Site
@@ -49,6 +52,25 @@ class OnThisDevice(TorchDispatchMode):
         return made
 
 
+@dataclass(frozen=True)
+class Alike(Ranks):
+    """Ranks of which the others bring what this one brings, on whatever device. calls: how many collectives of each kind."""
+
+    calls: Counter = field(default_factory=Counter)
+
+    def reduced(self, x: Tensor, by: Literal["sum", "min"]) -> Tensor:
+        self.calls[by] += 1
+        return x.mul_(self.size) if by == "sum" else x
+
+    def started(self, x: Tensor) -> Callable[[], object]:
+        self.reduced(x, "sum")
+        return lambda: None
+
+    def each(self, x: Tensor) -> list[Tensor]:
+        self.calls["each"] += 1
+        return [x.clone() for _ in range(self.size)]
+
+
 def learn(own: FamilyLearner | Stack, n: int = 2, **others: Tensor) -> None:
     x = torch.empty(BATCH, D, device="meta")
     with OnThisDevice():
@@ -66,6 +88,52 @@ def test_a_step_looks_at_no_value(name: str, small: int, monkeypatch: pytest.Mon
     assert own.model.products.dense == bool(small)
     learn(own)
     assert own.optimiser.state[own.model.W_dec]["step"].device.type == "meta"
+
+
+DIVIDED = [
+    (name, parallel)
+    for name, family in FAMILIES.items()
+    for parallel in ("data", "features")
+    if parallel == "data" or family.divisible
+]
+
+
+@pytest.mark.parametrize(("name", "parallel"), DIVIDED)
+def test_a_step_of_several_processes_looks_at_no_value(
+    name: str, parallel: Parallel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have caught lengths that processes tell each other on the device, a batch's selection that counts, a number
+    of rows that is asked of a device, and a question whether any feature is dead."""
+    monkeypatch.setattr(learning, "SMALL", 0)
+    ranks = Alike(1, 3, parallel)
+    own = learner(FAMILIES[name], replace(source_of(X), ranks=ranks), grad_clip=1.0)
+    assert len(own.model.W_dec) == (D_SAE if parallel == "data" else 683)
+    learn(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "expected"),
+    [
+        ("topk", "data", {"sum": 1}),
+        ("batch_topk", "data", {"each": 1, "min": 1, "sum": 1}),  # what is selected, of that the least, gradients
+        (
+            "topk",
+            "features",
+            {"each": 3, "sum": 2},
+        ),  # for the code and for the dead: candidates, reconstructions; counts
+        ("relu_l1", "features", {"each": 1, "sum": 2}),  # counts; the reconstruction, the penalty
+    ],
+)
+def test_what_processes_exchange_in_a_step(
+    name: str, parallel: Parallel, expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have caught a sum of each number that is logged, and of what all processes know."""
+    monkeypatch.setattr(learning, "SMALL", 0)
+    own = learner(FAMILIES[name], replace(source_of(X), ranks=Alike(1, 3, parallel)))
+    learn(own, 1)
+    own.ranks.calls.clear()
+    learn(own, 1)
+    assert own.ranks.calls == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)

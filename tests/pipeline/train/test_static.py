@@ -17,7 +17,9 @@ from pipeline.train.kernels import Entries, Shared, Transposed
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
 from pipeline.train.products import Products
+from pipeline.train.ranks import Parallel, Ranks
 from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Selection
+from pipeline.train.threads import in_threads
 from tests.conftest import planted_rows, source_of
 
 
@@ -118,6 +120,32 @@ def test_the_largest_of_a_batch_that_equal_the_smallest_are_as_many_as_fit(as_on
     z = dense(LargestOfBatch(4, torch.zeros(())).entries(pre), 50)
     assert (z == 2).sum() == 12
     assert (z == 1).sum() == 6 * 4 - 12
+
+
+@pytest.mark.parametrize("parallel", ["data", "features"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_largest_of_a_batch_in_three_processes(parallel: Parallel, ties: bool, as_on_a_device: None) -> None:
+    """It would have caught a process that keeps its own largest, more entries than k a token where strengths are equal, and
+    rows or features that are charged to another process."""
+    pre = normal(7, 50)
+    pre = pre.clamp(max=1.0) if ties else pre
+    parts = [
+        slice(r, None, 3) if parallel == "data" else (slice(None), slice(50 * r // 3, 50 * (r + 1) // 3))
+        for r in range(3)
+    ]
+
+    def select(ranks: Ranks) -> Tensor:
+        own = pre[parts[ranks.rank]]
+        return dense(LargestOfBatch(6, torch.zeros(())).entries(own, ranks), own.shape[1])
+
+    z = torch.zeros(7, 50)
+    for part, own in zip(parts, in_threads(3, parallel, select), strict=True):
+        z[part] = own
+    one = dense(LargestOfBatch(6, torch.zeros(())).entries(pre), 50)
+    assert (z != 0).sum() == 7 * 6
+    assert torch.equal(z.flatten().sort().values, one.flatten().sort().values)
+    assert ties or torch.equal(z, one)
+    assert (z[z != 0] == pre[z != 0]).all()
 
 
 def test_packed_entries_are_those_that_are_not_zero(as_on_a_device: None) -> None:
