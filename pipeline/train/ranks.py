@@ -4,7 +4,7 @@ Each function is a collective: all processes call it, in the same order. With on
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,6 @@ from pipeline.torchrun import variable
 
 T = TypeVar("T")
 Parallel = Literal["data", "features"]
-_BUCKET_BYTES = 16 << 20  # a sum's start costs as much as some hundred KB; larger copies only cost memory
 _AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
@@ -86,18 +85,6 @@ class Ranks:
         work = dist.all_reduce(x, async_op=True)
         assert work is not None
         return work.wait
-
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Each of the tensors becomes the sum over all processes, in its place: small ones together, all at once."""
-        under_way = []
-        for members in _buckets(tensors):
-            whole = len(members) == 1 and members[0].is_contiguous()
-            flat = members[0] if whole else torch.cat([x.flatten() for x in members])
-            under_way.append((() if whole else members, flat, self.started(flat)))
-        for members, flat, wait in under_way:
-            wait()
-            for x, found in zip(members, flat.split([x.numel() for x in members]) if members else (), strict=True):
-                x.copy_(found.view_as(x))
 
     def each(self, x: Tensor) -> list[Tensor]:
         """Every process's x, of one shape."""
@@ -198,20 +185,6 @@ class Ranks:
         if self.size > 1:
             self.wait()
             dist.destroy_process_group()
-
-
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """In their order, of one dtype and device each, of no more than _BUCKET_BYTES or one tensor."""
-    buckets: list[list[Tensor]] = []
-    filling: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
-    for x in tensors:
-        own, n_bytes = filling.get((x.dtype, x.device), ([], 0))
-        if not own or n_bytes + x.nbytes > _BUCKET_BYTES:
-            own, n_bytes = [], 0
-            buckets.append(own)
-        own.append(x)
-        filling[x.dtype, x.device] = own, n_bytes + x.nbytes
-    return buckets
 
 
 def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:

@@ -1,30 +1,45 @@
 """What the processes that train a dictionary together make of a step's parts."""
 
+from collections.abc import Callable, Sequence
+
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from pipeline.train.families.base import Family
 from pipeline.train.ranks import Ranks
+
+_BUCKET_BYTES = 16 << 20  # a sum's start costs as much as some hundred KB; larger copies only cost memory
 
 
 class Sums:
     """Over rows, or over features, whichever the processes divide."""
 
-    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+    def __init__(self, model: Family, ranks: Ranks) -> None:
         self.model, self.ranks = model, ranks
 
-    @torch.no_grad()
-    def of_rows(
-        self, parts: dict[str, Tensor], fired: Bool[Tensor, " d_sae"], share: float
+    def backward(
+        self, total: Float[Tensor, ""], parts: dict[str, Tensor], fired: Bool[Tensor, " d_sae"], share: float
     ) -> tuple[dict[str, Tensor], Bool[Tensor, " d_sae"]]:
-        """Gradients, parts of the loss and what fired, of a share of the batch, become those of all of it: in one sum."""
+        """Gradients of total, parts of the loss and what fired, of a share of the batch, become those of all of it. What is
+        added up starts while other gradients are still being made."""
         parts = {name: part.detach() for name, part in parts.items()}
         if not self.ranks.splits_rows:
+            (total * share).backward()
             return parts, fired
         means = torch.stack([part.float() for part in parts.values()]) * share
         n_fired = fired.float()
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        self.ranks.add_up([*gradients, means, n_fired])
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        buckets = Buckets(self.ranks, [*learned, means, n_fired])
+        hooks = [parameter.register_post_accumulate_grad_hook(buckets.arrived) for parameter in learned]
+        try:
+            (total * share).backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for made in (means, n_fired):
+            buckets.arrived(made)
+        buckets.end()
         return dict(zip(parts, means.unbind(), strict=True)), n_fired > 0
 
     @torch.no_grad()
@@ -39,3 +54,66 @@ class Sums:
             l0s, counts, silences = torch.stack(self.ranks.each(own)).unbind(1)
             l0, n_dead, longest = l0s.sum().to(l0.dtype), counts.sum().to(n_dead.dtype), silences.max()
         return parts | {"l0": l0}, n_dead, longest
+
+
+class Buckets:
+    """Sums over all processes, in the place of what is summed: small ones together, each bucket as soon as all of it and
+    the buckets before it are there. So they start in one order in all processes, whatever is there first.
+
+    tensors: parameters, of which gradients are summed, and others, which are summed themselves.
+    """
+
+    def __init__(self, ranks: Ranks, tensors: Sequence[Tensor]) -> None:
+        self._ranks, self._buckets, self._n_started = ranks, _buckets(tensors), 0
+        self._there: set[int] = set()
+        self._under_way: list[tuple[list[Tensor], Tensor, Callable[[], object]]] = []
+
+    def arrived(self, x: Tensor) -> None:
+        """x, or its gradient, is what this process adds."""
+        self._there.add(id(x))
+        while self._n_started < len(self._buckets) and self._is_there(self._buckets[self._n_started]):
+            self._start()
+
+    def end(self) -> None:
+        """Wait for all sums. What has no gradient is left out, in every process."""
+        while self._n_started < len(self._buckets):
+            self._start()
+        for members, flat, wait in self._under_way:
+            wait()
+            for x, found in zip(members, flat.split([x.numel() for x in members]) if members else (), strict=True):
+                x.copy_(found.view_as(x))
+
+    def _is_there(self, bucket: list[Tensor]) -> bool:
+        return all(id(x) in self._there for x in bucket)
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        bucket = [x for x in self._buckets[self._n_started] if id(x) in self._there]
+        self._n_started += 1
+        if not bucket:
+            return
+        members = [_summed(x) for x in bucket]
+        whole = len(members) == 1 and members[0].is_contiguous()
+        flat = members[0] if whole else torch.cat([x.flatten() for x in members])
+        self._under_way.append(([] if whole else members, flat, self._ranks.started(flat)))
+
+
+def _summed(x: Tensor) -> Tensor:
+    if not isinstance(x, nn.Parameter):
+        return x
+    assert x.grad is not None
+    return x.grad
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """In their order, of one dtype and device each, of no more than _BUCKET_BYTES or one tensor."""
+    buckets: list[list[Tensor]] = []
+    filling: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
+    for x in tensors:
+        own, n_bytes = filling.get((x.dtype, x.device), ([], 0))
+        if not own or n_bytes + x.nbytes > _BUCKET_BYTES:
+            own, n_bytes = [], 0
+            buckets.append(own)
+        own.append(x)
+        filling[x.dtype, x.device] = own, n_bytes + x.nbytes
+    return buckets

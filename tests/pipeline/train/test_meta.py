@@ -129,11 +129,12 @@ def test_what_processes_exchange_in_a_step(
 ) -> None:
     """It would have caught a sum of each number that is logged, and of what all processes know."""
     monkeypatch.setattr(learning, "SMALL", 0)
-    own = learner(FAMILIES[name], replace(source_of(X), ranks=Alike(1, 3, parallel)))
+    ranks = Alike(1, 3, parallel)
+    own = learner(FAMILIES[name], replace(source_of(X), ranks=ranks))
     learn(own, 1)
-    own.ranks.calls.clear()
+    ranks.calls.clear()
     learn(own, 1)
-    assert own.ranks.calls == expected
+    assert ranks.calls == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,15 +1,17 @@
 """Sums over processes: in buckets, one for each step, as if each were taken alone."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from pipeline.train import ranks as module
+from pipeline.train import sums as module
 from pipeline.train.contract import SITES, Subject
 from pipeline.train.families.topk import TopK, TopKConfig
-from pipeline.train.ranks import Ranks, _buckets
+from pipeline.train.ranks import Ranks
+from pipeline.train.sums import Buckets, _buckets
 from tests.processes import in_processes
 
 
@@ -22,7 +24,10 @@ def tensors(rank: int) -> list[torch.Tensor]:
 def summed(ranks: Ranks, bucket_bytes: int) -> list[torch.Tensor]:
     module._BUCKET_BYTES = bucket_bytes
     found = [x.clone() for x in tensors(ranks.rank)]
-    ranks.add_up(found)
+    buckets = Buckets(ranks, found)
+    for i in (4, 0, 9, 1, 2, 3, 5, 6, 7, 8) if ranks.rank else range(10):  # in another order in each process
+        buckets.arrived(found[i])
+    buckets.end()
     return found
 
 
@@ -73,3 +78,42 @@ def test_a_step_takes_one_sum_of_all_that_its_rows_have_made() -> None:
     for first, later in in_processes(2, "data", collectives):
         assert set(first) == {"all_reduce"}
         assert later == {"all_reduce": 5}
+
+
+def learned(ranks: Ranks, overlapped: bool) -> dict[str, torch.Tensor]:
+    module._BUCKET_BYTES = 0
+    if not overlapped:
+        Buckets._is_there = lambda self, bucket: False
+    subject = Subject(TopK, TopKConfig(d_sae=50, k=4, lr=1e-2, dead_after_tokens=200), SITES["autoencoder"])
+    learner = subject.learner(ranks)
+    subject.learn(learner, range(6))
+    return learner.state()
+
+
+def test_sums_that_start_early_are_the_same() -> None:
+    """It would have caught a gradient that is sent before all of it is there, and one that is read before its sum is."""
+    early, late = (in_processes(2, "data", learned, overlapped) for overlapped in (True, False))
+    for name, tensor in late[0].items():
+        assert all(torch.equal(found[name], tensor) for found in (*early, late[1])), name
+
+
+def test_a_sum_starts_before_the_last_gradient_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught sums that wait for the end of backward."""
+    monkeypatch.setattr(module, "_BUCKET_BYTES", 0)
+    seen: list[set[str]] = []
+
+    class Watching(Ranks):
+        def started(self, x: torch.Tensor) -> Callable[[], object]:
+            seen.append({name for name, p in model.named_parameters() if p.grad is not None})
+            return lambda: None
+
+        def reduced(self, x: torch.Tensor, by: str) -> torch.Tensor:
+            return x
+
+    subject = Subject(TopK, TopKConfig(d_sae=50, k=4, lr=1e-2), SITES["autoencoder"])
+    learner = subject.learner(Watching(0, 2))
+    model = learner.model
+    subject.learn(learner, range(1))
+    assert seen[0] == {"W_dec"}
+    assert seen[-1] == {"W_dec", "W_enc", "b_enc", "b_dec"}
+    assert len(seen) == 4 + 2  # what is logged, and what fired
