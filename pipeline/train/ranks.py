@@ -18,6 +18,7 @@ from pipeline.config import UserError
 from pipeline.torchrun import variable
 
 T = TypeVar("T")
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # PyTorch 2.13 has another name for it
 Parallel = Literal["data", "features"]
 _AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
@@ -85,6 +86,20 @@ class Ranks:
         work = dist.all_reduce(x, async_op=True)
         assert work is not None
         return work.wait
+
+    def exchanged(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        """(y, what waits for it): row r of x goes to process r, and what process r sends here is row r of y."""
+        y = torch.empty_like(x)
+        work = dist.all_to_all_single(y, x, async_op=True)
+        assert work is not None
+        return y, work.wait
+
+    def shared(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        """(y, what waits for it): what all processes bring, one behind the other."""
+        y = x.new_empty((self.size * len(x), *x.shape[1:]))
+        work = _all_gather(y, x, async_op=True)
+        assert work is not None
+        return y, work.wait
 
     def each(self, x: Tensor) -> list[Tensor]:
         """Every process's x, of one shape."""

@@ -34,6 +34,12 @@ class Threads(Ranks):
         self.reduced(x, "sum")
         return lambda: None
 
+    def exchanged(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        return torch.stack([other[self.rank] for other in self.each(x)]), lambda: None
+
+    def shared(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        return torch.cat(self.each(x)), lambda: None
+
     def each(self, x: Tensor) -> list[Tensor]:
         self.meeting.brought[self.rank] = x.clone()
         self.meeting.barrier.wait(60)

@@ -66,6 +66,14 @@ class Alike(Ranks):
         self.reduced(x, "sum")
         return lambda: None
 
+    def exchanged(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        self.calls["exchanged"] += 1
+        return x.clone(), lambda: None
+
+    def shared(self, x: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        self.calls["shared"] += 1
+        return torch.cat([x] * self.size), lambda: None
+
     def each(self, x: Tensor) -> list[Tensor]:
         self.calls["each"] += 1
         return [x.clone() for _ in range(self.size)]
@@ -116,11 +124,7 @@ def test_a_step_of_several_processes_looks_at_no_value(
     [
         ("topk", "data", {"sum": 1}),
         ("batch_topk", "data", {"each": 1, "min": 1, "sum": 1}),  # what is selected, of that the least, gradients
-        (
-            "topk",
-            "features",
-            {"each": 3, "sum": 2},
-        ),  # for the code and for the dead: candidates, reconstructions; counts
+        ("topk", "features", {"each": 3, "sum": 2}),  # candidates and reconstructions, the same of the dead; counts
         ("relu_l1", "features", {"each": 1, "sum": 2}),  # counts; the reconstruction, the penalty
     ],
 )
@@ -135,6 +139,22 @@ def test_what_processes_exchange_in_a_step(
     ranks.calls.clear()
     learn(own, 1)
     assert ranks.calls == expected
+
+
+def test_what_is_sent_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both weights, and nothing else. It would have caught biases and what is logged that are rounded, and products in
+    float32 whose gradients are."""
+    monkeypatch.setattr(learning, "SMALL", 0)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        ranks = Alike(1, 3)
+        own = learner(FAMILIES["topk"], replace(source_of(X), ranks=ranks), d_sae=2**14)
+        own.dtype = dtype
+        learn(own, 1)
+        ranks.calls.clear()
+        learn(own, 1)
+        found.append(dict(ranks.calls))
+    assert found == [{"exchanged": 1, "shared": 1, "sum": 1}, {"sum": 1}]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

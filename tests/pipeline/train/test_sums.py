@@ -12,6 +12,7 @@ from pipeline.train.contract import SITES, Subject
 from pipeline.train.families.topk import TopK, TopKConfig
 from pipeline.train.ranks import Ranks
 from pipeline.train.sums import Buckets, _buckets
+from pipeline.train.threads import in_threads
 from tests.processes import in_processes
 
 
@@ -117,3 +118,47 @@ def test_a_sum_starts_before_the_last_gradient_is_made(monkeypatch: pytest.Monke
     assert seen[0] == {"W_dec"}
     assert seen[-1] == {"W_dec", "W_enc", "b_enc", "b_dec"}
     assert len(seen) == 4 + 2  # what is logged, and what fired
+
+
+def narrow(ranks: Ranks, n: int) -> torch.Tensor:
+    found = given(ranks.rank, n)
+    found.grad, other = found.detach().clone(), torch.tensor([1.0, 2.0])
+    buckets = Buckets(ranks, [found, other], torch.bfloat16)
+    for x in (found, other):
+        buckets.arrived(x)
+    buckets.end()
+    assert torch.equal(other, ranks.size * torch.tensor([1.0, 2.0]))
+    return found.grad
+
+
+def given(rank: int, n: int) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.randn(n, 7, generator=torch.Generator().manual_seed(rank)))
+
+
+def assert_rounded_twice(found: list[torch.Tensor], n: int) -> None:
+    numbers = torch.stack([given(rank, n).detach() for rank in range(len(found))])
+    expected = numbers.bfloat16().sum(0, dtype=torch.float32).bfloat16().float()
+    assert all(torch.equal(own, expected) for own in found)
+    exact, by_size = numbers.double().sum(0), numbers.double().abs().sum(0)
+    assert ((expected - exact).abs() <= 1.01 * 2**-8 * (by_size + exact.abs())).all()
+
+
+@pytest.mark.parametrize("n_ranks", [2, 8])
+def test_large_gradients_go_in_bfloat16_and_are_added_up_in_float32(
+    n_ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have caught sums that are rounded at each process, a part that goes to the wrong one, and processes that end
+    with other bits. 3 · 7 numbers are not divisible by 2 or 8."""
+    monkeypatch.setattr(module, "_SENT_NARROW", 0)
+    assert_rounded_twice(in_threads(n_ranks, "data", lambda ranks: narrow(ranks, 3)), 3)
+    assert_rounded_twice(in_threads(n_ranks, "data", lambda ranks: narrow(ranks, 300)), 300)
+
+
+def narrow_in_a_process(ranks: Ranks) -> torch.Tensor:
+    module._SENT_NARROW = 0
+    return narrow(ranks, 5)
+
+
+def test_processes_exchange_bfloat16() -> None:
+    """It would have caught collectives that are not those of the threads."""
+    assert_rounded_twice(in_processes(2, "data", narrow_in_a_process), 5)
