@@ -1,60 +1,81 @@
-"""What several devices can reach at most in a TopK step, by what they multiply, read, write and send: computed, not measured.
+"""What several devices can reach at most in a TopK step, by what they multiply, read, gather and send: computed, not measured.
 
-    python scripts/throughput_model.py
+`python -m scripts.throughput_model` prints the table of pipeline/train/README.md. Each device makes the passes of
+scripts/step_limit.py, under its assumptions, with one device nothing else; of n devices each has
 
-prints the table of pipeline/train/README.md. A step of a whole batch takes
+    by rows      batch / n rows and all weights. Gradients are written and read, not made where they are used, and 20 + 4 / n
+                 bytes more are moved for each: to bfloat16, what the others send, sums, and back to float32
+    by features  d_sae / n latents, batch · k / n entries and all rows. Each selects the k largest of its own latents, and of
+                 all candidates (16 bytes are moved for each); reconstructions are copied and added up
 
-    encoder      2 · batch · d · d_sae flops in bfloat16
-    weights      36 bytes for each number of W_enc and W_dec, float32: read by the products (4), gradient written and
-                 read (8), weight and both moments read and written by Adam (24)
-    code         4 bytes for each pre-activation, bfloat16: written and read
-    by rows      gradients in float32, summed over devices: each sends 2 (n - 1) / n of them
-    by features  reconstructions in float32, summed over devices, and the k largest of each row of each device, sent to all
-                 in bfloat16
-
-one after another. Of the encoder's work and the code each device does its part; of the weights all of it by rows, its part
-by features. Not in it: the sparse products, starting kernels, the auxiliary loss, reading the store.
+Then it waits for what is sent (messages), over the links one after another: by rows half of it, W_dec's, is on its way while
+W_enc's gradient is made. Not in it: starting kernels and collectives, the auxiliary loss, reading the store.
 """
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Device:
-    """flops_s: bfloat16, dense. bytes_s: of its memory. link_bytes_s: that it can send to the others, each way."""
-
-    name: str
-    flops_s: float
-    bytes_s: float
-    link_bytes_s: float
+from scripts.step_limit import H100, H200, Device, Pass, passes
 
 
 @dataclass(frozen=True)
 class Step:
-    """Of one dictionary: d_in = d_out = d. batch: rows of the whole batch."""
+    """Of one autoencoder: d_in = d_out = d. batch: rows of the whole batch."""
 
     d: int
     d_sae: int
     k: int
     batch: int
 
+    @property
+    def weights(self) -> int:
+        return 2 * self.d * self.d_sae
 
-# NVIDIA's data sheets: H100 SXM, H200 SXM; NVLink 4 has 900 GB/s, both ways together.
-DEVICES = (Device("H100", 989e12, 3.35e12, 450e9), Device("H200", 989e12, 4.8e12, 450e9))
+
+LINK = 450e9  # bytes a second that a device sends: NVLink 4 has 900 GB/s, both ways together (NVIDIA's data sheets)
+DEVICES = (H100, H200)
 STEPS = (Step(768, 24_576, 32, 8192), Step(768, 24_576, 32, 65_536), Step(4096, 131_072, 64, 8192))
 COUNTS = (1, 2, 4, 8)
+_LOGGED = 3  # numbers that are logged
 
 
-def seconds(step: Step, device: Device, n: int, by: str) -> float:
-    """Of a step of n devices that divide "rows" or "features"."""
-    weights, code = 2 * step.d * step.d_sae, step.batch * step.d_sae
-    flops = 2 * step.d * code / n
+def messages(step: Step, n: int, by: str) -> dict[str, int]:
+    """Bytes that a device brings to the collectives of a step, by their kind: products in bfloat16, no auxiliary loss."""
+    if by == "rows":  # weights' gradients, their sums; gradients of both biases, what fired, what is logged, float32
+        others = 4 * (2 * step.d_sae + step.d + _LOGGED)
+        return {"all_to_all": 2 * step.weights, "all_gather": 2 * step.weights // n, "all_reduce": others}
+    # candidates in bfloat16 and three float64 numbers; reconstructions
+    return {"all_to_all": 0, "all_gather": 2 * step.batch * step.k + 3 * 8, "all_reduce": 4 * step.batch * step.d}
+
+
+def sent(step: Step, n: int, by: str) -> float:
+    """Bytes that leave a device in a step: on a ring, of an all_reduce 2 (n - 1) / n of what it brings."""
+    own = messages(step, n, by)
+    return (n - 1) * (own["all_to_all"] / n + own["all_gather"] + 2 * own["all_reduce"] / n)
+
+
+def own_passes(step: Step, n: int, by: str) -> list[Pass]:
+    """Of one of n devices."""
     if by == "rows":
-        n_bytes, sent = 36 * weights + 4 * code / n, 2 * (n - 1) / n * 4 * weights
-    else:
-        n_bytes = (36 * weights + 4 * code) / n
-        sent = 2 * (n - 1) / n * 4 * step.batch * step.d + (n - 1) * 2 * step.batch * step.k
-    return flops / device.flops_s + n_bytes / device.bytes_s + sent / device.link_bytes_s
+        found = passes(step.d, step.d_sae, step.batch // n, step.k, fused=n == 1)
+        moved = 20 * step.weights + 4 * step.weights // n
+        return found + ([Pass("gradients that are sent, and their sums", 0, moved, 0)] if n > 1 else [])
+    found = passes(step.d, step.d_sae // n, step.batch, step.k // n)
+    if n == 1:
+        return found
+    select = [one for one in passes(step.d, step.d_sae // n, step.batch, step.k) if one.name == "the k largest"]
+    rest = [one for one in found if one.name != "the k largest"]
+    exchanged = 16 * n * step.batch * step.k + 3 * 4 * step.batch * step.d
+    return [*rest, *select, Pass("candidates and reconstructions", 0, exchanged, 0)]
+
+
+def seconds(step: Step, device: Device, n: int, by: str, link: float = LINK) -> float:
+    """Of a step of n devices that divide "rows" or "features"."""
+    own = own_passes(step, n, by)
+    waiting = sent(step, n, by) / link
+    if by == "rows":
+        meanwhile = sum(one.seconds(device) for one in own if one.name == "gradient of W_enc (bag)")
+        waiting = max(waiting / 2, waiting - meanwhile)
+    return sum(one.seconds(device) for one in own) + waiting
 
 
 def table() -> str:

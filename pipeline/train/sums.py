@@ -128,8 +128,9 @@ class _NarrowSum:
 
     def __init__(self, ranks: Ranks, x: Tensor, sent: torch.dtype) -> None:
         self._ranks, self._x, self._sent = ranks, x, sent
-        parts = F.pad(x.flatten().to(sent), (0, -x.numel() % ranks.size)).view(ranks.size, -1)
-        self._received, self._wait = ranks.exchanged(parts)
+        parts, missing = x.flatten().to(sent), -x.numel() % ranks.size
+        parts = F.pad(parts, (0, missing)) if missing else parts
+        self._received, self._wait = ranks.exchanged(parts.view(ranks.size, -1))
         self._sums: Tensor | None = None
 
     def add_up(self) -> None:
