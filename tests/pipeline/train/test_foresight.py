@@ -85,3 +85,22 @@ def test_what_is_under_way_does_not_grow_with_the_steps(monkeypatch: pytest.Monk
         return len(own.foresight._under_way)
 
     assert max(in_threads(2, parallel, under_way)) <= _STEPS
+
+
+def test_a_process_knows_of_dead_features_that_another_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught a process that goes by its own features: it would not be there when the other asks for the
+    candidates of the dead. Silence of 128 tokens a step is known four steps later."""
+    monkeypatch.setattr(static, "wanted", lambda x: True)
+    subject = contract.Subject(TopK, TopKConfig(d_sae=48, k=4, dead_after_tokens=700), contract.SITES["autoencoder"])
+
+    def told(ranks: Ranks, n_silent: int) -> list[bool]:
+        own, found = subject.learner(ranks), []
+        if ranks.rank == 1:
+            contract.silence(own.model, n_silent)
+        ask = own._any_dead
+        monkeypatch.setattr(own, "_any_dead", lambda: found.append(ask()) or found[-1])
+        subject.learn(own, range(9))
+        return found
+
+    assert in_threads(2, "features", lambda ranks: told(ranks, 0)) == [[True] * 4 + [False] * 5] * 2
+    assert in_threads(2, "features", lambda ranks: told(ranks, 5)) == [[True] * 4 + [False] * 2 + [True] * 3] * 2
