@@ -21,7 +21,8 @@ class Code(ABC):
     def decode(
         self, W_dec: Float[Tensor, "n d_out"], dtype: torch.dtype, prefixes: tuple[int, ...]
     ) -> Float[Tensor, "n_prefixes batch d_out"]:
-        """What the first prefixes[i] features make. prefixes: rising, the last one all. dtype: of dense products."""
+        """What the first prefixes[i] features make. prefixes: rising, the last one all. dtype: of dense products, and of the
+        tables that sparse ones gather on a device."""
 
     @abstractmethod
     def total(
@@ -109,7 +110,7 @@ class Sparse(Code):
     def decode(
         self, W_dec: Float[Tensor, "n d_out"], dtype: torch.dtype, prefixes: tuple[int, ...]
     ) -> Float[Tensor, "n_prefixes batch d_out"]:
-        return Decode.apply(*self.entries, W_dec, prefixes, self.shared)  # type: ignore[return-value]
+        return Decode.apply(*self.entries, W_dec, prefixes, self.shared, dtype)  # type: ignore[return-value]
 
     def total(
         self, of: Callable[[Tensor], Tensor] | None = None, weights: Float[Tensor, " n"] | None = None

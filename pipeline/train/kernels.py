@@ -1,5 +1,7 @@
 """The products of sparse codes that make a training step cheap: no (batch, k, d) tensor, no dense (batch, d_sae) gradient."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -76,14 +78,21 @@ class Entries(NamedTuple):
         return torch.repeat_interleave(torch.arange(n, device=self.offsets.device), self.offsets.diff())
 
 
+def gathered(table: Tensor, dtype: torch.dtype) -> Tensor:
+    """A table, (n, d) float32, of which sparse products gather rows: on a device in the dtype of the products, on a CPU as it
+    is. bfloat16 rounds each number by 2⁻⁸ of it at most; what is summed of them is float32."""
+    return table.detach().to(dtype) if static.wanted(table) else table
+
+
 def bag(code: Entries, table: Tensor) -> Tensor:
-    """(batch, d): row i is the sum of values[e] · table[indices[e]] over the entries e of row i. table: (n, d) float32."""
+    """(batch, d) float32: row i is the sum of values[e] · table[indices[e]] over the entries e of row i. table: (n, d), float32
+    or bfloat16."""
     return operators.bag(code.values.detach(), code.indices, code.offsets, table.detach())
 
 
 def dots(a: Tensor, table: Tensor, code: Entries) -> Tensor:
-    """(n_entries,): a[i] · table[indices[e]] for the entries e of row i; of what belongs to no row, anything. a: (batch, d);
-    table: (n, d), both float32."""
+    """(n_entries,) float32: a[i] · table[indices[e]] for the entries e of row i; of what belongs to no row, anything. a:
+    (batch, d), table: (n, d), each float32 or bfloat16."""
     return operators.dots(a, table.detach(), code.indices, code.offsets)
 
 
@@ -109,21 +118,50 @@ class Transposed:
         self.offsets = static.offsets_of(ordered, n)
         self.rows = code.rows[self.order]
 
-    def times(
-        self,
-        entries: Float[Tensor, " n_entries"],
-        dense: Float[Tensor, "batch d"],
-        rows: Int64[Tensor, " n_entries"] | None = None,
-    ) -> Float[Tensor, "n d"]:
-        """entries: the values, in the code's order. rows: of `dense`, one for each entry; by default the code's."""
-        return bag(Entries(entries[self.order], self.rows if rows is None else rows[self.order], self.offsets), dense)
+    def entries(self, values: Float[Tensor, " n_entries"], rows: Int64[Tensor, " n_entries"] | None = None) -> Entries:
+        """values: in the code's order. rows: the indices, one for each entry; by default the code's rows."""
+        return Entries(values[self.order], self.rows if rows is None else rows[self.order], self.offsets)
+
+    def times(self, values: Float[Tensor, " n_entries"], dense: Float[Tensor, "batch d"]) -> Float[Tensor, "n d"]:
+        """values: in the code's order."""
+        return bag(self.entries(values), dense)
+
+
+class Deferred:
+    """Gradients of weights that are products of a code and a table, left as these two, for a step that makes them where it
+    uses them (fused.py). Outside of `here` nothing is left."""
+
+    def __init__(self) -> None:
+        self._open = False
+        self._left: dict[Tensor, list[tuple[Entries, Tensor]]] = {}
+
+    @contextmanager
+    def here(self, wanted: bool) -> Iterator[None]:
+        """Around a backward pass."""
+        self._left.clear()
+        self._open = wanted
+        try:
+            yield
+        finally:
+            self._open = False
+
+    def gradient(self, weight: Tensor, code: Entries, table: Tensor) -> Tensor | None:
+        """What a backward pass says of a weight whose gradient is bag(code, table)."""
+        if not (self._open and weight.is_leaf):
+            return bag(code, table)
+        self._left.setdefault(weight, []).append((code, table))
+        return None
+
+    def of(self, weight: Tensor) -> list[tuple[Entries, Tensor]]:
+        """(code, table) of each product that belongs to its gradient, once."""
+        return self._left.pop(weight, [])
 
 
 class Shared:
     """What the backward passes of one code's encoder and decoder have in common."""
 
-    def __init__(self, d_sae: int) -> None:
-        self.d_sae = d_sae
+    def __init__(self, d_sae: int, deferred: Deferred | None = None) -> None:
+        self.d_sae, self.deferred = d_sae, deferred or Deferred()
         self.code: Entries | None = None
 
     @cached_property
@@ -139,22 +177,24 @@ class Encode(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, code: Entries, shared: "Shared"):  # type: ignore[override]
         shared.code = code
         ctx.save_for_backward(x, code.values)
-        ctx.shared = shared
+        ctx.shared, ctx.W_enc = shared, W_enc
         return code.values.view_as(code.values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
-        x, values = ctx.saved_tensors
-        own, transposed = torch.where(values != 0, grad, 0.0), ctx.shared.transposed
+        (x, values), shared = ctx.saved_tensors, ctx.shared
+        own, transposed = torch.where(values != 0, grad, 0.0), shared.transposed
         # not index_add_: on a CUDA device its sums are in any order
         grad_b_enc = transposed.times(own, torch.ones(len(x), 1, device=x.device))[:, 0]
-        return None, transposed.times(own, x), grad_b_enc, None, None
+        to_W_enc, W_enc = ctx.needs_input_grad[1], ctx.W_enc
+        grad_W_enc = shared.deferred.gradient(W_enc, transposed.entries(own), x) if to_W_enc else None
+        return None, grad_W_enc, grad_b_enc, None, None
 
 
 class Decode(torch.autograd.Function):
     """(len(prefixes), batch, d): what the first prefixes[i] latents of one code make, for about the cost of all of them.
 
-    prefixes: rising, the last one d_sae.
+    prefixes: rising, the last one d_sae. dtype: of gathered tables, see `gathered`.
     """
 
     @staticmethod
@@ -166,28 +206,36 @@ class Decode(torch.autograd.Function):
         W_dec: Tensor,
         prefixes: tuple[int, ...],
         shared: Shared,
+        dtype: torch.dtype,
     ):
         code, n = Entries(values.detach(), indices, offsets), len(prefixes)
         ctx.parts = Parts(code, prefixes) if n > 1 else None
-        by_part = bag(ctx.parts.code if ctx.parts else code, W_dec).unflatten(0, (-1, n)).unbind(1)
+        table = gathered(W_dec, dtype)
+        by_part = bag(ctx.parts.code if ctx.parts else code, table).unflatten(0, (-1, n)).unbind(1)
         made = [by_part[0]]
         for own in by_part[1:]:
             made.append(made[-1] + own)
-        ctx.save_for_backward(*code, W_dec)
-        ctx.shared = shared
+        ctx.save_for_backward(*code, table)
+        ctx.shared, ctx.W_dec, ctx.dtype = shared, W_dec, dtype
         return torch.stack(made) if n > 1 else made[0][None]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
-        *saved, W_dec = ctx.saved_tensors
-        code, parts = Entries(*saved), ctx.parts
+        *saved, table = ctx.saved_tensors
+        code, parts, shared = Entries(*saved), ctx.parts, ctx.shared
+
+        def of_W_dec(g: Tensor, rows: Tensor | None = None) -> Tensor | None:
+            if not ctx.needs_input_grad[3]:
+                return None
+            entries = shared.transposed.entries(code.values, rows)
+            return shared.deferred.gradient(ctx.W_dec, entries, gathered(g, ctx.dtype))
+
         if parts is None:
-            g = grad[0]
-            return dots(g, W_dec, code), None, None, ctx.shared.transposed.times(code.values, g), None, None
+            return dots(grad[0], table, code), None, None, of_W_dec(grad[0]), None, None, None
         later = [grad[-1]]  # a range of latents is in its own prefix and in all longer ones
         for own in grad[:-1].flip(0):
             later.insert(0, later[0] + own)
         g = torch.stack(later, dim=1).flatten(0, 1)
         grad_values = torch.empty_like(code.values)
-        grad_values[parts.order] = dots(g, W_dec, parts.code)
-        return grad_values, None, None, ctx.shared.transposed.times(code.values, g, parts.row), None, None
+        grad_values[parts.order] = dots(g, table, parts.code)
+        return grad_values, None, None, of_W_dec(g, parts.row), None, None, None

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.train import states, static
+from pipeline.train import fused, states, static
 from pipeline.train.families.base import Family, FamilyConfig
 from pipeline.train.foresight import Foresight
 from pipeline.train.frozen import frozen_weights
@@ -87,7 +87,8 @@ class FamilyLearner:
         scaled = model.scaled(x)
         total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
         self.optimiser.zero_grad()
-        parts, fired = self.sums.backward(total, parts, fired, self._share(x))
+        with model.products.deferred.here(fused.defers(model)):
+            parts, fired = self.sums.backward(total, parts, fired, self._share(x))
         silent = torch.where(fired, 0, model.tokens_since_fired + self._n_whole(x))
         parts, n_dead, longest = self.sums.of_features(parts, silent, model.dead_after)
         take_step(self, dict(model.named_parameters()), self.optimiser, step, n_steps)
@@ -230,12 +231,15 @@ def take_step(
 ) -> None:
     """From the gradients to the next weights, by the settings of one learner. stacked: of several along dimension 0."""
     config, model = learner.config, learner.model
+    set_rate(optimiser, model.now(step, n_steps, False).lr)
+    if fused.holds(model):
+        fused.take(model, optimiser)
+        return
     if model.unit_decoder and learner.frozen != "W_dec":
         _project(model, parameters["W_dec"])
     if config.grad_clip:
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         _clip(gradients, config.grad_clip, stacked, learner)
-    set_rate(optimiser, model.now(step, n_steps, False).lr)
     optimiser.step()
     # A row of unit length, divided by its length, may change in its last bit: what is frozen is constrained as a copy.
     model.constrain({name: p.clone() if name == learner.frozen else p for name, p in parameters.items()})

@@ -16,6 +16,9 @@ warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta
 BETAS, EPS = (0.9, 0.999), 6.25e-10
 SHORTEST = 1e-12  # by which a row of unit length is divided at least
 GROUP = 64  # latents of which encode gives the largest
+LARGEST_D = (
+    8192  # columns of what the kernels of update take: a row is 8 columns for each of 1,024 threads; 16 would spill
+)
 
 
 def bag(values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
@@ -53,5 +56,6 @@ def sparse_update(
 
 def encode(x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     pre = linear(x, W, b)
-    whole = F.pad(pre, (0, -pre.shape[1] % GROUP), value=-torch.inf)
-    return pre, whole.unflatten(1, (-1, GROUP)).amax(2)
+    n = pre.shape[1] - pre.shape[1] % GROUP
+    maxima = pre[:, :n].unflatten(1, (-1, GROUP)).amax(2)
+    return pre, maxima if n == pre.shape[1] else torch.cat([maxima, pre[:, n:].amax(1, keepdim=True)], dim=1)

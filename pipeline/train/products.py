@@ -1,15 +1,15 @@
 """The products of a training step: in what dtype, by dense or sparse codes, by whom."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.train import static
+from pipeline.train import operators, static
 from pipeline.train.codes import Code, Dense, Sparse
 from pipeline.train.dense_cpu import EncodeAmong, EncodePositive, columns
-from pipeline.train.kernels import Encode, Entries, Shared, matmul
+from pipeline.train.kernels import Deferred, Encode, Entries, Shared, gathered, matmul
 from pipeline.train.ranks import ALONE, Ranks
 from pipeline.train.selections import OfEachRow, Positive, Selection
 from stores.products import linear
@@ -22,11 +22,13 @@ _SPARSE_AMONG_BELOW = 0.03  # where the encoder's product is there already: equa
 @dataclass(frozen=True)
 class Products:
     """dtype: of the matrix products. dense: codes are dense, and take no turns by what the numbers are, so that
-    torch.func.vmap can do several dictionaries at once. ranks: who holds the other rows, or the other features."""
+    torch.func.vmap can do several dictionaries at once. ranks: who holds the other rows, or the other features. deferred:
+    gradients that sparse products leave to the step."""
 
     dtype: torch.dtype = torch.float32
     dense: bool = True
     ranks: Ranks = ALONE
+    deferred: Deferred = field(default_factory=Deferred, compare=False)
 
     def matmul(self, a: Float[Tensor, "n m"], b: Float[Tensor, "m k"]) -> Float[Tensor, "n k"]:
         """a b, float32."""
@@ -50,8 +52,13 @@ class Products:
         """The code of x. density: of the last batches' codes."""
         if not self.dense and (select.few or (x.device.type == "cpu" and float(density) < _SPARSE_BELOW)):
             with torch.no_grad():
-                pre = linear(x.to(self.dtype), W_enc.to(self.dtype), b_enc.to(self.dtype))
-                entries = select.entries(pre, self.ranks)
+                x = gathered(x, self.dtype)
+                operands = x.to(self.dtype), W_enc.to(self.dtype), b_enc.to(self.dtype)
+                if static.wanted(x) and select.by_maxima(len(W_enc)):
+                    pre, maxima = operators.encode(*operands)
+                else:
+                    pre, maxima = linear(*operands), None
+                entries = select.entries(pre, self.ranks, maxima)
             return self._sparse(x, W_enc, b_enc, entries, pre)
         if not self.dense and isinstance(select, Positive) and x.device.type == "cpu":
             z, sums = EncodePositive.apply(x, W_enc, b_enc, self.dtype)  # type: ignore[misc]
@@ -77,7 +84,7 @@ class Products:
             assert pre is not None
             with torch.no_grad():
                 entries = select.entries(torch.where(latents, pre, 0.0), self.ranks)  # a selected 0 is no entry
-            return self._sparse(x, W_enc, b_enc, Entries(*static.packed(*entries)))
+            return self._sparse(gathered(x, self.dtype), W_enc, b_enc, Entries(*static.packed(*entries)))
         if self.dense or static.wanted(x):
             assert isinstance(code, Dense)
             assert pre is not None
@@ -94,7 +101,7 @@ class Products:
         return Dense(select.dense(pre, self.ranks), own)
 
     def _sparse(self, x: Tensor, W_enc: Tensor, b_enc: Tensor, entries: Entries, pre: Tensor | None = None) -> Sparse:
-        shared = Shared(len(W_enc))
+        shared = Shared(len(W_enc), self.deferred)
         values = Encode.apply(x, W_enc, b_enc, entries, shared)
         return Sparse(entries._replace(values=values), shared, pre)  # type: ignore[arg-type]
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from pipeline.train import static
 from pipeline.train.dense_cpu import bits
 from pipeline.train.kernels import Entries
+from pipeline.train.on_cpu import GROUP
 from pipeline.train.ranks import ALONE, Ranks
 
 Pre = Float[Tensor, "batch d_sae"]
+Maxima = Float[Tensor, "batch groups"]
 
 
 class Selection(ABC):
@@ -28,8 +30,13 @@ class Selection(ABC):
         """The code, 0 where nothing is selected. Differentiable; alone, the same operations whatever the numbers are."""
 
     @abstractmethod
-    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
-        """The code without its zeros. No gradient. ranks: who holds the other rows, or features, of the batch."""
+    def entries(self, pre: Pre, ranks: Ranks = ALONE, maxima: Maxima | None = None) -> Entries:
+        """The code without its zeros. No gradient. ranks: who holds the other rows, or features, of the batch. maxima: over
+        groups of latents, as operators.encode makes them, where by_maxima asks for them."""
+
+    def by_maxima(self, d_sae: int) -> bool:
+        """Whether maxima over groups of latents say where what is selected lies, on a device."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Positive(Selection):
     def dense(self, pre: Pre, ranks: Ranks = ALONE) -> Pre:
         return pre.relu()
 
-    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+    def entries(self, pre: Pre, ranks: Ranks = ALONE, maxima: Maxima | None = None) -> Entries:
         return _entries(pre, pre > 0)
 
 
@@ -70,10 +77,13 @@ class Largest(OfEachRow):
             values = values * ranks.kept_of_largest(values, self.k)
         return torch.zeros_like(pre).scatter(-1, indices, values.relu())
 
-    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+    def by_maxima(self, d_sae: int) -> bool:
+        return static.by_maxima(d_sae, self.k)
+
+    def entries(self, pre: Pre, ranks: Ranks = ALONE, maxima: Maxima | None = None) -> Entries:
         k = self.k
         if static.wanted(pre):
-            values, indices = static.largest(pre, min(k, pre.shape[1]))
+            values, indices = static.largest(pre, min(k, pre.shape[1]), maxima)
             if ranks.splits_features:
                 values = torch.where(ranks.kept_of_largest(values, k), values, 0.0)
         elif ranks.splits_features:
@@ -100,7 +110,7 @@ class LargestMagnitude(OfEachRow):
     def dense(self, pre: Pre, ranks: Ranks = ALONE) -> Pre:
         return Largest(self.k).dense(pre.abs(), ranks) * pre.sign()
 
-    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+    def entries(self, pre: Pre, ranks: Ranks = ALONE, maxima: Maxima | None = None) -> Entries:
         found = Largest(self.k).entries(pre.abs(), ranks)
         return found._replace(values=torch.where(found.values > 0, pre[found.rows, found.indices].float(), 0.0))
 
@@ -124,10 +134,13 @@ class LargestOfBatch(Selection):
         smallest = pre.detach().relu().flatten().topk(min(self.k * len(pre), pre.numel())).values[-1]
         return pre.relu() * (pre >= smallest)
 
-    def entries(self, pre: Pre, ranks: Ranks = ALONE) -> Entries:
+    def by_maxima(self, d_sae: int) -> bool:
+        return d_sae % GROUP == 0 and static.by_maxima(d_sae, self.k)  # the groups of all rows, one after another
+
+    def entries(self, pre: Pre, ranks: Ranks = ALONE, maxima: Maxima | None = None) -> Entries:
         n = self.k * ranks.n_rows(len(pre))
         if static.wanted(pre):
-            return self._static(pre, n, ranks)
+            return self._static(pre, n, ranks, maxima)
         guess = float(self.guess)
         code = _entries(pre, pre > guess)
 
@@ -143,9 +156,10 @@ class LargestOfBatch(Selection):
         offsets = F.pad(torch.bincount(code.rows[kept], minlength=len(pre)).cumsum(0), (1, 0))
         return Entries(code.values[kept], code.indices[kept], offsets)
 
-    def _static(self, pre: Pre, n: int, ranks: Ranks) -> Entries:
+    def _static(self, pre: Pre, n: int, ranks: Ranks, maxima: Maxima | None) -> Entries:
         batch, d_sae = pre.shape
-        values, places = static.largest(pre.reshape(1, -1), min(n, pre.numel()))
+        of_batch = None if maxima is None else maxima.reshape(1, -1)
+        values, places = static.largest(pre.reshape(1, -1), min(n, pre.numel()), of_batch)
         if ranks.size > 1:
             values = torch.where(ranks.kept_of_largest(values, n), values, 0.0)
         place, order = places[0].sort()

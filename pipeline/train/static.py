@@ -11,28 +11,34 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from pipeline.train.on_cpu import GROUP
+
 
 def wanted(x: Tensor) -> bool:
     """Whether x is on such a device: every one but the CPU."""
     return x.device.type != "cpu"
 
 
-def largest(x: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int64[Tensor, "rows k"]]:
+def largest(
+    x: Float[Tensor, "rows n"], k: int, maxima: Float[Tensor, "rows groups"] | None = None
+) -> tuple[Float[Tensor, "rows k"], Int64[Tensor, "rows k"]]:
     """(values, places) of the k largest of each row, in any order; of those that equal the smallest, which ones torch.topk
     chooses.
 
     The k-th largest of the maxima over groups is a bound from below, so that k groups hold k largest: √(n/k) wide, these
-    hold as many numbers as there are groups, and 2 √(nk) of n numbers are sorted.
+    hold as many numbers as there are groups, and 2 √(nk) of n numbers are sorted. maxima: over groups of GROUP numbers, in
+    the dtype of x, where they are there already (operators.encode); a last group that is not whole is not looked at.
     """
     n = x.shape[1]
-    width = 1 << max(0, round(0.5 * math.log2(n / k)))
+    width = GROUP if maxima is not None else 1 << max(0, round(0.5 * math.log2(n / k)))
     n_groups = n // width
     if width < _NARROWEST or n_groups < k:
         values, places = x.topk(k, dim=-1, sorted=False)
         return values, places
     rest = n_groups * width
     grouped = x[:, :rest].unflatten(1, (n_groups, width))
-    groups = grouped.amax(-1).topk(k, dim=-1, sorted=False).indices
+    maxima = grouped.amax(-1) if maxima is None else maxima[:, :n_groups]
+    groups = maxima.topk(k, dim=-1, sorted=False).indices
     found = grouped.gather(1, groups[..., None].expand(-1, -1, width)).flatten(1)
     values, chosen = torch.cat([found, x[:, rest:]], dim=1).topk(k, dim=-1, sorted=False)
     slot = chosen // width
@@ -41,6 +47,12 @@ def largest(x: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"]
 
 
 _NARROWEST = 4  # narrower groups leave half of the numbers, for two more passes over them
+
+
+def by_maxima(n: int, k: int) -> bool:
+    """Whether the k largest of n numbers are found with less work by maxima over groups of GROUP that are there already:
+    k groups hold a quarter of the numbers at most."""
+    return n >= 4 * GROUP * k
 
 
 def offsets_of(ordered: Tensor, n: int) -> Int64[Tensor, " offsets"]:

@@ -12,11 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pipeline.train.on_cpu import BETAS, EPS, SHORTEST
+from pipeline.train.on_cpu import BETAS, EPS, LARGEST_D, SHORTEST
 from pipeline.train.triton.bag import sum_later_parts
 from pipeline.train.triton.parts import PART, launch, sum_of_row
 
-LARGEST_D = 8192  # a row is kept in registers: 8 columns for each of 1,024 threads; 16 would spill
 AT_ONCE = 4  # entries: a whole row of columns each, beside the row's own numbers
 _BETA1, _BETA2 = tl.constexpr(BETAS[0]), tl.constexpr(BETAS[1])
 _LOG_BETA1, _LOG_BETA2 = tl.constexpr(math.log(BETAS[0])), tl.constexpr(math.log(BETAS[1]))

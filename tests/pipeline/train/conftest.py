@@ -1,14 +1,29 @@
 """The meta device as one that trains."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.train import foresight
+
+
+def operations(work: Callable[[], object]) -> list[str]:
+    """The names of PyTorch's operators that the work calls, as in "aten.topk", in their order."""
+    found: list[str] = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found.append(str(func.overloadpacket))
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        work()
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@ import itertools
 import pytest
 import torch
 
+from pipeline.train import kernels, static
+from pipeline.train import products as making
 from pipeline.train.codes import Dense, Sparse
 from pipeline.train.dense_cpu import column_counts
 from pipeline.train.kernels import fast_dtype, matmul
@@ -169,6 +171,46 @@ def test_the_largest_of_a_batch_whatever_was_guessed(guess: float, k: int) -> No
         own = slice(int(code.offsets[row]), int(code.offsets[row + 1]))
         dense[row, code.indices[own]] = code.values[own]
     assert torch.equal(dense, pre * (pre >= expected.min()))
+
+
+@pytest.mark.parametrize("prefixes", [(40,), (10, 20, 40)], ids=str)
+def test_tables_in_bfloat16_round_each_number_that_is_gathered_once(
+    prefixes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device, with the operators' forms of a CPU. Reconstructions and gradients are as far from those of float32 tables
+    as 2⁻⁸ of each number gathered allows. It would have caught a table that is not rounded, one of the wrong numbers, and one that
+    a CPU rounds."""
+    b, d, h, k, u = 64, 6, 40, 5, 2**-8
+    generator = torch.Generator().manual_seed(0)
+    x, W_enc, b_enc, W_dec = (torch.randn(s, generator=generator) for s in ((b, d), (h, d), (h,), (h, d)))
+    weights_of_loss = torch.randn(len(prefixes), b, d, generator=generator)
+    products, found = Products(torch.bfloat16, dense=False), []
+    assert kernels.gathered(W_dec, torch.bfloat16) is W_dec
+    monkeypatch.setattr(static, "wanted", lambda x: True)
+    for gathered in (lambda table, dtype: table.detach(), kernels.gathered):
+        monkeypatch.setattr(kernels, "gathered", gathered)
+        monkeypatch.setattr(making, "gathered", gathered)
+        leaves = [W.clone().requires_grad_() for W in (W_enc, b_enc, W_dec)]
+        code = products.encode(x, *leaves[:2], Largest(k), NO_DENSITY)
+        assert isinstance(code, Sparse)
+        made = products.decode(code, leaves[2], prefixes)
+        (made * weights_of_loss).sum().backward()
+        z = torch.zeros(b, h).index_put((code.entries.rows, code.entries.indices), code.entries.values.detach())
+        found.append([z, made.detach(), leaves[2].grad, leaves[0].grad])
+    z = found[0][0].abs()
+    assert torch.equal(found[1][0], found[0][0])
+    inside = torch.arange(h) < torch.tensor(prefixes)[:, None]
+    g = torch.einsum("pi,pbd->ibd", inside.float(), weights_of_loss)  # what each latent's row is weighed by
+    to_code, at_most = torch.einsum("ibd,id->bi", g, W_dec).abs(), torch.einsum("ibd,id->bi", g.abs(), W_dec.abs())
+    bounds = (
+        torch.einsum("bi,pi,id->pbd", z, inside.float(), W_dec.abs()),
+        torch.einsum("bi,ibd->id", z, g.abs()),
+        (z > 0).float().mul(to_code + (1 + u) * at_most).T @ x.abs(),
+    )
+    for exact, rounded, bound in zip(found[0][1:], found[1][1:], bounds, strict=True):
+        distance = (rounded - exact).abs()
+        assert bool((distance <= u * bound + 1e-5).all())
+        assert float(distance.norm()) > 0.01 * u * float(bound.norm())
 
 
 def test_rows_without_an_active_feature_are_zero() -> None:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from pipeline.train import learner as learning
 from pipeline.train import static
 from pipeline.train.families.base import Family
+from pipeline.train.families.topk import TopK
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
 from pipeline.train.ranks import Parallel, Ranks
@@ -21,6 +22,7 @@ from pipeline.train.source import Source
 from pipeline.train.stack import Stack
 from stores.site import Site
 from tests.conftest import planted_rows, source_of
+from tests.pipeline.train.conftest import operations
 
 FAMILIES = {name: method.family for name, method in METHODS.items() if method.family is not None}
 D, D_SAE, BATCH = 32, 2048, 64
@@ -79,11 +81,13 @@ class Alike(Ranks):
         return [x.clone() for _ in range(self.size)]
 
 
-def learn(own: FamilyLearner | Stack, n: int = 2, **others: Tensor) -> None:
-    x = torch.empty(BATCH, D, device="meta")
-    with OnThisDevice():
-        for step in range(n):
-            own.step(x, step, 20, **others)
+def learn(own: FamilyLearner | Stack, n: int = 2, **others: Tensor) -> list[str]:
+    """Returns the names of the operators of the last step."""
+    x, names = torch.empty(BATCH, D, device="meta"), []
+    for step in range(n):
+        with OnThisDevice():
+            names = operations(lambda step=step: own.step(x, step, 20, **others))
+    return names
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -155,6 +159,24 @@ def test_what_is_sent_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         learn(own, 1)
         found.append(dict(ranks.calls))
     assert found == [{"exchanged": 1, "shared": 1, "sum": 1}, {"sum": 1}]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_step_in_one_pass_looks_at_no_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have caught a family that a device trains with twice the passes, a gradient that is written where the step can
+    make it, and an encoder whose maxima are made again."""
+    monkeypatch.setattr(learning, "SMALL", 0)
+    family = FAMILIES[name]
+    by_topk = issubclass(family, TopK)
+    own = learner(family, replace(source_of(X), precision="bfloat16"), **({"aux_k": 0} if by_topk else {}))
+    names = learn(own)
+    count = {name: names.count(f"unmix.{name}") for name in ("encode", "sparse_update", "update")}
+    n_matrices = sum(parameter.ndim == 2 for parameter in own.model.parameters())
+    in_one_pass = 0 if name == "jumprelu" else n_matrices  # its thresholds have a constraint of their own
+    assert count["sparse_update"] == (in_one_pass if by_topk else 0)
+    assert count["update"] == in_one_pass - count["sparse_update"]
+    assert count["encode"] == (by_topk and name != "abs_topk")
+    assert own.optimiser.state[own.model.W_dec].keys() == own.optimiser.state[own.model.b_dec].keys()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

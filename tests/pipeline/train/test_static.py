@@ -16,11 +16,13 @@ from pipeline.train.contract import silence
 from pipeline.train.kernels import Entries, Shared, Transposed
 from pipeline.train.learner import FamilyLearner
 from pipeline.train.methods import METHODS
+from pipeline.train.on_cpu import GROUP
 from pipeline.train.products import Products
 from pipeline.train.ranks import Parallel, Ranks
 from pipeline.train.selections import Largest, LargestMagnitude, LargestOfBatch, Selection
 from pipeline.train.threads import in_threads
 from tests.conftest import planted_rows, source_of
+from tests.pipeline.train.conftest import operations
 
 
 @pytest.fixture
@@ -61,17 +63,36 @@ def test_the_largest_are_torchs_topk(dtype: torch.dtype, n: int, k: int, kind: s
     if kind == "not finite":
         x[:, ::3] = -torch.inf
         x[0, 5] = torch.inf
-    values, places = static.largest(x, k)
-    assert values.shape == places.shape == (9, k)
-    assert torch.equal(values.sort(descending=True).values, x.topk(k, dim=-1).values)
-    assert torch.equal(x.gather(1, places), values)
-    assert all(len(set(row)) == k for row in places.tolist())
+    for maxima in (None, torch.stack([group.amax(1) for group in x.split(GROUP, dim=1)], dim=1)):
+        values, places = static.largest(x, k, maxima)
+        assert values.shape == places.shape == (9, k)
+        assert torch.equal(values.sort(descending=True).values, x.topk(k, dim=-1).values)
+        assert torch.equal(x.gather(1, places), values)
+        assert all(len(set(row)) == k for row in places.tolist())
 
 
 def test_few_of_the_numbers_are_sorted() -> None:
     """It would have caught a selection that falls back on sorting everything."""
     seen = sizes_of_topk(lambda: static.largest(torch.empty(8192, 24_576, device="meta"), 32))
     assert max(seen) <= 24_576 // 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("d_sae", [1024, 1000])
+@pytest.mark.parametrize("select", [Largest(3), LargestOfBatch(3, torch.zeros(()))], ids=repr)
+def test_the_encoders_maxima_say_where_the_largest_are(
+    select: Selection, d_sae: int, dtype: torch.dtype, as_on_a_device: None
+) -> None:
+    """It would have caught a selection that reads all pre-activations again for maxima that the encoder has made."""
+    x, W_enc, b_enc = normal(17, 24), normal(d_sae, 24).flip(0), normal(d_sae)
+    products, found = Products(dtype, dense=False), []
+    names = operations(lambda: found.append(products.encode(x, W_enc, b_enc, select, torch.zeros(()))))
+    fits = d_sae % GROUP == 0 or isinstance(select, Largest)
+    assert ("unmix.encode" in names, "aten.amax" in names) == (fits, not fits)
+    pre, z = found[0].pre.float().relu(), dense(found[0].entries, d_sae)
+    exact = pre.topk(3, dim=1) if isinstance(select, Largest) else pre.flatten().topk(3 * 17)
+    assert torch.equal(z[z != 0].sort().values, exact.values.flatten().sort().values)
+    assert torch.equal(z[z != 0], pre[z != 0])
 
 
 def test_no_selection_sorts_more_numbers_at_a_time_than_an_int32_counts() -> None:
@@ -206,13 +227,14 @@ def test_prefixes_and_their_gradients_are_the_dense_ones(prefixes: tuple[int, ..
 
 
 @pytest.mark.parametrize("n_dead", [0, 30])
-@pytest.mark.parametrize("name", ["topk", "abs_topk", "batch_topk", "matryoshka", "matching_pursuit", "relu_l1"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family is not None])
 def test_a_dictionary_learns_what_it_learns_on_a_cpu(name: str, n_dead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would have caught an auxiliary loss that is not 0 without dead features, is of living ones, or gives other
-    gradients; a threshold, a density, a gradient or a count of tokens that follows what belongs to no row."""
+    gradients; a threshold, a density, a gradient or a count of tokens that follows what belongs to no row; and a step in one
+    pass (fused.py) that loses a gradient, counts a step twice, or keeps rows at no unit length or where they may have any."""
     monkeypatch.setattr(learning, "SMALL", 0)
     x, method, found = torch.from_numpy(planted_rows(1024, 24)), METHODS[name], []
-    settings: dict[str, Any] = {"d_sae": 400, "lr": 2e-3, "dead_after_tokens": 10**6} | (
+    settings: dict[str, Any] = {"d_sae": 1024, "lr": 2e-3, "dead_after_tokens": 10**6} | (
         {"k": 4} if "k" in method.label else {}
     )
     monkeypatch.setattr(kernels, "dots", with_anything_behind(kernels.dots))
@@ -226,9 +248,10 @@ def test_a_dictionary_learns_what_it_learns_on_a_cpu(name: str, n_dead: int, mon
             own.model.tokens_since_fired[:n_dead] = 2 * 10**6
             if own.model.biased:  # what is dead has something to say
                 own.model.b_enc.data[:n_dead] = torch.linspace(0.02, 0.03, n_dead)
-        parts = [own.step(x[step * 128 :][:128], step, 20) for step in range(6)]
+        parts = [own.step(x[step * 128 :][:128], step, 20) for step in range(8)]
         found.append((own.state(), parts))
-    assert bool(found[0][1][0].get("aux", torch.tensor(0.0))) == bool(n_dead and "aux" in found[0][1][0])
+    if "aux_k" in method.config.model_fields:
+        assert bool(found[0][1][0]["aux"]) == bool(n_dead)
     for name, tensor in found[0][0].items():
         torch.testing.assert_close(found[1][0][name].float(), tensor.float(), rtol=1e-3, atol=1e-4, msg=name)
     for ours, theirs in zip(found[1][1], found[0][1], strict=True):
