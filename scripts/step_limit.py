@@ -32,11 +32,13 @@ class Pass:
         return max(self.flops / device.flops, self.bytes / device.memory, (self.bytes + self.gathered) / device.cache)
 
 
-def passes(d: int, d_sae: int, batch: int, k: int, *, table_bytes: int = 4, fused: bool = True) -> list[Pass]:
-    """table_bytes: of a number of W_dec, of x and of the gradient where rows of them are gathered. fused: the weights'
-    gradients are made where they are used (sparse_update), not written and read (bag, update)."""
+def passes(d: int, d_sae: int, batch: int, k: int, *, table_bytes: int = 2, fused: bool = True) -> list[Pass]:
+    """table_bytes: of a number of W_dec, of x and of the gradient where rows of them are gathered; 2 is what the step does in
+    bfloat16. fused: the weights' gradients are made where they are used (sparse_update), not written and read (bag, update)."""
     weights, rows, entries = d * d_sae, batch * d, batch * k
     gathered, groups = table_bytes * entries * d, batch * d_sae // 64
+    cast = (4 + 2) * (weights + rows)
+    tables = [Pass("W_dec, gradient to bfloat16", 0, cast, 0)] if table_bytes == 2 else []
     steps = []
     for name in ("W_dec", "W_enc"):
         if fused:  # weight and both moments are read and written
@@ -45,12 +47,13 @@ def passes(d: int, d_sae: int, batch: int, k: int, *, table_bytes: int = 4, fuse
             steps.append(Pass(f"gradient of {name} (bag)", 0, 4 * weights + table_bytes * rows, gathered))
             steps.append(Pass(f"step of {name}", 0, 7 * 4 * weights, 0))
     return [
-        Pass("W_enc to bfloat16", 0, (4 + 2) * weights, 0),
+        Pass("W_enc, x to bfloat16", 0, cast, 0),
+        *tables,
         Pass("encode", 2 * batch * weights, 2 * (weights + rows + batch * d_sae + groups), 0),
         Pass("the k largest", 0, 2 * groups + 2 * 64 * entries + 12 * entries, 0),
         Pass("decode (bag)", 0, table_bytes * weights + 4 * rows, gathered),
         Pass("loss and its gradient", 0, 3 * 4 * rows, 0),
-        Pass("gradient to the code (dots)", 0, table_bytes * (weights + rows), gathered),
+        Pass("gradient to the code (dots)", 0, table_bytes * weights + 4 * rows, gathered),
         Pass("the code by latents (a sort)", 0, 8 * 2 * 12 * entries, 0),
         *steps,
     ]
@@ -72,7 +75,7 @@ def summary(d: int = 768, d_sae: int = 24_576, batch: int = 8192, k: int = 32) -
     for name, all_passes, where in (
         ("all", own, devices),
         ("all, gradients written and read", passes(d, d_sae, batch, k, fused=False), devices),
-        ("all, gathered tables in bfloat16", passes(d, d_sae, batch, k, table_bytes=2), devices),
+        ("all, gathered tables in float32", passes(d, d_sae, batch, k, table_bytes=4), devices),
         ("all, were gathering free", own, [replace(device, cache=math.inf) for device in devices]),
     ):
         of_all = [sum(getattr(one, part) for one in all_passes) for part in ("flops", "bytes", "gathered")]

@@ -1,8 +1,9 @@
 """The sparse products and the optimiser's step as PyTorch's operators unmix::NAME: Triton on CUDA, PyTorch on a CPU.
 
 Fake tensors, the meta device, torch.compile and CUDA graphs see each as one operation that reads and writes what it says.
-None has a derivative: the autograd functions of kernels.py call them. An operator costs 2 µs more than the function (measured;
-torch.library.custom_op 10 µs).
+None has a derivative: the autograd functions of kernels.py call bag and dots, products.py calls encode and selects without
+a gradient, fused.py calls update and sparse_update after a backward pass. An operator costs 2 µs more than the function
+(measured; torch.library.custom_op 10 µs).
 
 bag           (n_rows, d) float32: row i is the sum of values[e] · table[indices[e]] over its entries e.
 dots          (n_entries,) float32: a[i] · table[indices[e]] for the entries e of row i.

@@ -40,7 +40,8 @@ def largest(
     maxima = grouped.amax(-1) if maxima is None else maxima[:, :n_groups]
     groups = maxima.topk(k, dim=-1, sorted=False).indices
     found = grouped.gather(1, groups[..., None].expand(-1, -1, width)).flatten(1)
-    values, chosen = torch.cat([found, x[:, rest:]], dim=1).topk(k, dim=-1, sorted=False)
+    among = found if rest == n else torch.cat([found, x[:, rest:]], dim=1)
+    values, chosen = among.topk(k, dim=-1, sorted=False)
     slot = chosen // width
     group = torch.where(slot < k, groups.gather(1, slot.clamp(max=k - 1)), slot - k + n_groups)
     return values, group * width + chosen % width

@@ -178,8 +178,8 @@ def test_tables_in_bfloat16_round_each_number_that_is_gathered_once(
     prefixes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device, with the operators' forms of a CPU. Reconstructions and gradients are as far from those of float32 tables
-    as 2⁻⁸ of each number gathered allows. It would have caught a table that is not rounded, one of the wrong numbers, and one that
-    a CPU rounds."""
+    as 2⁻⁸ of each number gathered allows. It would have caught a table that is not rounded, one of the wrong
+    numbers, and one that a CPU rounds."""
     b, d, h, k, u = 64, 6, 40, 5, 2**-8
     generator = torch.Generator().manual_seed(0)
     x, W_enc, b_enc, W_dec = (torch.randn(s, generator=generator) for s in ((b, d), (h, d), (h,), (h, d)))

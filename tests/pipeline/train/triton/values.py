@@ -102,14 +102,15 @@ def update_is_adams(on: Device) -> None:
 
 
 def sparse_update_is_bag_then_update(on: Device) -> None:
-    own, table = code(LENGTHS), random(N_TABLE, 24)
-    at = (torch.tensor(2.0), torch.tensor(1e-2), True)
-    expected = [torch.nn.functional.normalize(random(len(LENGTHS), 24), dim=1), *random(2, len(LENGTHS), 24).square()]
-    found = [on(t.clone()) for t in expected]
-    on_cpu.sparse_update(*own, table, *expected, *at)
-    launches.sparse_update(*map(on, (*own, table)), *found, *map(on, at[:2]), True)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-5)
+    own, at = code(LENGTHS), (torch.tensor(2.0), torch.tensor(1e-2))
+    for (d, dtype), unit in zip(WIDTHS, (True, False), strict=True):
+        table, shape = random(N_TABLE, d).to(dtype), (len(LENGTHS), d)
+        expected = [torch.nn.functional.normalize(random(*shape), dim=1), *random(2, *shape).square()]
+        found = [on(t.clone()) for t in expected]
+        on_cpu.sparse_update(*own, table, *expected, *at, unit)
+        launches.sparse_update(*map(on, (*own, table)), *found, *map(on, at), unit)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-5)
 
 
 def encode_is_linear_and_its_maxima(on: Device) -> None:
