@@ -141,7 +141,7 @@ def _check_dictionary(subject: Subject) -> None:
     model, (x, y) = learner.model, subject.sides()
     dictionary = learner.to_dictionary({})
     with torch.no_grad():
-        parts = model(model.scaled(x), model.scaled_targets(y), _N_STEPS, _N_STEPS, False)[1]
+        parts = model(model.scaled(x), model.scaled_targets(y), model.now(_N_STEPS, _N_STEPS, False))[1]
         error = model.scaled_targets(y) - model.scaled_targets(dictionary(x))
         l0 = float((dictionary.encode(x) != 0).sum(-1).float().mean())
     tolerance = 0.3 if subject.family.by_batch else 2e-3
@@ -205,7 +205,7 @@ def _check_pure(subject: Subject) -> None:
     model, (x, y) = learner.model, subject.sides()
     x, y = model.scaled(x), model.scaled_targets(y)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, second = (model(x, y, 5, _N_STEPS, False) for _ in range(2))
+    first, second = (model(x, y, model.now(5, _N_STEPS, False)) for _ in range(2))
     _require(first[0].ndim == 0 and bool(first[0].isfinite()), f"loss.total is {first[0]}, expected a finite number")
     _require("mse" in first[1], 'loss.parts has no "mse"')
     _require(torch.equal(first[0], second[0]), "the same rows have another loss the second time")

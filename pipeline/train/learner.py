@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.train import fused, states, static
+from pipeline.train.captured import Captured
+from pipeline.train.clock import Clock
 from pipeline.train.families.base import Family, FamilyConfig
+from pipeline.train.families.loss import Now
 from pipeline.train.foresight import Foresight
 from pipeline.train.frozen import frozen_weights
 from pipeline.train.kernels import product_dtype
@@ -47,7 +50,8 @@ class FamilyLearner:
         if self.frozen:
             getattr(self.model, self.frozen).requires_grad_(False)
         self.optimiser = adam(self.model.parameters())
-        self.foresight = Foresight()
+        self.foresight, self.clock = Foresight(), Clock()
+        self.captured = Captured(family.__name__, self.ranks.size == 1)
         self.sums = Sums(self.model, self.ranks)
         # What a resampled feature begins with again; its rows of W_enc and W_dec are new.
         self.at_first = {
@@ -73,34 +77,38 @@ class FamilyLearner:
         return type(self.model), self.config.model_dump_json(exclude={"seed", *self.model.as_tensors}), self.dtype
 
     def step(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        step: int,
-        n_steps: int,
-        y: Float[Tensor, "batch d_out"] | None = None,
+        self, x: Float[Tensor, "batch d_in"], step: int, n_steps: int, y: Float[Tensor, "batch d_out"] | None = None
     ) -> dict[str, Tensor]:
         """x: raw activations; y: what is written where x is read, None where that is x. Returns the parts of the loss,
         "l0" and "dead"."""
         model = self.model
         self.measure_run(self._n_whole(x), n_steps)
-        any_dead = self._any_dead()
+        now = self.clock.now(model, step, n_steps, self._any_dead())
+        parts = self.captured.step(self._learn, x, y, now, (self.dtype, model.dead_after))
+        longest = parts.pop("longest")
+        if static.wanted(x):
+            self.foresight.follow(longest, self._n_whole(x))
+        if self.resample(x, x if y is None else y, step, n_steps):
+            parts["dead"] = torch.zeros_like(parts["dead"])
+        return parts
+
+    def _learn(self, x: Tensor, y: Tensor | None, now: Now) -> dict[str, Tensor]:
+        """A step, as far as the host looks at no value for it, on a device. "longest": the longest silence of a feature."""
+        model = self.model
         scaled = model.scaled(x)
-        total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), step, n_steps, any_dead)
+        total, parts, fired = model(scaled, scaled if y is None else model.scaled_targets(y), now)
         self.optimiser.zero_grad()
         with model.products.deferred.here(fused.defers(model)):
             parts, fired = self.sums.backward(total, parts, fired, self._share(x))
         silent = torch.where(fired, 0, model.tokens_since_fired + self._n_whole(x))
         parts, n_dead, longest = self.sums.of_features(parts, silent, model.dead_after)
-        take_step(self, dict(model.named_parameters()), self.optimiser, step, n_steps)
+        take_step(self, dict(model.named_parameters()), self.optimiser, now)
+        if now.captured:
+            self.optimiser.zero_grad()  # other graphs may have the memory
         with torch.no_grad():
-            new = followed(model, parts, silent, step, n_steps)
-            for name, value in new.items():
+            for name, value in followed(model, parts, silent, now).items():
                 getattr(model, name).copy_(value)
-        if static.wanted(x):
-            self.foresight.follow(longest, self._n_whole(x))
-        if self.resample(x, x if y is None else y, step, n_steps):
-            n_dead = torch.zeros_like(n_dead)
-        return parts | {"dead": n_dead}
+        return parts | {"dead": n_dead, "longest": longest}
 
     def measure_run(self, batch: int, n_steps: int) -> None:
         """From when on features are dead, in a run of n_steps batches of so many tokens."""
@@ -135,9 +143,7 @@ class FamilyLearner:
         sample of rows).
         """
         every = self.config.resample_every_tokens
-        if every is None or step >= (1 - self.config.decay) * n_steps:
-            return False
-        if not crossed(step, self._n_whole(x), every):
+        if every is None or step >= (1 - self.config.decay) * n_steps or not crossed(step, self._n_whole(x), every):
             return False
         x, y, ranks = self.ranks.whole_batch(x), self.ranks.whole_batch(y), self.ranks
         dead, model = self.dead(), self.model
@@ -187,6 +193,7 @@ class FamilyLearner:
     def load_state(self, state: dict[str, Tensor]) -> None:
         states.load(state, self.model, self.optimiser)
         self.foresight = Foresight()
+        self.captured.forget()
 
     def divided(self, state: Mapping[str, Tensor]) -> list[str]:
         """The parts of a state of which each process has the rows of its features, if features are divided."""
@@ -225,13 +232,12 @@ def take_step(
     learner: FamilyLearner,
     parameters: Mapping[str, Tensor],
     optimiser: torch.optim.Adam,
-    step: int,
-    n_steps: int,
+    now: Now,
     stacked: bool = False,
 ) -> None:
     """From the gradients to the next weights, by the settings of one learner. stacked: of several along dimension 0."""
     config, model = learner.config, learner.model
-    set_rate(optimiser, model.now(step, n_steps, False).lr)
+    set_rate(optimiser, now.lr)
     if fused.holds(model):
         fused.take(model, optimiser)
         return
@@ -270,14 +276,10 @@ def _clip(gradients: Mapping[str, Tensor], largest: float, stacked: bool, learne
 
 
 def followed(
-    model: Family,
-    parts: Mapping[str, Tensor],
-    silent: Int64[Tensor, " d_sae"],
-    step: int,
-    n_steps: int,
+    model: Family, parts: Mapping[str, Tensor], silent: Int64[Tensor, " d_sae"], now: Now
 ) -> dict[str, Tensor]:
     """The buffers that a batch changes. parts: of the whole batch; silent: tokens since each feature fired, with its."""
-    new = model.update(parts, model.now(step, n_steps, False))
+    new = model.update(parts, model.seen(now))
     new["tokens_since_fired"] = silent
     new["density"] = parts["l0"] / model.d_sae
     return new

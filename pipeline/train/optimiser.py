@@ -9,15 +9,14 @@ from pipeline.train import static
 
 
 def adam(parameters: Any) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, eps=6.25e-10, fused=True)
+    """On CUDA it can be captured in a graph; that changes nothing of what it does."""
+    parameters = list(parameters)
+    return torch.optim.Adam(parameters, eps=6.25e-10, fused=True, capturable=parameters[0].device.type == "cuda")
 
 
-def set_rate(optimiser: torch.optim.Adam, lr: float) -> None:
-    """On a device the rate is a tensor that stays in its place."""
+def set_rate(optimiser: torch.optim.Adam, lr: float | Tensor) -> None:
+    """lr: on a device a tensor that stays in its place."""
     group = optimiser.param_groups[0]
-    if not static.wanted(group["params"][0]):
-        group["lr"] = lr
-    elif isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr)
-    else:
-        group["lr"] = torch.full((), lr, device=group["params"][0].device)
+    if static.wanted(group["params"][0]) and not isinstance(lr, Tensor):
+        lr = torch.full((), lr, device=group["params"][0].device)
+    group["lr"] = lr

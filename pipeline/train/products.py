@@ -50,7 +50,7 @@ class Products:
         density: Float[Tensor, ""],
     ) -> Code:
         """The code of x. density: of the last batches' codes."""
-        if not self.dense and (select.few or (x.device.type == "cpu" and float(density) < _SPARSE_BELOW)):
+        if not self.dense and (select.few or (not static.wanted(x) and float(density) < _SPARSE_BELOW)):
             with torch.no_grad():
                 x = gathered(x, self.dtype)
                 operands = x.to(self.dtype), W_enc.to(self.dtype), b_enc.to(self.dtype)
@@ -60,7 +60,7 @@ class Products:
                     pre, maxima = linear(*operands), None
                 entries = select.entries(pre, self.ranks, maxima)
             return self._sparse(x, W_enc, b_enc, entries, pre)
-        if not self.dense and isinstance(select, Positive) and x.device.type == "cpu":
+        if not self.dense and isinstance(select, Positive) and not static.wanted(x):
             z, sums = EncodePositive.apply(x, W_enc, b_enc, self.dtype)  # type: ignore[misc]
             return Dense(z, sums=sums)
         pre = self.pre(x, W_enc, b_enc)

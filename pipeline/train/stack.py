@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from pipeline.train import static
+from pipeline.train.captured import Captured
+from pipeline.train.clock import Clock
 from pipeline.train.families.base import Family
+from pipeline.train.families.loss import Now
 from pipeline.train.foresight import Foresight
 from pipeline.train.learner import FamilyLearner, followed, take_step
 from pipeline.train.optimiser import adam
@@ -45,6 +48,8 @@ class Stack:
             for parameter in own.model.parameters():
                 self.optimiser.state[parameter] = own.optimiser.state[parameter]
             own.foresight = Foresight()  # the steps that are made here it does not see
+            own.captured.forget()  # its weights are in other places
+        self.clock, self.captured = Clock(), Captured(f"{len(learners)} of {type(self.first.model).__name__}")
 
     def step(
         self,
@@ -58,10 +63,23 @@ class Stack:
         for own in self.learners:
             own.measure_run(x.shape[-2], n_steps)
         dead = self.buffers["tokens_since_fired"] > model.dead_after
-        any_dead = static.wanted(dead) or bool(dead.any())
+        now = self.clock.now(model, step, n_steps, static.wanted(dead) or bool(dead.any()))
+        parts = self.captured.step(self._learn, x, y, now, (self.first.dtype, model.dead_after))
+        resampled, own_rows = False, x.ndim == 3
+        for i, own in enumerate(self.learners):
+            target = x if y is None else y
+            resampled |= own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
+        if resampled:
+            parts["dead"] = self._n_dead()
+        columns = {name: part.unbind() for name, part in parts.items()}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(self.learners))]
+
+    def _learn(self, x: Tensor, y: Tensor | None, now: Now) -> dict[str, Tensor]:
+        """A step, as far as the host looks at no value for it, on a device: (n,) of each part."""
+        model = self.first.model
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
-            return functional_call(model, {**parameters, **buffers}, (x, y, step, n_steps, any_dead))
+            return functional_call(model, {**parameters, **buffers}, (x, y, now))
 
         own_rows = x.ndim == 3
         scaled = self._scaled("scale_in", x)
@@ -69,22 +87,26 @@ class Stack:
         totals, parts, fired = vmap(loss, in_dims=dims)(
             self.parameters, self.buffers, scaled, scaled if y is None else self._scaled("scale_out", y)
         )
-        for stacked in self.parameters.values():
-            stacked.grad = None
+        self._leave_gradients()
         totals.sum().backward()
         for i, own in enumerate(self.learners):
             for name, parameter in own.model.named_parameters():
                 gradient = self.parameters[name].grad
                 parameter.grad = None if gradient is None else gradient[i]
-        take_step(self.first, self.parameters, self.optimiser, step, n_steps, stacked=True)
+        take_step(self.first, self.parameters, self.optimiser, now, stacked=True)
+        if now.captured:
+            self._leave_gradients()  # other graphs may have the memory
         parts = {name: part.detach() for name, part in parts.items()}
-        self._follow(parts, torch.where(fired, 0, self.buffers["tokens_since_fired"] + x.shape[-2]), step, n_steps)
-        for i, own in enumerate(self.learners):
-            target = x if y is None else y
-            own.resample(*((x[i], target[i]) if own_rows else (x, target)), step, n_steps)
-        dead = (self.buffers["tokens_since_fired"] > model.dead_after).sum(-1)
-        columns = {name: part.unbind() for name, part in {**parts, "dead": dead}.items()}
-        return [{name: column[i] for name, column in columns.items()} for i in range(len(totals))]
+        self._follow(parts, torch.where(fired, 0, self.buffers["tokens_since_fired"] + x.shape[-2]), now)
+        return {**parts, "dead": self._n_dead()}
+
+    def _leave_gradients(self) -> None:
+        self.optimiser.zero_grad()
+        for stacked in self.parameters.values():
+            stacked.grad = None
+
+    def _n_dead(self) -> Int64[Tensor, " n"]:
+        return (self.buffers["tokens_since_fired"] > self.first.model.dead_after).sum(-1)
 
     def _scaled(self, name: str, rows: Float[Tensor, "*n batch d"]) -> Float[Tensor, "*n batch d"]:
         """Raw rows, all learners' or each one's own, by the scale of that name."""
@@ -92,12 +114,12 @@ class Stack:
         return vmap(scaled_by)(scales, rows) if rows.ndim == 3 else scaled_by(scales[0], rows)
 
     @torch.no_grad()
-    def _follow(self, parts: dict[str, Tensor], silent: Int64[Tensor, "n d_sae"], step: int, n_steps: int) -> None:
+    def _follow(self, parts: dict[str, Tensor], silent: Int64[Tensor, "n d_sae"], now: Now) -> None:
         model = _Following(self.first.model)
 
         def new(buffers: dict[str, Tensor], parts: dict[str, Tensor], silent: Tensor) -> dict[str, Tensor]:
             own = {f"model.{name}": buffer for name, buffer in buffers.items()}
-            return functional_call(model, own, (parts, silent, step, n_steps))
+            return functional_call(model, own, (parts, silent, now))
 
         for name, value in vmap(new)(self.buffers, parts, silent).items():
             self.buffers[name].copy_(value)

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -104,6 +105,13 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:
         """The dictionary on raw activations whose forward is this one's, with codes in units of the activations."""
+
+    def schedule(self, step: int, n_steps: int) -> dict[str, float]:
+        """What changes with the step, as now[NAME]; step counts from 0. On a device floats become tensors; an int or a bool
+        stays a number, by which the host may decide what is done, and steps for each of its values are captured apart."""
+        config = self.config
+        factor = lr_factor(step, n_steps, config.warmup, config.decay, config.decay_shape)
+        return {"lr": factor * (config.lr or self.default_lr(config, n_steps))}
 
     def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
         """New values of the family's own buffers, by name. parts: the loss's, of the whole batch, and "l0"."""
@@ -227,19 +235,16 @@ class Family(nn.Module, ABC):
         return read, target
 
     def now(self, step: int, n_steps: int, any_dead: bool) -> Now:
-        config = self.config
-        factor = lr_factor(step, n_steps, config.warmup, config.decay, config.decay_shape)
-        lr = factor * (config.lr or self.default_lr(config, n_steps))
-        return Now(step, n_steps, lr, self.tokens_since_fired > self.dead_after, any_dead)
+        """By numbers of the host."""
+        return self.seen(Now(step, n_steps, any_dead, self.schedule(step, n_steps)))
+
+    def seen(self, now: Now) -> Now:
+        """The same, for this dictionary."""
+        return replace(now, tokens_since_fired=self.tokens_since_fired, dead_after=self.dead_after)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
-        step: int,
-        n_steps: int,
-        any_dead: bool,
+        self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Bool[Tensor, " d_sae"]]:
         """(total, parts with "l0", which features were active) of scaled rows: the loss as tensors alone."""
-        loss = self.loss(*self.centred(x, y), self.now(step, n_steps, any_dead))
+        loss = self.loss(*self.centred(x, y), self.seen(now))
         return loss.total, {**loss.parts, "l0": loss.code.l0()}, loss.code.fired()

@@ -57,25 +57,36 @@ class PAnneal(Penalised):
         n = min(config.n_updates, max(0, int(progress * (config.n_updates + 1))))
         return 1 - (1 - config.p_end) * n / config.n_updates
 
-    def penalty(self, code: Code, p: float) -> Float[Tensor, ""]:
-        return self.total(code, (lambda z: (z + _SMALLEST).pow(p) - _SMALLEST**p) if p != 1 else None)
+    def schedule(self, step: int, n_steps: int) -> dict[str, float]:
+        p, config = self.p(step, n_steps), self.config
+        return {
+            **super().schedule(step, n_steps),
+            "p": p,
+            "next_p": max(config.p_end, p - (1 - config.p_end) / config.n_updates),
+            "linear": p == 1,
+            "falls": self.p(step + 1, n_steps) != p,
+            "falls_soon": self.p(step + _REMEMBERED, n_steps) != p,
+        }
+
+    def penalty(self, code: Code, p: float | Float[Tensor, ""]) -> Float[Tensor, ""]:
+        return self.total(code, lambda z: (z + _SMALLEST).pow(p) - _SMALLEST**p)
 
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
-        p, config = self.p(now.step, now.n_steps), self.config
         code = self.encode(x, Positive())
         mse = (y - self.decode(code)).square().sum(-1).mean()
-        later = penalty = self.penalty(code, p)
-        if self.p(now.step + _REMEMBERED, now.n_steps) != p:  # what no change of p is reckoned from is not looked at
+        later = penalty = self.total(code) if now["linear"] else self.penalty(code, now["p"])
+        if now["falls_soon"]:  # what no change of p is reckoned from is not looked at
             with torch.no_grad():
-                later = self.penalty(code, max(config.p_end, p - (1 - config.p_end) / config.n_updates))
-        parts = {"mse": mse, "p": torch.full_like(mse, p), "penalty": penalty, "penalty_at_next_p": later}
+                later = self.penalty(code, now["next_p"])
+        p = torch.zeros_like(mse) + now["p"]
+        parts = {"mse": mse, "p": p, "penalty": penalty, "penalty_at_next_p": later}
         return Loss(mse + self.weight(now) * penalty, code, parts)
 
     def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
         new = super().update(parts, now)
         pair = torch.stack([parts["penalty"], parts["penalty_at_next_p"]])
         penalties = torch.cat([self.penalties[:, 1:], pair[:, None]], 1)
-        if self.p(now.step, now.n_steps) != self.p(now.step + 1, now.n_steps):
+        if now["falls"]:
             own, then = penalties.mean(1)
             new["coefficient"] = new.get("coefficient", self.coefficient) * own / then.clamp_min(1e-12)
         return {**new, "penalties": penalties}

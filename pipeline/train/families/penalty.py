@@ -84,14 +84,19 @@ class Penalised(Family):
         """λ grows like the strengths that it weighs, by √d_out, since E|y - mean|² = d_out."""
         return cls.coefficient_at_768 * math.sqrt(d_out / 768)
 
+    def schedule(self, step: int, n_steps: int) -> dict[str, float]:
+        warmup = self.config.penalty_warmup
+        factor = sparsity_factor(step, n_steps, warmup)
+        return {**super().schedule(step, n_steps), "penalty": factor, "warm": step >= warmup * n_steps}
+
     def weight(self, now: Now) -> Tensor:
         """λ now."""
-        return self.coefficient * sparsity_factor(now.step, now.n_steps, self.config.penalty_warmup)
+        return self.coefficient * now["penalty"]
 
     def update(self, parts: Mapping[str, Tensor], now: Now) -> dict[str, Tensor]:
         before = self.l0_mean
         l0 = torch.where(before > 0, torch.lerp(parts["l0"], before, _MEMORY), parts["l0"]).clamp_min(1e-3)
-        if now.step < self.config.penalty_warmup * now.n_steps:
+        if not now["warm"]:
             return {"l0_mean": l0}
         wanted = _APPROACH / now.n_steps * (self.l0_target / l0).log()
         wanted = wanted.clamp(-_FASTEST * now.lr, _FASTEST * now.lr)

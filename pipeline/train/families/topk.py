@@ -65,19 +65,23 @@ class TopK(Family):
         """Numbers of latents, rising up to d_sae, each of which reconstructs on its own; the loss is their mean."""
         return ()
 
+    def schedule(self, step: int, n_steps: int) -> dict[str, float]:
+        config = self.config
+        k = k_at(step, n_steps, config.k_start or config.k, config.k, config.k_anneal)
+        return {**super().schedule(step, n_steps), "k": k}  # an int: a code of k entries a row has their shape
+
     def loss(self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now) -> Loss:
         config = self.config
-        k = k_at(now.step, now.n_steps, config.k_start or config.k, config.k, config.k_anneal)
-        code = self.encode(x, self.selection(k))
+        code = self.encode(x, self.selection(now["k"]))
         errors = y - self.products.decode(code, self.W_dec, self.prefixes())
         mse = errors.square().sum(-1).mean(-1)
         auxiliary = torch.zeros_like(mse[-1])
         aux_k = self.d_in // 2 if config.aux_k is None else config.aux_k
         if aux_k and now.any_dead:
-            n = self.products.ranks.n_own(config.aux_rows)
-            revived = self.encode_among(now.dead, x, self.among_dead(aux_k), code, n)
+            n, dead = self.products.ranks.n_own(config.aux_rows), now.dead
+            revived = self.encode_among(dead, x, self.among_dead(aux_k), code, n)
             left = errors[-1, :n].detach() - self.decode(revived)
-            auxiliary = left.square().sum(-1).mean() * now.dead.any()
+            auxiliary = left.square().sum(-1).mean() * dead.any()
         return Loss(mse.mean() + config.aux_coefficient * auxiliary, code, {"mse": mse[-1], "aux": auxiliary})
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:

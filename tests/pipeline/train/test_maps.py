@@ -85,7 +85,7 @@ def test_the_dictionary_on_raw_activations_is_the_training_forward(
     x, y = pair(data, kind, torch.arange(2048))
     model, dictionary = made.model, made.to_dictionary({})
     with torch.no_grad():
-        parts = model(model.scaled(x), model.scaled_targets(y), n_steps, n_steps, False)[1]
+        parts = model(model.scaled(x), model.scaled_targets(y), model.now(n_steps, n_steps, False))[1]
     error = model.scaled_targets(y) - model.scaled_targets(dictionary(x))
     # Which features of a row BatchTopK keeps depends on its batch; its dictionary's threshold makes that one number.
     exact = dictionary.spec.architecture == "topk" or not hasattr(model, "threshold")
@@ -131,7 +131,7 @@ def test_the_penalty_of_a_crosscoder_is_by_the_sum_of_its_norms() -> None:
     made = learner(family, config, data, "crosscoder")
     model, x = made.model, pair(data, "crosscoder", torch.arange(256))[0]
     scaled = model.scaled(x)
-    parts = model(scaled, scaled, 0, 1, False)[1]
+    parts = model(scaled, scaled, model.now(0, 1, False))[1]
     z = model.pre(model.centred(scaled, scaled)[0]).relu()
     norms = model.W_dec[:, :16].norm(dim=-1) + model.W_dec[:, 16:].norm(dim=-1)
     assert parts["l1"].item() == pytest.approx((z * norms).sum(-1).mean().item(), rel=1e-5)

@@ -40,7 +40,7 @@ def learner(family: type[Family], source: Source | None = None, **settings: Any)
 
 class OnThisDevice(TorchDispatchMode):
     """Refuses another device's tensors: a copy from the host is one that it waits for. Numbers, which torch.vmap makes tensors
-    of, go to a kernel by value."""
+    of, go to a kernel by value; to torch.where's they are copied."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -49,6 +49,7 @@ class OnThisDevice(TorchDispatchMode):
         copied = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and len(elsewhere) < len(
             tensors
         )
+        copied |= func.overloadpacket is torch.ops.aten.where
         if (copied and elsewhere) or any(t.ndim for t in elsewhere):
             raise RuntimeError(f"{func} of another device's tensor")
         return made

@@ -94,7 +94,7 @@ def test_update_is_the_learners_step(learner: FamilyLearner) -> None:
             if name in own:
                 lr = torch.tensor(learner.model.now(step, 20, False).lr)
                 operators.update(parameter.grad.clone(), *own[name], torch.tensor(step + 1.0), lr, name == "W_dec")
-        take_step(learner, parameters, learner.optimiser, step, 20)
+        take_step(learner, parameters, learner.optimiser, learner.model.now(step, 20, False))
     for name, (weight, mean, square) in own.items():
         state = learner.optimiser.state[parameters[name]]
         torch.testing.assert_close(weight, parameters[name].detach(), rtol=1e-6, atol=1e-7)

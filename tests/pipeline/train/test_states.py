@@ -31,7 +31,7 @@ def step(learners: list[FamilyLearner]) -> None:
         parameter.grad = torch.zeros_like(parameter)
         for i, own in enumerate(learners if len(learners) > 1 else ()):
             dict(own.model.named_parameters())[name].grad = parameter.grad[i]
-    take_step(learners[0], parameters, optimiser, 0, 10, stacked=len(learners) > 1)
+    take_step(learners[0], parameters, optimiser, learners[0].model.now(0, 10, False), stacked=len(learners) > 1)
 
 
 @pytest.mark.parametrize("n", [1, 2])
