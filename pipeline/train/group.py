@@ -39,8 +39,10 @@ def provenance(recipe: str, store: ActivationStore, task: Task, unit: Unit) -> d
         "writes": list(task.site.writes),
         "store_digest": store.digest,
         "model": store.description.model,
+        "model_revision": store.description.model_revision,
         "model_digest": store.description.model_digest,
         "weight_processing": store.description.weight_processing,
+        "text": store.description.text,
         "unmix": importlib.metadata.version("unmix"),
     }
 
