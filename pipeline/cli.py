@@ -15,6 +15,7 @@ from pipeline.command import Debug, Runs, first_process, guarded, recipe_argumen
 from pipeline.config import UserError
 from pipeline.converting import converting
 from pipeline.looking import looking
+from pipeline.publishing import publishing
 from pipeline.submitting import submitting
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(looking)
 app.add_typer(submitting)
 app.add_typer(converting)
+app.add_typer(publishing)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.topk.k=64.")]

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.plus_minus import difference_cells, plus_minus
+from pipeline.plus_minus import difference_cells
+from pipeline.report.cells import TITLES, ablations, group_cells, number
 from pipeline.report.one import OneFeature
 from pipeline.train.described import Described, Key
 from stores.manifest import read_json
@@ -36,45 +37,15 @@ def show_scores(path: Path) -> None:
     print(f"all scores, and MMCS between methods: {path}; pictures: {path.parent}/*/*.png")
 
 
-_TITLES = {"fvu": "FVU", "ce_score_zero": "CE score (zero)", "kl": "KL", "top1": "top-1", "mmcs": "MMCS"}
-
-
 def _show_groups(site: str, rows: list[dict], groups: list[dict], compared: list[dict]) -> None:
     """A line per group of seeds."""
-    sparsities = sorted(
-        int(k.removeprefix("fvu_at_l0_")) for k in {k for r in rows for k in r} if k.startswith("fvu_at_l0_")
-    )
-    columns = ["dictionary", "n", "d_sae", "L0", "FVU", "CE score (zero)", "(mean)", "KL", "top-1", "dead", "rare",
-               *["MMCS"] * any("mmcs" in group["scores"] for group in groups),
-               *(f"FVU at L0 {k}" for k in sparsities)]  # fmt: skip
-    keys = ["l0", "fvu", "ce_score_zero", "ce_score_mean", "kl", "top1", "dead", "ultra_low_density",
-            *["mmcs"] * ("MMCS" in columns), *(f"fvu_at_l0_{k}" for k in sparsities)]  # fmt: skip
-    by_name = {row["name"]: row for row in rows}
-    shown = [c for c in compared if c["relation"] == "next" and c["score"] in _TITLES]
-    close = {(c["a"], c["score"]) for c in shown if not c["apart"]}
-    table = []
-    for group in groups:
-        members = [by_name[name] for name in group["names"]]
-        name = group["name"] + " !" * any(row["warnings"] for row in members)
-        cells = ["~" * ((group["name"], key) in close) + _spread(group, members[0], key) for key in keys]
-        table.append([name, str(group["n"]), str(group["d_sae"]), *cells])
-    _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{_ablations(rows[0])}", columns, table)
-    if any(group["n"] > 1 for group in groups):
-        mmcs = "; of MMCS √n times the jackknife's standard error" * ("MMCS" in columns)
-        print(f"±: standard deviation over n seeds{mmcs}")
-    if close:
-        print("~: not apart from the next worse of about its L0, by Welch's t at 95%, or by one seed alone")
+    columns, table, notes = group_cells(rows, groups, compared)
+    _table(f"{site}, {rows[0]['n_rows']:,} held-out rows{ablations(rows[0])}", columns, table)
+    for note in notes:
+        print(note)
     for row in rows:
         for line in row["warnings"]:
             print(f"! {row['name']}, at the end of training: {line}")
-
-
-def _spread(group: dict, row: dict, key: str) -> str:
-    """0.117 ± .002 of several seeds, 0.117 of one, as its row has it."""
-    if group["n"] == 1 or key not in group["scores"]:
-        return _number(row, key, 1 if key == "l0" else 3)
-    digits = 1 if key in ("l0", "dead", "ultra_low_density") else 3
-    return plus_minus(group["scores"][key]["mean"], group["scores"][key]["std"], digits)
 
 
 def _show_margins(margins: list[dict], groups: list[dict]) -> None:
@@ -85,20 +56,10 @@ def _show_margins(margins: list[dict], groups: list[dict]) -> None:
         (row["a"], row["score"]): f"{'~' * (not row['apart'])}{row['difference']:+.3f} {kinds[row['b']]}"
         for row in margins
     }
-    titles = {key: title for key, title in _TITLES.items() if any(score == key for _, score in cells)}
+    titles = {key: title for key, title in TITLES.items() if any(score == key for _, score in cells)}
     if titles:
         table = [[name, *(cells.get((name, key), "") for key in titles)] for name in names]
         _table("Better than the best control by (~: no difference is shown)", ["dictionary", *titles.values()], table)
-
-
-def _ablations(row: dict) -> str:
-    """What the model loses without the activations, for a title; empty where no language model made them."""
-    if "ce" not in row:
-        return ""
-    return (
-        f"; CE on {row['n_predictions']:,} predictions: clean {row['ce_clean']:.3f}, zero ablation {row['ce_zero']:.3f}, "
-        f"mean ablation {row['ce_mean']:.3f} nats"
-    )
 
 
 def _show_by_hook_point(rows: list[dict]) -> None:
@@ -114,7 +75,7 @@ def _show_by_hook_point(rows: list[dict]) -> None:
         }
         shown = {title: key for title, key in columns.items() if f"{key}[{writes[0]}]" in rows[0]}
         table = [
-            [row["name"], h, *(_number(row, f"{key}[{h}]") for key in shown.values())] for row in rows for h in writes
+            [row["name"], h, *(number(row, f"{key}[{h}]") for key in shown.values())] for row in rows for h in writes
         ]
         _table("By hook point, each alone", ["dictionary", "hook point", *shown], table, n_left=2)
 
@@ -125,8 +86,8 @@ def _show_pairs(pairs: list[dict]) -> None:
             p["a"],
             p["b"],
             p["relation"],
-            _number(p, "mmcs"),
-            _number(p, "random_floor"),
+            number(p, "mmcs"),
+            number(p, "random_floor"),
             f"{p['fraction_above_0.9']:.0%}",
         ]
         for p in pairs
@@ -141,11 +102,11 @@ def _show_sets(rows: list[dict]) -> None:
     """Of one site, all that several transcoders write."""
     columns = ["dictionaries", "mean FVU", "CE", "CE score (zero)", "(mean)", "KL", "top-1", "KL with errors"]
     table = [
-        [row["name"], _number(row, "fvu"), _number(row, "ce"), _number(row, "ce_score_zero"),
-         _number(row, "ce_score_mean"), _number(row, "kl"), _number(row, "top1"), _number(row, "kl_with_errors", 6)]
+        [row["name"], number(row, "fvu"), number(row, "ce"), number(row, "ce_score_zero"),
+         number(row, "ce_score_mean"), number(row, "kl"), number(row, "top1"), number(row, "kl_with_errors", 6)]
         for row in rows
     ]  # fmt: skip
-    title = f"{rows[0]['site']}, all {len(rows[0]['sites'])} spliced in at once{_ablations(rows[0])}"
+    title = f"{rows[0]['site']}, all {len(rows[0]['sites'])} spliced in at once{ablations(rows[0])}"
     _table(title, columns, table)
 
 
@@ -154,14 +115,14 @@ def show_comparison(found: dict) -> None:
     columns = ["", "dictionary", "site", "architecture", "d_sae", "compared", "L0", "FVU"]
     sides = [
         [name.upper(), s["path"], s["site"], s["architecture"], str(s["d_sae"]), str(s["n_compared"]),
-         _number(s, "l0", 1), _number(s, "fvu")]
+         number(s, "l0", 1), number(s, "fvu")]
         for name, s in (("a", found["a"]), ("b", found["b"]))
     ]  # fmt: skip
     _table("", columns, sides, n_left=4)
     ways = {"A in B": found["a_in_b"], "B in A": found["b_in_a"]}
     table = [
-        [name, _number(w, "mmcs"), _number(w, "random_floor"), f"{w['fraction_above_0.9']:.1%}",
-         _number(found, "matched_cosine"), str(len(w["without"]))]
+        [name, number(w, "mmcs"), number(w, "random_floor"), f"{w['fraction_above_0.9']:.1%}",
+         number(found, "matched_cosine"), str(len(w["without"]))]
         for name, w in ways.items()
     ]  # fmt: skip
     what = "|cosine|" if found["signed"] else "cosine"
@@ -170,13 +131,13 @@ def show_comparison(found: dict) -> None:
         ["", "MMCS", "random floor", "above .9", "matched cosine", "without (below .5)"],
         table,
     )
-    if rows := [[_TITLES.get(key, key), *difference_cells(one)] for key, one in found["over_seeds"].items()]:
+    if rows := [[TITLES.get(key, key), *difference_cells(one)] for key, one in found["over_seeds"].items()]:
         title = "Over their seeds (MMCS: with each other; ~: no difference is shown)"
         _table(title, ["", "A", "B", "A is better by", "95%"], rows)
     if found["warning"]:
         _text(f"! {found['warning']}\n")
     alike = found["a_in_b"]["most_alike"]
-    rows = [[str(one["feature"]), str(one["nearest"]), _number(one, "cosine", 4)] for one in alike]
+    rows = [[str(one["feature"]), str(one["nearest"]), number(one, "cosine", 4)] for one in alike]
     _table(f"The {len(rows)} most alike", ["feature of A", "of B", what], rows, n_left=0)
     without = found["a_in_b"]["without"]
     listed = ", ".join(map(str, without[:_LISTED])) + ", … (all: --json)" * (len(without) > _LISTED)
@@ -213,13 +174,6 @@ def _default(key: Key) -> str:
     if key.default is None:
         return "required" if key.required else ""
     return f"{key.default:_}" if type(key.default) is int else json.dumps(key.default, ensure_ascii=False)
-
-
-def _number(row: dict, key: str, digits: int = 3) -> str:
-    value = row.get(key)
-    if isinstance(value, float):
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.000
-    return "" if value is None else str(value)
 
 
 def show_feature(feature: OneFeature, n_each: int = 6) -> None:
