@@ -13,10 +13,10 @@ looking = typer.Typer()
 
 @looking.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A dictionary's folder, or RUN/SITE/NAME.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A dictionary, RUN/SITE/NAME, or a folder of several.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one that writes the same width.")],
     runs: Runs = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="All that is found as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is found as JSON; of folders a list.")] = False,
     debug: Debug = False,
 ) -> None:
     """Do two dictionaries have the same features? MMCS both ways, what is most alike, what is in one alone."""
@@ -24,10 +24,17 @@ def compare(
     def work() -> None:
         from pipeline.score.comparison import compare as found_of
         from pipeline.score.comparison import side
-        from pipeline.tables import show_comparison
+        from pipeline.score.folders import pairs_of
+        from pipeline.tables import show_comparison, show_comparisons
 
-        found = found_of(side(a, runs), side(b, runs))
-        print(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show_comparison(found)
+        several = pairs_of(a, b, runs)
+        found = [found_of(side(one, runs), side(other, runs)) for one, other in several or [(a, b)]]
+        if as_json:
+            print(json.dumps(found if several else found[0], indent=2, ensure_ascii=False))
+        elif several:
+            show_comparisons(found)
+        else:
+            show_comparison(found[0])
 
     guarded(debug, work)
 

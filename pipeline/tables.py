@@ -144,6 +144,20 @@ def show_comparison(found: dict) -> None:
     _text(f"{len(without)} features of A without one in B{': ' * bool(without)}{listed}")
 
 
+def show_comparisons(found: list[dict]) -> None:
+    """A line for each of several pairs, the most alike first."""
+    found = sorted(found, key=lambda one: -one["matched_cosine"])
+    table = [
+        [one["a"]["path"], one["b"]["path"], *(number(one[way], "mmcs") for way in ("a_in_b", "b_in_a")),
+         number(one["a_in_b"], "random_floor"), f"{one['a_in_b']['fraction_above_0.9']:.1%}", number(one, "matched_cosine")]
+        for one in found
+    ]  # fmt: skip
+    columns = ["A", "B", "MMCS, A in B", "B in A", "random floor", "above .9", "matched cosine"]
+    _table(f"{len(found)} pairs", columns, table, n_left=2)
+    for warning in dict.fromkeys(one["warning"] for one in found if one["warning"]):
+        _text(f"! {warning}")
+
+
 def show_methods(methods: Sequence[Described]) -> None:
     """A line per method."""
     _table("", ["method", "what it is"], [[m.name, _what(m)] for m in methods], n_left=2, fold=True)

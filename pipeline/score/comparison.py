@@ -56,18 +56,24 @@ class Side:
         }
 
 
+def located(path: str, runs: Path) -> Path | None:
+    """Where the dictionary lies that a path or RUN/SITE/NAME names; None: there is none."""
+    return next((place for place in _places(path, runs) if (place / CONFIG).exists() or is_dictionary(place)), None)
+
+
+def _places(path: str, runs: Path) -> list[Path]:
+    run, *rest = Path(path).parts or ("",)
+    return [Path(path), *([runs / run / "train" / Path(*rest)] if len(rest) == 2 else [])]
+
+
 def side(path: str, runs: Path) -> Side:
     """path: a dictionary's folder, or RUN/SITE/NAME. Raises UserError: there is none, it cannot be read, or all its features
     are dead."""
-    places = [Path(path)]
-    parts = Path(path).parts
-    if len(parts) == 3:
-        places.append(runs / parts[0] / "train" / parts[1] / parts[2])
-    folder = next((place for place in places if (place / CONFIG).exists() or is_dictionary(place)), None)
+    folder = located(path, runs)
     if folder is None:
         raise UserError(
-            f"no dictionary at {' or '.join(map(str, places))}: give a folder with {CONFIG} in it, or RUN/SITE/NAME as in "
-            f"{_example(runs)}"
+            f"no dictionary at {' or '.join(map(str, _places(path, runs)))}: give a folder with {CONFIG} in it, or "
+            f"RUN/SITE/NAME as in {_example(runs)}"
         )
     try:
         dictionary = FeatureDictionary.load(folder)

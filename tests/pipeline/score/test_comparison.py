@@ -17,7 +17,7 @@ from pipeline.tables import show_comparison
 from stores.dictionary import FeatureDictionary
 from stores.site import Site
 from stores.spec import Spec
-from tests.conftest import make_store
+from tests.conftest import make_store, unmix
 from tests.pipeline.score.made import dictionary, scored, subject
 
 HOOK = "blocks.0.hook_resid_post"
@@ -148,3 +148,30 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     assert json.loads(as_json.output) == result
     wrong = CliRunner().invoke(app, ["compare", a, str(tmp_path / "c")])
     assert wrong.exit_code == 2
+
+
+def test_a_folder_of_several_is_one_argument(tmp_path: Path) -> None:
+    axes = torch.eye(8)
+    for layer in range(2):
+        for name in ("theirs", "ours"):
+            hook_point = f"blocks.{layer}.hook_resid_post" if name == "ours" or not layer else ""
+            saved(tmp_path / name / f"layer_{layer}", axes[4 * layer : 4 * layer + 3], hook_point)
+    saved(tmp_path / "ours" / "narrow", torch.eye(4))
+
+    def pairs(*arguments: str) -> list[tuple[str, str, float]]:
+        found = json.loads(unmix("compare", *arguments, "--json", cwd=tmp_path).stdout)
+        return [(one["a"]["path"], one["b"]["path"], one["a_in_b"]["mmcs"]) for one in found]
+
+    # layer_0 by its site; layer_1, of which a site is not known, by its path
+    assert pairs("ours", "theirs") == [(f"ours/layer_{i}", f"theirs/layer_{i}", 1.0) for i in range(2)]
+    assert pairs("ours/layer_1", "theirs") == [("ours/layer_1", f"theirs/layer_{i}", float(i)) for i in range(2)]
+    saved(tmp_path / "runs" / "r" / "train" / "site" / "one", axes[:3])
+    assert [a for a, _, _ in pairs("r/site/one", "theirs")] == ["runs/r/train/site/one"] * 2
+    lines = unmix("compare", "ours/layer_1", "theirs", cwd=tmp_path).stdout.splitlines()
+    assert lines[0] == "2 pairs"
+    assert [line.split()[1] for line in lines if line.startswith("ours")] == ["theirs/layer_1", "theirs/layer_0"]
+    refused = unmix("compare", "ours/narrow", "theirs", cwd=tmp_path, check=False)
+    assert refused.returncode == 2
+    expected = "unmix: ours/narrow and theirs have no dictionaries that write the same width: ours/narrow writes 4 at "
+    assert refused.stderr.startswith(expected)
+    assert refused.stderr.count("\n") == 1
