@@ -12,8 +12,9 @@ arXiv:2506.03093.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from stores.shapes import Float
 
 
 def matching_pursuit(

@@ -1,6 +1,7 @@
 """Types and shapes in signatures are checked at every call that the tests make, in modules that have shapes: by beartype, as
 lenient as pyright is."""
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ MODULES = [
     ".".join(path.relative_to(_ROOT).with_suffix("").parts)
     for package in ("stores", "pipeline")
     for path in sorted((_ROOT / package).rglob("*.py"))
-    if "from jaxtyping import" in path.read_text(encoding="utf-8")
+    if re.search("from (jaxtyping|stores.shapes) import", path.read_text(encoding="utf-8"))
 ]
 
 # an int is a float; jaxtyping decorates methods, and not their class, where Self means nothing

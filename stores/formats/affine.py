@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from stores.dictionary_files import Provenance, Weights, named
 from stores.formats.stated import Stated
 from stores.formats.tensors import TensorFile
+from stores.shapes import Float
 from stores.site import Site
 from stores.spec import Spec
 

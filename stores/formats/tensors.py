@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxtyping import Float32
 from torch import Tensor
 
 from stores.dictionary_files import check_finite
+from stores.shapes import Float32
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
