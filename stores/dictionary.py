@@ -23,21 +23,22 @@ no transcoders with the activations topk and gated, and none that read or write 
 """
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights
-from stores.formats.found import path_digest, read
+from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights, check_finite
+from stores.formats.found import path_digest, read, read_mapped
 from stores.formats.stated import Stated
-from stores.interchange import architecture_name, as_saved, config_of, saved_name
-from stores.manifest import bytes_digest, commit_bytes, commit_json
+from stores.interchange import architecture_name, as_saved, config_of, digests_of, saved_name
+from stores.manifest import commit_bytes, commit_json
+from stores.mapped import LEAST_BYTES, Mapped
 from stores.products import linear
 from stores.pursuit import matching_pursuit
+from stores.shapes import Float, Int64
 from stores.site import Site
 from stores.spec import DENSE, SIGNED, Spec
 
@@ -56,7 +57,7 @@ def folder_digest(path: Path) -> str:
     return path_digest(path)
 
 
-class FeatureDictionary(nn.Module):
+class FeatureDictionary(Mapped):
     """An affine encoder, an activation, an affine decoder.
 
     W_enc, b_enc: None of a matching pursuit, which encodes by its decoder. others: W_skip where there is one, and what
@@ -215,6 +216,16 @@ class FeatureDictionary(nn.Module):
         """Code → reconstruction; what W_skip adds is not in it."""
         return z @ self.W_dec + self.b_dec
 
+    def decode_sparse(self, code: SparseCode) -> Float[Tensor, "*batch d_out"]:
+        """decode of a code whose entries alone are there. Only the rows of W_dec that it names are read: where W_dec is in its
+        file and unchecked, they are looked at for what is not finite, and not checked against its digest."""
+        values, indices = (part.reshape(-1, part.shape[-1]) for part in code)
+        W_dec, unchecked = cast(Tensor, self._buffers["W_dec"]), "W_dec" in self._unchecked
+        y_hat = F.embedding_bag(indices, W_dec, per_sample_weights=values, mode="sum") + self.b_dec
+        if unchecked:
+            check_finite(self._unchecked.file, "what the rows of W_dec give", y_hat)
+        return y_hat.reshape(*code.values.shape[:-1], self.d_out)
+
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """The reconstruction of x, or of what is written where x is read. Raises ValueError: bases reconstruct nothing from
         one another."""
@@ -230,7 +241,7 @@ class FeatureDictionary(nn.Module):
         weights = save_tensors(saved)
         commit_bytes(path / WEIGHTS, weights)
         commit_json(path / CONFIG, config_of(self.spec))
-        commit_json(path / PROVENANCE, {**self.provenance, "weights_digest": bytes_digest(weights)})
+        commit_json(path / PROVENANCE, {**self.provenance, **digests_of(saved, weights)})
 
     @classmethod
     def load(
@@ -241,16 +252,26 @@ class FeatureDictionary(nn.Module):
         hook_point: str = "",
         apply_b_dec_to_input: bool | None = None,
         k: int | None = None,
+        mmap: bool | None = None,
     ) -> Self:
         """Read a folder written by save, one of SAELens 6 whose options mean the same, or what another library left: see
         stores.formats.
 
-        hook_point, apply_b_dec_to_input, k: what its files do not say, see stores.formats.stated.Stated.
+        hook_point, apply_b_dec_to_input, k: what its files do not say, see stores.formats.stated.Stated. mmap: whether the
+        weights stay in their file, so that only pages which are used are read, and each weight is checked at its first use,
+        not here; None: from 128 MiB on. It can be of save's folders and of SAELens's with nothing to fold, in float32;
+        others are read.
         Raises ValueError, one line that names the file: no dictionary there, one that is damaged or altered, or an option
         that this class cannot express.
         """
+        stated, least = Stated(hook_point, apply_b_dec_to_input, k), LEAST_BYTES if mmap is None else 0
         try:
-            spec, weights = read(Path(path), Stated(hook_point, apply_b_dec_to_input, k))
+            if mmap is not False and (mapped := read_mapped(Path(path), stated, least)):
+                spec, weights, unchecked = mapped
+                empty: dict[str, Any] = {name: torch.empty(shape, device="meta") for name, shape in spec.shapes.items()}
+                found = cls(spec, empty.pop("W_enc", None), empty.pop("b_enc", None), **empty).hold(weights, unchecked)
+                return found if torch.device(device).type == "cpu" else found.to(device)
+            spec, weights = read(Path(path), stated)
         except OSError as error:
             raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
         encoder = weights.pop("W_enc", None), weights.pop("b_enc", None)

@@ -5,18 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from stores.dictionary_files import (
     CONFIG,
     PROVENANCE,
+    TENSOR_DIGESTS,
     WEIGHTS,
+    WEIGHTS_DIGEST,
     Provenance,
     Weights,
     fold_options,
+    map_weights,
     named,
     read_config,
     read_provenance,
@@ -25,6 +26,8 @@ from stores.dictionary_files import (
 from stores.formats.opening import open_tensors
 from stores.formats.stated import Stated
 from stores.manifest import bytes_digest, json_bytes
+from stores.mapped import Unchecked, tensor_digests
+from stores.shapes import Float
 from stores.site import Site
 from stores.spec import Spec
 
@@ -77,14 +80,14 @@ def read_spec(path: Path, stated: Stated) -> Spec:
 def read(path: Path, stated: Stated) -> tuple[Spec, Weights]:
     """Raises ValueError, one line that names the file."""
     folder, spec = _folder(path), read_spec(path, stated)
-    names = {saved_name(spec, name): name for name in spec.shapes}
-    shapes = {s: spec.shapes[n][::-1] if n == "W_skip" else spec.shapes[n] for s, n in names.items()}
-    digest = read_provenance(folder).get("weights_digest")
-    found = read_weights(folder / WEIGHTS, shapes, digest)
+    names, shapes = _saved(spec)
+    found = read_weights(folder / WEIGHTS, shapes, read_provenance(folder).get(WEIGHTS_DIGEST))
     weights = {names[saved]: as_saved(names[saved], tensor) for saved, tensor in found.items()}
     config, file = read_config(folder), open_tensors(folder / WEIGHTS)
     for name in _SCALES:
-        scale = file.read(name) if name in file.entries else torch.ones(())
+        if name not in file.entries:
+            continue
+        scale = file.read(name)
         if not config.get("finetuning_scaling_factor") and (scale != 1).any():
             raise ValueError(f"{file.path}: {name} is not 1, and {CONFIG} does not say finetuning_scaling_factor")
         if scale.shape not in ((), (1,), (spec.d_sae,)):
@@ -93,6 +96,39 @@ def read(path: Path, stated: Stated) -> tuple[Spec, Weights]:
     if spec.d_out is None:
         fold_options(folder / CONFIG, weights, config)
     return spec, weights
+
+
+def _saved(spec: Spec) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """(our name, shape) of each weight in the file, by its name there."""
+    names = {saved_name(spec, name): name for name in spec.shapes}
+    return names, {s: spec.shapes[n][::-1] if n == "W_skip" else spec.shapes[n] for s, n in names.items()}
+
+
+def read_mapped(path: Path, stated: Stated) -> tuple[Spec, Weights, Unchecked] | None:
+    """As read, with weights that lie in their file. None: they are not ours as they lie there, or were saved when only the
+    file had a digest. Raises ValueError as read does, but for what the numbers are."""
+    folder, spec = _folder(path), read_spec(path, stated)
+    config, provenance, (names, shapes) = read_config(folder), read_provenance(folder), _saved(spec)
+    file, digests = folder / WEIGHTS, provenance.get(TENSOR_DIGESTS, {})
+    changed = not config.get("apply_b_dec_to_input", True) or config.get("rescale_acts_by_decoder_norm", False)
+    if (changed and spec.d_out is None) or any(name in open_tensors(file).entries for name in _SCALES):
+        return None
+    if WEIGHTS_DIGEST in provenance and not digests.keys() >= names.keys():
+        return None
+    found = map_weights(file, shapes)
+    if found is None:
+        return None
+    unchecked = Unchecked(file, {name: digests.get(saved) for saved, name in names.items()})
+    weights = {names[saved]: x for saved, x in found.items()}
+    if spec.skip:
+        unchecked.check("W_skip", weights["W_skip"])
+        weights["W_skip"] = as_saved("W_skip", weights["W_skip"])
+    return spec, weights, unchecked
+
+
+def digests_of(saved: Weights, data: bytes) -> Provenance:
+    """What provenance.json says of the weights that were saved as data."""
+    return {WEIGHTS_DIGEST: bytes_digest(data), TENSOR_DIGESTS: tensor_digests(saved)}
 
 
 def check(spec: Spec) -> None:
@@ -110,10 +146,11 @@ def write(spec: Spec, w: Weights) -> Iterator[tuple[str, bytes]]:
     config = config_of(spec)
     if spec.architecture == "abs_topk":
         config["architecture"] = _ABS_TOPK
-    weights = save_tensors({saved_name(spec, n): as_saved(n, w[n]) for n in spec.shapes})
+    saved = {saved_name(spec, n): as_saved(n, w[n]).contiguous() for n in spec.shapes}
+    weights = save_tensors(saved)
     yield WEIGHTS, weights
     yield CONFIG, json_bytes(config)
-    yield PROVENANCE, json_bytes({**spec.provenance, "weights_digest": bytes_digest(weights)})
+    yield PROVENANCE, json_bytes({**spec.provenance, **digests_of(saved, weights)})
 
 
 def spec_of(file: Path, config: dict[str, Any], provenance: Provenance) -> Spec:

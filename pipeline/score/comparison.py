@@ -76,7 +76,7 @@ def side(path: str, runs: Path) -> Side:
             f"RUN/SITE/NAME as in {_example(runs)}"
         )
     try:
-        dictionary = FeatureDictionary.load(folder)
+        dictionary = FeatureDictionary.load(folder, mmap=False)
     except ValueError as error:
         raise UserError(str(error)) from None
     row, alive = _scored(folder)

@@ -17,7 +17,7 @@ def next_layers(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     """A row for each dictionary of two bases: what it writes beside what the next one of the same method and settings
     reads, whether the store has these hook points or not."""
     folders = {s.folder: s for s in subjects if s.basis is not None}
-    bases = [(s, *FeatureDictionary.load(folder).bases()) for folder, s in folders.items()]
+    bases = [(s, *FeatureDictionary.load(folder, mmap=False).bases()) for folder, s in folders.items()]
     rows = []
     for a, a_reads, a_writes in bases:
         alike = [reads for b, reads, _ in bases if (b.method, b.settings) == (a.method, a.settings)]

@@ -47,7 +47,7 @@ class Subject:
         return found if self.stated == Stated() else digest([found, asdict(self.stated), asdict(self.site)])
 
     def load(self, device: str = "cpu") -> FeatureDictionary:
-        found = FeatureDictionary.load(self.folder, device, **asdict(self.stated))
+        found = FeatureDictionary.load(self.folder, device, **asdict(self.stated), mmap=False)
         return found if self.basis is None else found.bases()[self.basis]
 
     def fits(self, store: ActivationStore) -> bool:
@@ -129,7 +129,7 @@ def _has(store: ActivationStore, site: Site) -> bool:
 
 
 def _foreign(path: str, folder: Path, name: str, stated: Stated, store: ActivationStore) -> list[Subject]:
-    dictionary = FeatureDictionary.load(folder, **asdict(stated))
+    dictionary = FeatureDictionary.load(folder, **asdict(stated), mmap=False)
     _check_site(path, dictionary.spec, store)
     _check_model(path, dictionary.provenance, store.description)
     origin = dictionary.provenance.get("method", "")

@@ -12,6 +12,7 @@ from stores.formats import circuit_tracer, dictionary_learning, plain, sparsify
 from stores.formats.affine import Affine
 from stores.formats.stated import Stated
 from stores.manifest import digest, file_digest
+from stores.mapped import Unchecked
 from stores.spec import Spec
 
 _MOST_ENTRIES = 100_000  # that are looked at below a folder
@@ -65,6 +66,12 @@ def read(path: Path, stated: Stated) -> tuple[Spec, Weights]:
     affine = format.read(path, stated)
     spec = affine.spec()
     return spec, affine.weights(spec)
+
+
+def read_mapped(path: Path, stated: Stated, least_bytes: int) -> tuple[Spec, Weights, Unchecked] | None:
+    """As interchange.read_mapped. None, too: another library's file, or one of fewer bytes."""
+    format, files = _found(path)
+    return interchange.read_mapped(path, stated) if format is None and files[-1].stat().st_size >= least_bytes else None
 
 
 def dictionaries_in(path: Path) -> list[Path]:
