@@ -21,7 +21,7 @@ from stores.shapes import Float32
 WEIGHTS, CONFIG, PROVENANCE = "sae_weights.safetensors", "cfg.json", "provenance.json"
 Provenance = dict[str, Any]
 Weights = dict[str, Float32[Tensor, "..."]]  # by name
-_JSON_BYTES = 1 << 24  # cfg.json and provenance.json have some kilobytes
+_JSON_BYTES = 1 << 22  # cfg.json and provenance.json have some kilobytes; objects take some 30 times their text
 _HEADER_BYTES = 1 << 20  # some 100 a tensor
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # SAELens's defaults where its matching pursuit's cfg.json lacks one, the types that are read, and what is expected
