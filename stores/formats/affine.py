@@ -25,12 +25,17 @@ from stores.site import Site
 from stores.spec import Spec
 
 NAMES = {  # ours → theirs
-    "W_enc": ("W_enc", "w_enc", "encoder.weight"),
-    "b_enc": ("b_enc", "encoder.bias", "latent_bias", "b_gate", "gate_bias"),
-    "W_dec": ("W_dec", "w_dec", "decoder.weight"),
-    "b_dec": ("b_dec", "decoder.bias", "decoder_bias", "bias"),
+    "W_enc": ("W_enc", "w_enc", "encoder.weight", "W_E"),
+    "b_enc": ("b_enc", "encoder.bias", "latent_bias", "b_gate", "gate_bias", "b_E"),
+    "W_dec": ("W_dec", "w_dec", "decoder.weight", "W_D"),
+    "b_dec": ("b_dec", "decoder.bias", "decoder_bias", "bias", "b_D"),
     "threshold": ("threshold", "activation_function.threshold"),
-    "log_threshold": ("log_threshold", "log_thresholds", "log_jumprelu_threshold"),
+    "log_threshold": (
+        "log_threshold",
+        "log_thresholds",
+        "log_jumprelu_threshold",
+        "activation_function.log_jumprelu_threshold",
+    ),
     "r_mag": ("r_mag",),
     "b_mag": ("b_mag", "mag_bias"),
     "W_skip": ("W_skip",),

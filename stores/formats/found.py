@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from stores import interchange
 from stores.dictionary_files import CONFIG, WEIGHTS, Weights
-from stores.formats import circuit_tracer, dictionary_learning, plain, sparsify
+from stores.formats import circuit_tracer, dictionary_learning, openmoss, plain, sparsify
 from stores.formats.affine import Affine
 from stores.formats.stated import Stated
 from stores.manifest import digest, file_digest
@@ -23,7 +23,7 @@ class _Format(NamedTuple):
     read: Callable[[Path, Stated], Affine]
 
 
-_FOREIGN = tuple(_Format(m.files, m.read) for m in (sparsify, dictionary_learning, circuit_tracer, plain))
+_FOREIGN = tuple(_Format(m.files, m.read) for m in (sparsify, dictionary_learning, circuit_tracer, openmoss, plain))
 
 
 def files_of(path: Path) -> list[Path]:
