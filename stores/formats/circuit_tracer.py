@@ -4,7 +4,13 @@
 
 W_enc (d_sae, d_model), W_dec (d_sae, d_model), W_skip (d_model, d_model); ReLU, or JumpReLU where there is an
 activation_function.threshold (d_sae). feature_input_hook and feature_output_hook are names of hook points without their
-"blocks.LAYER.". Source: circuit-tracer 0.5.0, transcoder/single_layer_transcoder.py.
+"blocks.LAYER.".
+
+A cross-layer transcoder is a dictionary of each layer, W_enc_0.safetensors …, that reads it and writes it and all later ones:
+W_enc_L (d_sae, d_model), b_enc_L, b_dec_L (d_model), which is layer L's alone, threshold_L (d_sae) in it, and W_dec_L
+(d_sae, n_layers - L, d_model) in W_dec_L.safetensors. b_dec here is zero at the later layers, so that what a layer gets is the
+sum over all dictionaries that write it. Source: circuit-tracer 0.5.0, transcoder/single_layer_transcoder.py and
+cross_layer_transcoder.py.
 """
 
 import re
@@ -12,43 +18,72 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from stores.dictionary_files import Weights, check_regular, line_of, named, shown, text_of
 from stores.formats.affine import Affine
 from stores.formats.opening import open_tensors
 from stores.formats.stated import Stated
+from stores.formats.tensors import Entry, TensorFile
 from stores.manifest import json_bytes
 from stores.site import Site
 from stores.spec import Spec
 
 CONFIG = "config.yaml"
 _CONFIG_BYTES = 1 << 16
-_FILE, _HOOK = re.compile(r"layer_(\d+)\.safetensors"), re.compile(r"blocks\.(\d+)\.(.+)")
+_FILE, _HOOK = re.compile(r"(layer|W_enc|W_dec)_(\d+)\.safetensors"), re.compile(r"blocks\.(\d+)\.(.+)")
+_MOST_LAYERS = 1000
+_SET, _CROSS = "transcoder_set", "cross_layer_transcoder"
 _ROWS = {"W_enc": True, "W_dec": False, "W_skip": True}
 
 
 def files(path: Path) -> list[Path] | None:
     """Those of the transcoder at a path, None: another format's, or a folder of several."""
     if path.is_dir():
-        layers = [file for file in path.glob("layer_*.safetensors") if _FILE.fullmatch(file.name)]
+        layers = [
+            file
+            for file in path.glob("*_*.safetensors")
+            if (match := _FILE.fullmatch(file.name)) and match[1] != "W_dec"
+        ]
         path = layers[0] if len(layers) == 1 else path
-    folder = path.parent
-    return [folder / CONFIG, path] if _FILE.fullmatch(path.name) and (folder / CONFIG).exists() else None
+    match, config = _FILE.fullmatch(path.name), path.parent / CONFIG
+    if match is None or match[1] == "W_dec" or not config.exists():
+        return None
+    return [config, path, *([_decoder(path)] if match[1] == "W_enc" else [])]
+
+
+def is_part(path: Path) -> bool:
+    """Whether it is the decoder of a cross-layer transcoder, and no dictionary."""
+    return _FILE.fullmatch(path.name) is not None and path.name.startswith("W_dec") and _encoder(path).exists()
+
+
+def _decoder(path: Path) -> Path:
+    return path.with_name(path.name.replace("W_enc", "W_dec"))
+
+
+def _encoder(path: Path) -> Path:
+    return path.with_name(path.name.replace("W_dec", "W_enc"))
 
 
 def read(path: Path, stated: Stated) -> Affine:
-    """Raises ValueError: damaged, or another kind than per-layer transcoders."""
-    file, weights = files(path) or []
+    """Raises ValueError: damaged, or another kind of model."""
+    file, weights, *more = files(path) or []
     config = _config(file)
-    if config.get("model_kind", "transcoder_set") != "transcoder_set":
-        raise ValueError(f"{file}: model_kind is {shown(config['model_kind'])}, only 'transcoder_set' can be read")
+    kind = config.get("model_kind", _SET)
+    if kind != (_CROSS if more else _SET):
+        raise ValueError(
+            f"{file}: model_kind is {shown(kind)}, only {_SET!r} of layer_N.safetensors and {_CROSS!r} of W_enc_N.safetensors "
+            f"can be read"
+        )
     hooks = [text_of(file, name, config.get(name, "")) for name in ("feature_input_hook", "feature_output_hook")]
     match = _FILE.fullmatch(weights.name)
-    layer = int(match[1]) if match else 0
-    reads, writes = ((f"blocks.{layer}.{hook}",) if hook else () for hook in hooks)
+    layer = int(match[2]) if match else 0
+    tensors, n = _joined(weights, more[0], layer) if more else (open_tensors(weights), 1)
+    reads = (f"blocks.{layer}.{hooks[0]}",) if hooks[0] else ()
+    writes = tuple(f"blocks.{layer + later}.{hooks[1]}" for later in range(n)) if hooks[1] else ()
     model = text_of(file, "model_name", config.get("model_name") or "")
-    tensors = open_tensors(weights)
     if "activation_function.threshold" in tensors.entries:
         below = int((tensors.read("activation_function.threshold") < 0).sum())
         if below:
@@ -58,7 +93,42 @@ def read(path: Path, stated: Stated) -> Affine:
     provenance = {"model": model} if model else {}
     with named(file):
         site = Site(reads, writes)
-    return Affine(tensors, stated, "", None, False, True, site, (), provenance, _ROWS)
+    d_writes = (tensors.entries["b_dec"].shape[0] // n,) * n if more else ()
+    return Affine(tensors, stated, "", None, False, True, site, d_writes, provenance, _ROWS)
+
+
+def _joined(encoder: Path, decoder: Path, layer: int) -> tuple[TensorFile, int]:
+    """A layer of a cross-layer transcoder as a transcoder's file, and how many layers it writes."""
+    one, two = open_tensors(encoder), open_tensors(decoder)
+    names = {"W_enc": "W_enc", "b_enc": "b_enc", "b_dec": "b_dec", "activation_function.threshold": "threshold"}
+    theirs = {ours: f"{name}_{layer}" for ours, name in names.items() if f"{name}_{layer}" in one.entries}
+    W_dec = f"W_dec_{layer}"
+    if unknown := sorted({*one.entries, *two.entries} - {W_dec, *theirs.values()}):
+        raise ValueError(f"{encoder}: {ascii(unknown[0])[:60]} has no part in a cross-layer transcoder")
+    if W_dec not in two.entries or "b_dec" not in theirs:
+        raise ValueError(
+            f"{decoder if 'b_dec' in theirs else encoder} lacks {'W_dec' if 'b_dec' in theirs else 'b_dec'}_{layer}"
+        )
+    dtype, shape = two.entries[W_dec]
+    d_model = one.entries[theirs["b_dec"]].shape
+    if len(shape) != 3 or shape[2:] != d_model or not 1 <= shape[1] <= _MOST_LAYERS:
+        raise ValueError(
+            f"{decoder}: {W_dec} is {shape}, expected (d_sae, layers, d_model) with {d_model} by b_dec_{layer}"
+        )
+    n = shape[1]
+
+    def get(name: str) -> Tensor:
+        if name == "W_dec":
+            return two.get(W_dec).flatten(1)
+        x = one.get(theirs[name])
+        return F.pad(x, (0, (n - 1) * len(x))) if name == "b_dec" else x
+
+    entries = {ours: one.entries[name] for ours, name in theirs.items()}
+    entries |= {
+        "W_dec": Entry(dtype, (shape[0], n * shape[2])),
+        "b_dec": Entry(entries["b_dec"].dtype, (n * shape[2],)),
+    }
+    return TensorFile(encoder, entries, get), n
 
 
 def _config(file: Path) -> dict[str, Any]:

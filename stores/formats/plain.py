@@ -7,6 +7,7 @@ nothing is subtracted from x. Of another file a user states what it does not say
 from pathlib import Path
 
 from stores.formats.affine import Affine
+from stores.formats.circuit_tracer import is_part
 from stores.formats.opening import open_tensors
 from stores.formats.stated import Stated
 
@@ -19,7 +20,7 @@ def files(path: Path) -> list[Path] | None:
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix in SUFFIXES]
         return found if len(found) == 1 else None
-    return [path] if path.suffix in SUFFIXES and path.exists() else None
+    return [path] if path.suffix in SUFFIXES and path.exists() and not is_part(path) else None
 
 
 def read(path: Path, stated: Stated) -> Affine:

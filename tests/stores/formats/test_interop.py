@@ -1,11 +1,7 @@
 """The libraries themselves read what is written for them, compute the same, and what they write is read.
 
-    pip install --no-deps eai-sparsify dictionary-learning circuit-tracer schedulefree natsort simple-parsing \\
-        docstring-parser einops accelerate "nnsight<0.4" python-socketio python-engineio simple-websocket wsproto h11 \\
-        bidict msgspec
-
-No dependencies: what they ask for (transformers below 5, two versions of nnsight) cannot be had together, and is not needed
-for what is tested here.
+`make interop` installs them and runs this file: dictionary_learning and circuit-tracer without what they ask for (torchvision
+of torch's own build; transformers below 5, huggingface_hub below 1), which is not needed for what is tested here.
 """
 
 import json
@@ -140,3 +136,25 @@ def test_circuit_tracer(tmp_path: Path, kind: Kind) -> None:
     again = FeatureDictionary.load(tmp_path / "again" / "layer_0.safetensors")
     same(again(x), dictionary(x))
     assert (again.site, again.provenance) == (MLP, {"model": "gpt2"})
+
+
+@pytest.mark.parametrize("activation", ["relu", "jump_relu"])
+def test_a_cross_layer_transcoder_of_circuit_tracer(tmp_path: Path, activation: str) -> None:
+    module = library("circuit_tracer.transcoder.cross_layer_transcoder")
+    torch.manual_seed(0)
+    theirs = module.CrossLayerTranscoder(
+        3, D_SAE, D, activation, lazy_decoder=False, device=torch.device("cpu"), dtype=torch.float32
+    )
+    for weight in theirs.parameters():
+        weight.data = torch.rand_like(weight) / 10
+    theirs.to_safetensors(str(tmp_path))
+    (tmp_path / "config.yaml").write_text(
+        "model_kind: cross_layer_transcoder\nfeature_input_hook: hook_resid_mid\nfeature_output_hook: hook_mlp_out\n"
+    )
+    x, y_hat = torch.randn(3, 50, D), torch.zeros(3, 50, D)
+    codes = theirs.encode(x).detach()
+    for layer in range(3):
+        ours = FeatureDictionary.load(tmp_path / f"W_enc_{layer}.safetensors")
+        same(ours.encode(x[layer]), codes[layer])
+        y_hat[layer:] += ours(x[layer]).view(50, 3 - layer, D).transpose(0, 1)
+    same(y_hat, theirs(x).detach())

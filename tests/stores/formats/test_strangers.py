@@ -206,7 +206,7 @@ YAML = {
     "!!python/object/apply:os.mkdir [ran]": "config.yaml is damaged: not YAML",
     "[1, 2]": "config.yaml holds list, expected keys and values",
     "{": "config.yaml is damaged: not YAML",
-    "model_kind: cross_layer_transcoder": "model_kind is 'cross_layer_transcoder', only 'transcoder_set' can be read",
+    "model_kind: cross_layer_transcoder": "model_kind is 'cross_layer_transcoder', only 'transcoder_set' of layer_N",
     "feature_input_hook: ../../x": "called .*: a name has no slashes",
     "a: &a [1, 1]\n" + "\n".join(f"a{i}: &a{i} [*a{i - 1 or ''}, *a{i - 1 or ''}]" for i in range(1, 60)): "",
     "x" * (1 << 17): "config.yaml has 131072 bytes, expected at most 65536",
