@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score report status toy test test-all cluster-test bench lint types demo-model
+.PHONY: run extract train score report status toy test test-all interop cluster-test bench lint types demo-model
 .NOTPARALLEL:
 
 extract train score report status: .venv/installed
@@ -23,6 +23,13 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# What other libraries read of ours and write for us, by the libraries themselves. The last line of names cannot be had with what
+# it asks for, and does without.
+interop: .venv/installed-dev
+	@$(PIP) --editable '.[dev,interop]'
+	@$(PIP) --no-deps circuit-tracer dictionary-learning nnsight python-socketio python-engineio simple-websocket wsproto bidict
+	$(BIN)/python -m pytest -m interop tests/stores $(ARGS)
 
 # On a Slurm of this machine, which needs root and Debian's packages (scripts/slurm-local.sh says which); skipped without.
 # Some ten minutes.
