@@ -74,7 +74,7 @@ class _Scaled(Affine):
         own = super().weights(replace(spec, architecture="standard") if one else spec)
         own["b_enc"], own["b_dec"] = own["b_enc"] / self.a, own["b_dec"] / self.c
         own["W_dec"] = own["W_dec"] * (self.a / self.c)
-        if one:
+        if self.threshold is not None:
             own["threshold"] = torch.full((spec.d_sae,), self.threshold)
         elif "threshold" in own:
             own["threshold"] = own["threshold"] / (self.c if self.unit else self.a)
@@ -155,6 +155,7 @@ def _norms(
             f"{file}: norm_activation is {shown(kind)}, which depends on the batch or is not linear; only "
             f"'dataset-wise' and 'inference' can be read"
         )
+    found: list[Any]
     if old:
         given = config.get(_NORM)
         found = [given.get(side) if isinstance(given, dict) else None for side in ("in", "out")]
