@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights, check_finite
 from stores.formats.found import path_digest, read, read_mapped
 from stores.formats.stated import Stated
+from stores.in_models import InModels
 from stores.interchange import architecture_name, as_saved, config_of, digests_of, saved_name
 from stores.manifest import commit_bytes, commit_json
 from stores.mapped import LEAST_BYTES, Mapped
@@ -57,7 +58,7 @@ def folder_digest(path: Path) -> str:
     return path_digest(path)
 
 
-class FeatureDictionary(Mapped):
+class FeatureDictionary(InModels, Mapped):
     """An affine encoder, an activation, an affine decoder.
 
     W_enc, b_enc: None of a matching pursuit, which encodes by its decoder. others: W_skip where there is one, and what

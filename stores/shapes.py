@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 try:
-    from jaxtyping import Float, Float32, Int64
+    from jaxtyping import Float, Float32, Int, Int64
 except ModuleNotFoundError:
     if not TYPE_CHECKING:
 
@@ -11,6 +11,6 @@ except ModuleNotFoundError:
             def __class_getitem__(cls, item: tuple) -> type:
                 return item[0]
 
-        Float32 = Int64 = Float
+        Float32 = Int = Int64 = Float
 
-__all__ = ["Float", "Float32", "Int64"]
+__all__ = ["Float", "Float32", "Int", "Int64"]

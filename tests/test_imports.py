@@ -72,6 +72,17 @@ def test_heavy_libraries_are_imported_late_or_in_one_file() -> None:
             assert name in HEAVY.get(library, {name}), f"{name} imports {library} at its top"
 
 
+def test_the_stores_look_for_the_pipeline_in_one_place() -> None:
+    """By its name, where a dictionary is asked to stand in a model: no import is needed to read what is kept."""
+    found = {
+        path.relative_to(ROOT).as_posix(): node.value
+        for path in (ROOT / "stores").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and str(node.value).startswith("pipeline.")
+    }
+    assert found == {"stores/in_models.py": "pipeline.splicing"}
+
+
 def importers(name: str, *, nested: bool) -> set[str]:
     """The files that import it, or anything in it."""
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from pipeline.config import UserError
@@ -107,6 +108,24 @@ def listen(stack: ExitStack, model: Any, hooks: Hooks, sizes: Sizes) -> None:
         return
 
     def at(x: Tensor, hook: Any, hook_point: str) -> Tensor:
-        return hooks(hook_point, x.flatten(2)).reshape(x.shape)  # heads have a dimension of their own there
+        found = hooks(hook_point, x.flatten(2)).reshape(x.shape)  # heads have a dimension of their own there
+        # a TransformerBridge's hook_resid_mid is what the norm reads, and the sum at the layer's end reads the same tensor
+        return x.copy_(found) if hook_point.endswith("hook_resid_mid") and hooks.edits(hook_point) else found
 
     stack.enter_context(model.hooks(fwd_hooks=[(h, partial(at, hook_point=h)) for h in hooks.at]))
+
+
+def tokens_of(model: Any, text: str, tokenizer: Any = None) -> Int[Tensor, "1 position"]:
+    """A text's, after BOS. tokenizer: transformers' or a tokenizers.Tokenizer; None: the model's own, which TransformerLens's
+    have. Raises UserError: it has none."""
+    if tokenizer is None and getattr(model, "tokenizer", None) is not None:
+        return model.to_tokens(text, prepend_bos=True)
+    if tokenizer is None:
+        raise UserError(f"a {type(model).__name__} has no tokenizer: give tokenizer=, or tokens (batch, position)")
+    encoded = tokenizer.encode(text)
+    ids = list(encoded if isinstance(encoded, list) else encoded.ids)
+    known = (tokenizer, getattr(model, "config", None), getattr(model, "tokenizer", None))
+    bos = next((found for one in known if (found := getattr(one, "bos_token_id", None)) is not None), None)
+    if bos is not None and ids[:1] != [bos]:
+        ids = [bos, *ids]
+    return torch.tensor([ids], device=next(model.parameters()).device)
