@@ -16,6 +16,7 @@ from pipeline.config import UserError
 from pipeline.converting import converting
 from pipeline.looking import looking
 from pipeline.publishing import publishing
+from pipeline.steering import steering
 from pipeline.submitting import submitting
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(looking)
+app.add_typer(steering)
 app.add_typer(submitting)
 app.add_typer(converting)
 app.add_typer(publishing)

@@ -51,3 +51,11 @@ def lists(values: np.ndarray, kept: Bool[np.ndarray, "n m"], known: Bool[np.ndar
 
 def texts(values: Sequence[str | None]) -> pa.Array:
     return pa.array(list(values), pa.string())
+
+
+def read_column(path: Path, name: str) -> list[Any]:
+    """Of a table that write_table wrote; None for null. Raises ValueError: there is none, or it is damaged."""
+    try:
+        return pq.read_table(path, columns=[name])[name].to_pylist()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path} has no column {name} that can be read: {error}") from None
