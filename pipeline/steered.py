@@ -56,6 +56,7 @@ class Steered:
 
     place: str
     changes: list[Change]
+    prompt: str
     positions: str
     tokens: list[str]
     activations: dict[int, list[float]]
@@ -156,7 +157,7 @@ def steer(
         for logits in (lambda t: model.forward(t, logits=True)[1], lambda t: logits_of(model, t, splice))
     )
     return Steered(
-        place_of(subject), changes, where, [_text(files.tokenizer, [i]) for i in ids],
+        place_of(subject), changes, prompt, where, [_text(files.tokenizer, [i]) for i in ids],
         {feature: z[:, feature].tolist() for feature in wanted}, without, with_, kl, raised, lowered,
     )  # fmt: skip
 

@@ -92,12 +92,12 @@ def _show(found: "Steered") -> None:
     print(found.place)
     for change in found.changes:
         print(_said(change))
-    print(f"at positions {found.positions} (0 is BOS)\n")
+    print(f"at positions {found.positions}, where 0 is BOS\n")
     _show_prompt(found)
     _show_next(found)
     for title, text in (("without", found.without), ("with", found.with_)):
         print(f"\n{f'-- {title} '.ljust(min(80, shutil.get_terminal_size().columns), '-')}")
-        print(_plain(f"{''.join(found.tokens[1:])}{text}", lines=True))
+        print(_plain(f"{found.prompt}{text}", lines=True))
 
 
 def _said(change: "Change") -> str:
@@ -106,7 +106,7 @@ def _said(change: "Change") -> str:
     what = {
         "clamp": f"set to {change.value:.3g}" if change.value else "ablated",
         "scale": f"multiplied by {change.value:g}",
-        "add": f"{change.value:+.3g}",
+        "add": f"{change.value:+.3g} added",
     }[change.kind]
     return f"feature {change.feature}: {what}{known}"
 
@@ -119,13 +119,15 @@ def _show_prompt(found: "Steered") -> None:
     ]
     if len(rows) > _MOST_SHOWN:
         rows = [row for row in rows if any(row[2:])]
-        print(f"{len(rows)} of the prompt's {len(found.tokens)} tokens have an active feature")
+        print(f"{len(rows)} of the prompt's {len(found.tokens)} tokens have an active feature:")
+    else:
+        print("the prompt, and the activations on it:")
     if rows:
         _show_rows(["", "token", *(f"feature {feature}" for feature in found.activations)], rows, 2)
 
 
 def _show_next(found: "Steered") -> None:
-    print(f"\nthe next token: KL divergence {found.kl:.3g} nats; log-probabilities")
+    print(f"\nthe next token: KL divergence {found.kl:.3g} nats; log-probabilities, of probabilities of .001 or more:")
     cells = lambda one: [_quoted(one.token), f"{one.without:.2f}", f"{one.with_:.2f}", f"{_by(one):+.2f}"]  # noqa: E731
     _show_rows(["token", "without", "with", ""], [cells(one) for one in (*found.raised, *found.lowered[::-1])], 1)
 

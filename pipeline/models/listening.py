@@ -102,7 +102,7 @@ def sizes_of(model: Any) -> Sizes:
 def listen(stack: ExitStack, model: Any, hooks: Hooks, sizes: Sizes) -> None:
     """Register what happens at hook points of a model that somebody has loaded, until the stack is left."""
     if not hasattr(model, "hook_dict"):
-        listening = Listening(model, places(model.config, type(model).__name__), sizes)
+        listening = Listening(model, _places(model), sizes)
         for hook_point in hooks.at:
             listening.listen(stack, hooks, hook_point)
         return
@@ -113,6 +113,16 @@ def listen(stack: ExitStack, model: Any, hooks: Hooks, sizes: Sizes) -> None:
         return x.copy_(found) if hook_point.endswith("hook_resid_mid") and hooks.edits(hook_point) else found
 
     stack.enter_context(model.hooks(fwd_hooks=[(h, partial(at, hook_point=h)) for h in hooks.at]))
+
+
+def _places(model: Any) -> Places:
+    """Raises UserError: a part of a model, such as AutoModel gives."""
+    try:
+        return places(model.config, type(model).__name__)
+    except ValueError as error:
+        raise UserError(
+            f"a {type(model).__name__} cannot be listened to: take AutoModelForCausalLM's ({error})"
+        ) from None
 
 
 def tokens_of(model: Any, text: str, tokenizer: Any = None) -> Int[Tensor, "1 position"]:

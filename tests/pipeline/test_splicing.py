@@ -274,6 +274,9 @@ def test_generation_with_a_cache_is_generation_without(
     with own.spliced(model, keep_error=True, clamp={5: 40.0}, positions=positions):
         cached, whole = (generated(model, tokens, cache) for cache in (True, False))
         assert torch.equal(cached[:, 12:], logits(model, cached)[:, 11:-1].argmax(-1))
+        if name == "bridge":  # of the model that it wraps
+            options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+            assert torch.equal(model.hf_generate(tokens, **options), cached)
     assert torch.equal(cached, whole)
     assert not torch.equal(cached, plain)
     assert torch.equal(generated(model, tokens, cache=True), plain)
@@ -373,7 +376,13 @@ def test_a_text_without_a_tokenizer_is_told(tiny: dict[str, Any]) -> None:
         autoencoder(RESID, 32).activations(tiny["transformers"], "def")
 
 
-def test_another_kind_of_model_is_told() -> None:
+def test_another_kind_of_model_is_told(tiny: dict[str, Any]) -> None:
+    part = tiny["transformers"].transformer
+    with (
+        pytest.raises(UserError, match="a GPT2Model cannot be listened to: take AutoModelForCausalLM"),
+        spliced(part, Splice(autoencoder(RESID, 32))),
+    ):
+        pass
     with pytest.raises(UserError, match="a Linear is no model that is known"), spliced(torch.nn.Linear(2, 2)):
         pass
 
