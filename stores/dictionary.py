@@ -30,8 +30,9 @@ import torch.nn.functional as F
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from stores import hub, model_card
 from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights, check_finite
-from stores.formats.found import path_digest, read, read_mapped
+from stores.formats.found import read, read_mapped
 from stores.formats.stated import Stated
 from stores.in_models import InModels
 from stores.interchange import architecture_name, as_saved, config_of, digests_of, saved_name
@@ -51,11 +52,6 @@ class SparseCode(NamedTuple):
 
     values: Float[Tensor, "*batch k"]
     indices: Int64[Tensor, "*batch k"]
-
-
-def folder_digest(path: Path) -> str:
-    """Of the files that say what the dictionary in a folder computes."""
-    return path_digest(path)
 
 
 class FeatureDictionary(InModels, Mapped):
@@ -279,12 +275,39 @@ class FeatureDictionary(InModels, Mapped):
         return cls(spec, *encoder, **weights).to(device)
 
     @classmethod
-    def from_hub(cls, repo: str, folder: str = ".", device: str | torch.device = "cpu") -> Self:
-        """Load from a folder of a Hugging Face hub repository, downloaded on first use."""
-        from huggingface_hub import snapshot_download
+    def from_hub(
+        cls,
+        repo: str,
+        folder: str = ".",
+        device: str | torch.device = "cpu",
+        *,
+        revision: str | None = None,
+        **stated: Any,
+    ) -> Self:
+        """Load what lies in a folder of a Hugging Face hub repository, or a file of weights in it.
 
-        root = snapshot_download(repo, allow_patterns=f"{folder}/*" if folder != "." else None)
-        return cls.load(Path(root) / folder, device)
+        It is downloaded on first use; the hub's cache is read where there is no network. revision: a branch, a tag or a
+        commit. stated: as load has it. Raises ValueError as load does, and where there is no such repository, revision or
+        folder.
+        """
+        return cls.load(hub.fetched(repo, folder, revision), device, **stated)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        folder: str = ".",
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        license: str = "mit",
+    ) -> str:
+        """Upload the files that save writes into a folder of a Hugging Face hub repository, OWNER/NAME, which is made where
+        there is none; a model card (of this licence), where it has none.
+
+        token: by default HF_TOKEN, or that of `hf auth login`. Returns huggingface_hub's CommitInfo, a text that is the
+        commit's address. Raises ValueError, one line: the hub refuses, or does not answer.
+        """
+        return model_card.push(self.spec, self.weights, repo, folder, private, token, license)
 
     def __repr__(self) -> str:
         where = f" at {self.hook_point}" if self.hook_point else ""

@@ -108,6 +108,12 @@ def test_submitit_is_imported_late_and_in_one_file() -> None:
     assert importers("submitit", nested=False) == set()
 
 
+def test_huggingface_hub_is_imported_late_and_in_one_file() -> None:
+    """Only who has something on the hub needs it."""
+    assert importers("huggingface_hub", nested=True) == {"stores/hub.py"}
+    assert importers("huggingface_hub", nested=False) == set()
+
+
 def test_no_imports_go_in_a_circle() -> None:
     """Also of those inside functions."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources()}

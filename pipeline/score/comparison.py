@@ -16,9 +16,9 @@ from pipeline.score.results import read_histogram, read_row
 from pipeline.score.similarity import ways_of
 from pipeline.score.spread import BETTER, COUNTS, member_values
 from pipeline.unit_files import json_object
-from stores.dictionary import FeatureDictionary, folder_digest
+from stores.dictionary import FeatureDictionary
 from stores.dictionary_files import CONFIG
-from stores.formats.found import is_dictionary
+from stores.formats.found import is_dictionary, path_digest
 from stores.interchange import architecture_name
 
 NONE_BELOW = 0.5  # a feature whose largest cosine is less has none like it
@@ -111,7 +111,7 @@ def _scored(folder: Path) -> tuple[dict[str, Any], Tensor | None]:
         return {}, None
     score = folder.parents[2] / "score" / folder.parent.name / folder.name
     inputs = (json_object(score / "plan.json") or {}).get("inputs")
-    if not isinstance(inputs, dict) or inputs.get("dictionary_digest") != folder_digest(folder):
+    if not isinstance(inputs, dict) or inputs.get("dictionary_digest") != path_digest(folder):
         return {}, None
     if not (score / "manifest.json").exists():  # it is being made
         return {}, None

@@ -41,7 +41,7 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """Of the files that say what it computes, as folder_digest has it. Those of a unit are not read for it: whoever
+        """Of the files that say what it computes, as path_digest has it. Those of a unit are not read for it: whoever
         loads one finds out where its weights were altered."""
         found = (_recorded(self.folder) if self.vouched else None) or path_digest(self.folder)
         return found if self.stated == Stated() else digest([found, asdict(self.stated), asdict(self.site)])

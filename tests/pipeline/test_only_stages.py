@@ -15,7 +15,7 @@ import pipeline.score.stage
 from pipeline.only import Only
 from pipeline.stages import Run, load_recipe, run_score, run_train
 from pipeline.train.group import Group
-from stores.dictionary import folder_digest
+from stores.formats.found import path_digest
 from tests.conftest import make_store, planted_rows, start, unmix
 from tests.pipeline.conftest import tree
 
@@ -159,7 +159,7 @@ def test_a_dictionary_that_nobody_asked_for_is_compared_as_it_was_scored_or_not_
     unmix("train", "r.toml", "--only", "blocks.1*/topk-*", cwd=folder)
     unmix("score", "r.toml", "--only", PLACES[0], cwd=folder)
     plan = json.loads((run / "score" / PLACES[0] / "plan.json").read_text())
-    assert plan["inputs"]["dictionary_digest"] == folder_digest(other)
+    assert plan["inputs"]["dictionary_digest"] == path_digest(other)
     weights = other / "sae_weights.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 64]))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stores.dictionary import FeatureDictionary, folder_digest
+from stores.dictionary import FeatureDictionary
+from stores.formats.found import path_digest
 from stores.site import Site
 from stores.spec import ARCHITECTURES, WITH_K, Spec
 
@@ -30,7 +31,7 @@ def test_save_and_load_give_the_same_dictionary(tmp_path: Path, architecture: st
     assert torch.equal(loaded.encode(x), dictionary.encode(x))
     assert torch.equal(loaded(x), dictionary(x))
     dictionary.save(tmp_path / "again")
-    assert folder_digest(tmp_path / "again") == folder_digest(tmp_path / "d")
+    assert path_digest(tmp_path / "again") == path_digest(tmp_path / "d")
     assert loaded.provenance["seed"] == 0
     assert loaded.hook_point == dictionary.hook_point
 
@@ -113,20 +114,6 @@ def test_what_cannot_be_expressed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps({**config, "architecture": "temporal"}))
     with pytest.raises(ValueError, match="architecture 'temporal' is not one of"):
         FeatureDictionary.load(tmp_path)
-
-
-def test_a_hub_folder_is_read_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    repository = tmp_path / "models--someone--dictionaries"
-    dictionary = make("topk")
-    dictionary.save(repository / "snapshots" / ("0" * 40) / "layer-3")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    x = torch.randn(4, 8)
-    assert torch.equal(FeatureDictionary.from_hub("someone/dictionaries", "layer-3")(x), dictionary(x))
 
 
 @pytest.mark.interop
