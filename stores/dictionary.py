@@ -30,7 +30,6 @@ import torch.nn.functional as F
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from stores import hub, model_card
 from stores.dictionary_files import CONFIG, PROVENANCE, WEIGHTS, Provenance, Weights, check_finite
 from stores.formats.found import read, read_mapped
 from stores.formats.stated import Stated
@@ -38,6 +37,7 @@ from stores.in_models import InModels
 from stores.interchange import architecture_name, as_saved, config_of, digests_of, saved_name
 from stores.manifest import commit_bytes, commit_json
 from stores.mapped import LEAST_BYTES, Mapped
+from stores.on_hub import OnHub
 from stores.products import linear
 from stores.pursuit import matching_pursuit
 from stores.shapes import Float, Int64
@@ -54,7 +54,7 @@ class SparseCode(NamedTuple):
     indices: Int64[Tensor, "*batch k"]
 
 
-class FeatureDictionary(InModels, Mapped):
+class FeatureDictionary(InModels, OnHub, Mapped):
     """An affine encoder, an activation, an affine decoder.
 
     W_enc, b_enc: None of a matching pursuit, which encodes by its decoder. others: W_skip where there is one, and what
@@ -273,41 +273,6 @@ class FeatureDictionary(InModels, Mapped):
             raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
         encoder = weights.pop("W_enc", None), weights.pop("b_enc", None)
         return cls(spec, *encoder, **weights).to(device)
-
-    @classmethod
-    def from_hub(
-        cls,
-        repo: str,
-        folder: str = ".",
-        device: str | torch.device = "cpu",
-        *,
-        revision: str | None = None,
-        **stated: Any,
-    ) -> Self:
-        """Load what lies in a folder of a Hugging Face hub repository, or a file of weights in it.
-
-        It is downloaded on first use; the hub's cache is read where there is no network. revision: a branch, a tag or a
-        commit. stated: as load has it. Raises ValueError as load does, and where there is no such repository, revision or
-        folder.
-        """
-        return cls.load(hub.fetched(repo, folder, revision), device, **stated)
-
-    def push_to_hub(
-        self,
-        repo: str,
-        folder: str = ".",
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        license: str = "mit",
-    ) -> str:
-        """Upload the files that save writes into a folder of a Hugging Face hub repository, OWNER/NAME, which is made where
-        there is none; a model card (of this licence), where it has none.
-
-        token: by default HF_TOKEN, or that of `hf auth login`. Returns huggingface_hub's CommitInfo, a text that is the
-        commit's address. Raises ValueError, one line: the hub refuses, or does not answer.
-        """
-        return model_card.push(self.spec, self.weights, repo, folder, private, token, license)
 
     def __repr__(self) -> str:
         where = f" at {self.hook_point}" if self.hook_point else ""

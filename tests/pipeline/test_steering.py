@@ -15,7 +15,7 @@ from pipeline.score.histograms import ActivationHistogram
 from pipeline.score.results import write_results
 from pipeline.steered import LEAST_PROBABILITY, places
 from stores import FeatureDictionary
-from stores.dictionary import folder_digest
+from stores.formats.found import path_digest
 from stores.manifest import commit_json
 from stores.site import Site
 from stores.spec import Spec
@@ -41,7 +41,7 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         FeatureDictionary(spec, *weights).save(top / "run" / "train" / SITE / name)
         commit_json(top / "run" / "train" / SITE / name / "manifest.json", {})
     (top / "none").mkdir()
-    manifest = {"inputs": {"dictionary_digest": folder_digest(top / "run" / "train" / SITE / NAME)}}
+    manifest = {"inputs": {"dictionary_digest": path_digest(top / "run" / "train" / SITE / NAME)}}
     features = top / "run" / "features" / SITE / NAME
     features.mkdir(parents=True)
     largest = np.array([LARGEST] * 23 + [0.0], np.float32)
@@ -119,7 +119,7 @@ def test_without_a_report_the_histogram_tells_the_largest_activation(folder: Pat
     write_results(run / "score" / SITE / "other", columns, histogram)
     failed = unmix("steer", "run", "other", "3", "--prompt", PROMPT, cwd=folder, check=False)
     assert (failed.returncode, "run `unmix score`" in failed.stderr) == (2, True)
-    manifest = {"inputs": {"dictionary_digest": folder_digest(run / "train" / SITE / "other")}}
+    manifest = {"inputs": {"dictionary_digest": path_digest(run / "train" / SITE / "other")}}
     commit_json(run / "score" / SITE / "other" / "manifest.json", manifest)
     (change,) = steer(folder, "3=0.5", name="other")["changes"]
     assert change == {"feature": 3, "kind": "clamp", "value": 0.5 * 2**3, "largest": 2**3, "exact": False}
