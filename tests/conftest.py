@@ -21,16 +21,49 @@ from pipeline.cli import app
 from pipeline.train.source import Activations, Source
 from stores.activations import ActivationStore
 from stores.description import Description
+from stores.devices import use
 from stores.moments import Moments
 from stores.site import Site
 from stores.writer import StoreWriter
 from tests.dying import Process
+from tests.pretended import pretended
 
 torch.set_num_threads(1)  # what is tested is small, and two tests run at a time
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for processes that the tests start
 multiprocessing.set_forkserver_preload(["tests.loaded"])
 os.fsync = lambda descriptor: None  # 4 ms each on a disk; a kill loses no written byte, and no test cuts the power
+
+
+# What is tested on a GPU takes the name of a device, so that it runs on another one where there is none.
+CUDA = pytest.param(
+    "cuda:0",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")],
+)
+
+# For a test's `device` (indirect=True): one that takes long where there is no GPU.
+SLOW_WITHOUT = [pytest.param("pretended", marks=pytest.mark.slow), CUDA]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that is not marked gpu is of the CPU: it, its fixtures and its processes see no GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("gpu") is None and torch.cuda.is_available():
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return (yield)
+
+
+@pytest.fixture(params=["pretended", CUDA])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A GPU, or what pretends to be one (tests/pretended.py)."""
+    if request.param == "pretended":
+        with pretended() as name:
+            yield name
+    else:
+        use(request.param)
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from stores.description import StoreError
 from stores.devices import use
 from stores.loader import BatchLoader
 from stores.order import batch_rows
-from tests.conftest import make_store
+from tests.conftest import CUDA, make_store
 from tests.fake_cuda import faked
 
 A, B = "blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"
@@ -123,17 +123,33 @@ def test_batches_for_a_device_are_copied_by_a_thread_that_is_on_it(
     assert all(index in (None, 2) and current == 2 for _, index, current, _ in fake.calls)
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("residency", ["stream", "ram", "gpu"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_gpu_gets_the_same_bits(tmp_path: Path, residency, dtype: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_a_gpu_gets_the_same_bits(tmp_path: Path, residency, dtype: str, device: str) -> None:
     store = make_store(tmp_path / "s", d={A: 6, B: 3}, dtype=dtype)
     options = {"seed": 1, "n_steps": 40, "window_chunks": 2}
     here = BatchLoader(store, (A, B), 37, residency="ram", **options)
-    there = BatchLoader(store, (A, B), 37, residency=residency, device="cuda", **options)
+    there = BatchLoader(store, (A, B), 37, residency=residency, device=device, **options)
     for a, b in zip(here, there, strict=True):
         for hook_point in (A, B):
-            assert b.x[hook_point].device.type == "cuda"
+            assert b.x[hook_point].device == torch.device(device)
             assert torch.equal(a.x[hook_point], b.x[hook_point].cpu())
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("residency", ["stream", "ram", "gpu"])
+def test_rows_are_whole_when_the_device_gets_to_them(tmp_path: Path, residency, device: str) -> None:
+    """A GPU's own stream stands still while the host goes on, frees each batch and copies later ones on a second stream. It
+    would have caught a batch that is read before it is there, or whose memory is given away before it is read."""
+    d, n = (512, 12) if device != "cpu" else (6, 4)
+    store = make_store(tmp_path / "s", d={A: d})
+    options = {"seed": 1, "n_steps": n, "window_chunks": 2}
+    found = []
+    for batch in BatchLoader(store, (A,), 100, residency=residency, device=device, **options):
+        if device != "cpu":
+            torch.cuda._sleep(10_000_000)  # cycles: some milliseconds
+        found.append(batch.x[A].clone())
+        del batch
+    for batch, own in zip(BatchLoader(store, (A,), 100, residency="ram", **options), found, strict=True):
+        assert torch.equal(own.cpu(), batch.x[A])

@@ -24,7 +24,7 @@ def mlps(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Activati
         'heldout_fraction = 0.1\nshard_chunks = 2\ndtype = "float32"\ntext = { source = "files", path = "text.txt" }\n'
         "[train]\nbatch_size = 128\nn_tokens = 1280\n"
     )
-    unmix("extract", "r.toml", cwd=folder)
+    unmix("extract", "r.toml", "--device", "cpu", cwd=folder)
     return ActivationStore.open(folder / "runs" / "r" / "extract" / "activations.zarr")
 
 

@@ -102,6 +102,29 @@ def test_rows_divided_among_two_processes(folder: Path, names: tuple[str, ...]) 
     assert_alike(learned(folder, "one"), learned(folder, "two"))
 
 
+TWO_GPUS = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(
+            torch.cuda.device_count() < 2, reason=f"PyTorch sees {torch.cuda.device_count()} CUDA devices, expected two"
+        ),
+    ],
+)
+
+
+@pytest.mark.parametrize("parallel", ["data", "features"])
+@pytest.mark.parametrize("device", [TWO_GPUS])
+def test_two_devices_learn_what_one_learns(folder: Path, device: str, parallel: str) -> None:
+    """Over NCCL. On CPUs below, and above."""
+    divisible = {name: settings for name, settings in METHODS.items() if train.METHODS[name].divisible}
+    path = str(recipe(folder, divisible, f'parallel = "{parallel}"'))
+    unmix("train", path, "--name", "one", "--device", device, cwd=folder)
+    done = torchrun(folder, path, "--name", "two", "--device", device)
+    assert done.returncode == 0, done.stderr
+    assert_alike(learned(folder, "one"), learned(folder, "two"))
+
+
 @pytest.mark.slow  # in threads every family does it in test_contract.py
 def test_features_divided_among_two_processes(folder: Path) -> None:
     divisible = {name: settings for name, settings in METHODS.items() if train.METHODS[name].divisible}
