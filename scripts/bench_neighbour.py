@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.train.loop import train
 from pipeline.train.memory import keep_freed
 from scripts.bench import report, store_of_noise
-from scripts.bench_train import ours, source_of
+from scripts.contestants import learner, source_of
 from stores.cpus import cpus_here
 from stores.loader import BatchLoader
 
@@ -72,7 +72,7 @@ def _steps_per_s(path: Path, seconds: float) -> float:
     keep_freed()
     store = ActivationStore.open(path)
     source = source_of(store.stats(HOOK_POINT), HOOK_POINT)
-    learners = {"one": ours("relu_l1", source, d_sae=512)}
+    learners = {"one": learner("relu_l1", source, d_sae=512)}
     loader = BatchLoader(store, (HOOK_POINT,), 1024, seed=0, n_steps=N_STEPS, residency="ram")
     started = 0.0
     for told in train(learners, loader, source, N_STEPS):

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from pipeline.train import foresight, readings
 
 NAME = "lazy"
-# What copies between devices, and what may be indexed by the CPU's integers.
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+# What copies between devices, and what may be indexed by the CPU's integers.
 _BOTH = (torch.ops.aten.copy_, torch.ops.aten._to_copy, torch.ops.aten.index, torch.ops.aten.index_put_)
 
 
