@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt
 
-.PHONY: run extract train score report status toy test test-all interop cluster-test bench lint types demo-model
+.PHONY: run extract train score report status toy test test-all interop cluster-test bench gpu lint types demo-model
 .NOTPARALLEL:
 
 extract train score report status: .venv/installed
@@ -45,6 +45,11 @@ bench: .venv/installed-dev
 	$(BIN)/python -m scripts.bench_neighbour
 	$(BIN)/python -m scripts.bench_rotation
 	$(BIN)/python -m scripts.bench_score
+
+# On a machine with a GPU: the tests that need one, then speeds; figures and a table into runs/bench/gpu-DEVICE.*.
+gpu: .venv/installed-dev
+	@$(BIN)/python -m scripts.bench_gpu --check
+	@$(BIN)/python -m pytest -m gpu $(ARGS); tests=$$?; $(BIN)/python -m scripts.bench_gpu && exit $$tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -17,16 +17,30 @@ from stores.description import Description
 from stores.writer import StoreWriter
 
 
-def medians(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def seconds_of(function: Callable[[], Any], device: str = "cpu") -> float:
+    """Of a device from when it has done all before, to when it has done this."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def medians(work: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu") -> dict[str, float]:
     """Seconds of each, the median over rounds in which they take turns, after one round that does not count: what
     disturbs a shared machine for a while disturbs all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for i in range(rounds + 1):
         for name, function in work.items():
-            started = time.perf_counter()
-            function()
+            found = seconds_of(function, device)
             if i:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(found)
     return {name: statistics.median(s) for name, s in seconds.items()}
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = _random_gpt2(Path(folder) / "gpt2")
+        files = random_gpt2(Path(folder) / "gpt2")
         memory = {n: _peak_bytes(files.folder, n) for n in (2, 24)}
         tokens = np.random.default_rng(0).integers(0, 4096, (args.sequences, CONTEXT), dtype=np.int32)
         own = {precision: load_model(files, precision=precision) for precision in ("float32", "bfloat16")}
@@ -102,18 +103,23 @@ def _fill_three_shards(model: str, n_hook_points: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _random_gpt2(folder: Path) -> ModelFiles:
+def random_gpt2(folder: Path, **shape: int) -> ModelFiles:
+    """shape: of a GPT2Config, where it is not GPT-2 small's."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(**shape)).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):  # any ids below 50,257 cost the same
         (folder / name).write_text((DEMO / name).read_text())
     return ModelFiles.find(str(folder))
 
 
 def _forward(model: LanguageModel, tokens: np.ndarray, size: int) -> None:
-    capture(model, tokens, HOOK_POINTS, tuple(range(1, CONTEXT)), size, "float16")
+    forward(model, tokens, size, HOOK_POINTS)
+
+
+def forward(model: LanguageModel, tokens: np.ndarray, size: int, hook_points: tuple[str, ...]) -> None:
+    capture(model, tokens, hook_points, tuple(range(1, tokens.shape[1])), size, "float16")
 
 
 def _hooked_transformer(files: ModelFiles) -> Callable[[np.ndarray, int], dict[str, torch.Tensor]]:
@@ -160,26 +166,38 @@ def _largest_difference(own: LanguageModel, peer: Callable[..., dict[str, torch.
 def _write_overhead(files: ModelFiles, model: LanguageModel, folder: Path, sequences: int, rounds: int) -> float:
     """The time of filling a store of six shards over that of the forward pass alone, less 1. The last shard's writing,
     which nothing runs beside, is in it."""
+    seconds = filling(files, model, folder, (6 * sequences, CONTEXT), 4, HOOK_POINTS, rounds)
+    return seconds["store"] / seconds["forward"] - 1
+
+
+def filling(
+    files: ModelFiles,
+    model: LanguageModel,
+    folder: Path,
+    tokens: tuple[int, int],
+    size: int,
+    hook_points: tuple[str, ...],
+    rounds: int,
+) -> dict[str, float]:
+    """Seconds of filling a store of six shards ("store"), and of the forward pass alone ("forward"). tokens: so many
+    sequences, which six divides, of so many tokens; size: sequences at a time."""
+    n, context = tokens
     config = ExtractConfig(
-        model=str(files.folder), hook_points=HOOK_POINTS, context=CONTEXT, n_rows=6 * sequences * (CONTEXT - 1),
-        chunk_rows=sequences * (CONTEXT - 1), shard_chunks=1, precision=model.precision, batch_sequences=4,
+        model=str(files.folder), hook_points=hook_points, context=context, n_rows=n * (context - 1),
+        chunk_rows=n // 6 * (context - 1), shard_chunks=1, precision=model.precision, batch_sequences=size,
     )  # fmt: skip
     unit = Unit("extract", "bench", folder, 0, {}, {"text": {}})
-    description = describe(config, files, unit, None)
-    n = 0
+    description, turn = describe(config, files, unit, None), count()
 
     def extract() -> None:
-        nonlocal n
-        n += 1
-        writer = StoreWriter.create(folder / f"{model.precision}-{n}.zarr", description)
+        writer = StoreWriter.create(folder / f"{model.precision}-{next(turn)}.zarr", description)
         with Leases(writer.place) as leases:
             stage.fill(config, model, writer, writer.missing(), leases)
         writer.close()
 
-    tokens = np.random.default_rng(0).integers(0, 4096, (6 * sequences, CONTEXT), dtype=np.int32)
-    work = {"store": extract, "forward": lambda: _forward(model, tokens, config.batch_sequences)}
-    seconds = medians(work, rounds)
-    return seconds["store"] / seconds["forward"] - 1
+    ids = np.random.default_rng(0).integers(0, 4096, tokens, dtype=np.int32)
+    work = {"store": extract, "forward": lambda: forward(model, ids, size, hook_points)}
+    return medians(work, rounds, model.device)
 
 
 if __name__ == "__main__":
