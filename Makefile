@@ -18,11 +18,14 @@ run: .venv/installed
 toy: .venv/installed
 	@$(BIN)/unmix toy $(ARGS)
 
+# Module fixtures are made once where neighbours stay together (worksteal); what many processes import is compiled once.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not slurm" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not slurm" $(ARGS)
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # What other libraries read of ours and write for us, by the libraries themselves. The last line of names cannot be had with what
 # it asks for, and does without.

@@ -48,12 +48,13 @@ def refused(done: subprocess.CompletedProcess[str], message: str) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [True, False])
-def test_four_that_start_at_once_fill_a_store(folder: Path, share: bool) -> None:
+def test_four_that_start_at_once_fill_a_store(folder: Path, share: bool, times: int) -> None:
     sets = [*SMALL, "--set", "extract.chunk_rows=155", "--set", "extract.shard_chunks=1"]
     unmix("extract", "tiny.toml", *sets, "--name", "one", cwd=folder)
     expected = ActivationStore.open(store_of(folder, "one")).digest
-    for i in range(3):
+    for i in range(times):
         command = ["extract", "tiny.toml", *sets, "--name", f"r{i}"]
         four = [start(*command, *(["--worker", f"{k}/4"] if share else []), cwd=folder) for k in range(4)]
         assert [process.wait() for process in four] == [0] * 4
@@ -195,14 +196,22 @@ def test_random_bytes_are_no_text(folder: Path) -> None:
 
 
 def test_a_null_row_is_left_out_and_told(folder: Path) -> None:
-    rows = [{"text": f"def walk_{i}(path): return {i}\n" * 9 if i != 40 else None} for i in range(300)]
+    rows = [{"text": f"def walk_{i}(path): return {i}\n" * 9 if i != 40 else None} for i in range(100)]
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    more = ["--set", "extract.n_rows=600000"]  # to the end of the text
+    more = ["--set", "extract.n_rows=60000"]  # to the end of the text
     done = unmix("extract", "tiny.toml", *SMALL, *more, "--set", "extract.text.path=a.jsonl", cwd=folder)
-    assert "1 of 300 rows have null in column 'text', the first is 41" in done.stdout + done.stderr
+    assert "1 of 100 rows have null in column 'text', the first is 41" in done.stdout + done.stderr
 
 
 def test_libraries_add_no_lines_to_a_refusal(folder: Path, model: Path) -> None:
+    """What they write themselves, not by Python's stderr, too."""
+    change(model / "config.json", n_embd=48)
+    code = start("extract", "tiny.toml", *OWN, cwd=folder, stderr=folder / "stderr").wait()
+    refused(subprocess.CompletedProcess([], code, "", (folder / "stderr").read_text()), "config.json")
+
+
+@pytest.mark.slow
+def test_libraries_add_no_lines_to_a_refusal_while_they_are_loaded(folder: Path, model: Path) -> None:
     change(model / "config.json", n_embd=48)
     command = [sys.executable, "-m", "pipeline", "extract", "tiny.toml", *OWN]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
