@@ -49,7 +49,8 @@ def metadata(description: Description) -> dict[str, bytes]:
     from zarr.storage import MemoryStore
 
     files: dict[str, Any] = {}
-    group = zarr.open_group(MemoryStore(files), mode="w")
+    attributes = asdict(description) | {"digest": digest(asdict(description))}
+    group = zarr.create_group(MemoryStore(files), attributes=attributes)
     shapes = {
         h: (description.n_rows, description.stored_width(h), description.chunk_rows) for h in description.hook_points
     }
@@ -62,8 +63,6 @@ def metadata(description: Description) -> dict[str, bytes]:
             chunks=(rows, d),
             shards=(rows * description.shard_chunks, d),
             compressors=[Crc32cCodec()],
+            attributes=attributes if name == TOKENS else None,  # what zarr.json is made again from when it is damaged
         )
-    attributes = asdict(description) | {"digest": digest(asdict(description))}
-    group.attrs.update(attributes)
-    group[TOKENS].attrs.update(attributes)  # the copy that zarr.json is made again from when it is damaged
     return {key: files[key].to_bytes() for key in sorted(files, key=lambda key: (key == "zarr.json", key))}

@@ -6,11 +6,12 @@ from scripts.fuzz import run
 from scripts.fuzz_targets import TARGETS, Target
 
 
+@pytest.mark.parametrize("number", [8, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
-def test_altered_files_are_taken_or_refused_in_one_line_that_names_them(target: Target) -> None:
-    counts = run(target, seed=0, first=0, number=25, seconds=60, keep=None)
+def test_altered_files_are_taken_or_refused_in_one_line_that_names_them(target: Target, number: int) -> None:
+    counts = run(target, seed=0, first=0, number=number, seconds=60, keep=None)
     assert counts.findings == []
-    assert counts.inputs == counts.refused + counts.accepted == 25
+    assert counts.inputs == counts.refused + counts.accepted == number
 
 
 # Inputs that were findings once: (target, number).

@@ -240,8 +240,8 @@ def test_l1_shrinks_as_in_the_closed_form() -> None:
     with torch.no_grad():
         made.model.W_dec[:] = made.model.W_enc[:] = 1.0
     made.model.b_dec.requires_grad_(False)
-    for step in range(1500):
-        made.step(x, step, 1500)
+    for step in range(400):
+        made.step(x, step, 400)
     code = made.to_dictionary({}).encode(x)
     assert code[0].item() == pytest.approx(1.5, abs=0.02)
     assert code[-1].item() == 0

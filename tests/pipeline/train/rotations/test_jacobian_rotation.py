@@ -52,7 +52,9 @@ def source(folder: Path) -> Source:
     return replace(source_of(x, AT, weights=model), site=SITE, writes=None)  # of what is written no row is needed
 
 
+@cache
 def learned(folder: Path, n_steps: int = 30, **settings: Any) -> JacobianRotationLearner:
+    """For reading alone: it is made once."""
     _, x, _, _ = captured(folder)
     config = JacobianRotationConfig(**{"n_inputs": 100, "n_iterations": 6, "msp": 0.5, **settings})
     learner = JacobianRotationLearner(config, source(folder), "cpu")
