@@ -24,6 +24,10 @@ class StoreError(ValueError):
     """A store, or a part of one, is missing, unfinished or damaged."""
 
 
+class OtherSchema(StoreError):
+    """A store that another version wrote, whose description means something else."""
+
+
 @dataclass(frozen=True)
 class Description:
     """Everything that says what a store's numbers are. Saved as the group's attributes and part of the digest."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from stores.commits import committed_shards
-from stores.description import DTYPES, SCHEMA_VERSION, Description, StoreError
+from stores.description import DTYPES, SCHEMA_VERSION, Description, OtherSchema, StoreError
 from stores.manifest import digest
 from stores.moments import Moments
 from stores.names import check_name
@@ -56,9 +56,14 @@ def read_description(place: Place, key: str = ROOT) -> Description:
     if not isinstance(attributes, dict):
         raise StoreError(f"{place / key} is damaged: it has no attributes; {place.repair}")
     if (schema := attributes.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
-        raise StoreError(
-            f"{place / key}: store schema {str(schema)[:20]!r}, this version reads {SCHEMA_VERSION}; extract it again, to "
-            f"another place"
+        newer = isinstance(schema, int) and schema > SCHEMA_VERSION
+        way_on = (
+            "install the unmix that wrote it, or a newer one"
+            if newer
+            else "make it again beside it, `unmix extract RECIPE --name NEW`, or by stores.write_store at another path"
+        )
+        raise OtherSchema(
+            f"{place / key} is of store schema {str(schema)[:20]}, this version reads {SCHEMA_VERSION}: {way_on}"
         )
     try:
         description = _typed_description(attributes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from stores import attempts
 from stores.commits import TOKENS, Commit, StoreDigest, commit_key, committed_shards, file_key, read_commit, records
-from stores.description import Description, StoreError
+from stores.description import Description, OtherSchema, StoreError
 from stores.metadata import COPY, MANIFEST, ROOT, read_description, read_json_object, read_manifest
 from stores.place import Place
 from stores.rolling import ROLLING
@@ -30,7 +30,8 @@ class Damage:
 
 
 def stored_description(place: Place) -> Description:
-    """From zarr.json, or from its copy where that is damaged. Raises StoreError: both are, or there is no store."""
+    """From zarr.json, or from its copy where that is damaged. Raises StoreError: both are, there is no store, or it is of
+    another schema."""
     try:
         return read_description(place)
     except StoreError as error:
@@ -39,7 +40,10 @@ def stored_description(place: Place) -> Description:
         raise first
     try:
         return read_description(place, COPY)
-    except StoreError:
+    except StoreError as second:
+        for error in (first, second):
+            if isinstance(error, OtherSchema):
+                raise error from None
         if place.exists(ROOT):
             raise StoreError(
                 f"{place / ROOT} and its copy {COPY} are both damaged, so nothing says what the numbers are: remove "

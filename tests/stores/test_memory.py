@@ -109,11 +109,11 @@ def test_a_job_has_what_slurm_gave_it_less_what_it_has_taken(
 
 def test_a_process_with_a_limit_sees_it() -> None:
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 * 10**9, 8 * 10**9))\n"
         "from stores.memory import free_memory_bytes; print(free_memory_bytes())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**environment(), "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 3 * 10**9
+    assert int(done.stdout) < 8 * 10**9  # 3.2 GB of it are mapped by a PyTorch with CUDA
