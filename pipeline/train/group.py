@@ -1,6 +1,5 @@
 """Dictionaries of one site that learn together, from where they stand to the end."""
 
-import importlib.metadata
 import math
 import shutil
 import time
@@ -22,7 +21,7 @@ from pipeline.train.methods import Learner
 from pipeline.train.readings import Readings, Values
 from pipeline.train.source import Source
 from pipeline.train.tasks import Task
-from pipeline.units import Unit
+from pipeline.units import Unit, versions
 from stores.activations import ActivationStore
 from stores.loader import BatchLoader
 
@@ -43,7 +42,7 @@ def provenance(recipe: str, store: ActivationStore, task: Task, unit: Unit) -> d
         "model_digest": store.description.model_digest,
         "weight_processing": store.description.weight_processing,
         "text": store.description.text,
-        "unmix": importlib.metadata.version("unmix"),
+        "unmix": versions()["unmix"],
     }
 
 
