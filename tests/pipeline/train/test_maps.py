@@ -153,7 +153,7 @@ def test_a_transcoder_finds_a_planted_linear_map_of_sparse_features() -> None:
     data = planted(20_000, k=3, d=(32, 24))
     data.truth[A] = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(3)))[0]
     data.rows[A] = data.strength @ data.truth[A] + 3.0
-    dictionary = trained(data, "transcoder", d_sae=64)
+    dictionary = trained(data, "transcoder", n_steps=350, d_sae=64)
     assert mmcs(data.truth[B], dictionary.W_dec, signed=False) > 0.98
     assert mmcs(data.truth[A], dictionary.W_enc.T, signed=False) > 0.95
 
