@@ -15,7 +15,10 @@ from pipeline.train.kernels import Decode, Entries, Shared, matmul
 
 
 class Code(ABC):
-    """z (batch, n): the strengths of n features, which are all that there are, or those held or looked at here."""
+    """z (batch, n): the strengths of n features, which are all that there are, or those held or looked at here. pre: what
+    they were selected from, if it is kept."""
+
+    pre: Float[Tensor, "batch n"] | None
 
     @abstractmethod
     def decode(
@@ -46,8 +49,7 @@ class Code(ABC):
 
 @dataclass(frozen=True)
 class Dense(Code):
-    """latents: which of a dictionary's features these are, None: all of them. pre: what they were selected from. sums: over
-    the rows, if they are there already, on a CPU."""
+    """latents: which of a dictionary's features these are, None: all of them. sums: over the rows, if they are there already, on a CPU."""
 
     z: Float[Tensor, "batch n"]
     latents: Int64[Tensor, " n"] | None = None
