@@ -49,7 +49,8 @@ class Code(ABC):
 
 @dataclass(frozen=True)
 class Dense(Code):
-    """latents: which of a dictionary's features these are, None: all of them. sums: over the rows, if they are there already, on a CPU."""
+    """latents: which of a dictionary's features these are, None: all of them. sums: over the rows, if they are there
+    already, on a CPU."""
 
     z: Float[Tensor, "batch n"]
     latents: Int64[Tensor, " n"] | None = None
