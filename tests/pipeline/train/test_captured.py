@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.train import captured, static
+from pipeline.train import captured, fused, static
 from pipeline.train import learner as learning
 from pipeline.train.families.base import Family
 from pipeline.train.families.relu_l1 import ReluL1
@@ -28,7 +28,7 @@ X = torch.from_numpy(planted_rows(BATCH * N_STEPS, D))
 SCHEDULED: dict[str, dict[str, Any]] = {
     "topk": {"k_start": 6, "k_anneal": 0.5, "decay": 0.9, "aux_k": 8},
     "relu_l1": {"penalty_warmup": 0.3, "l0_target": 5.0},
-    "gated": {"penalty_warmup": 0.7, "decay_shape": "cosine", "decay": 0.6},
+    "gated": {"grad_clip": 5.0, "penalty_warmup": 0.7, "decay_shape": "cosine", "decay": 0.6},
     "p_anneal": {"penalty_warmup": 0.2, "n_updates": 2, "anneal_from": 0.2, "l0_target": 5.0},
     "jumprelu": {"penalty_warmup": 0.3, "l0_target": 5.0, "decay": 0.7},
 }
@@ -47,13 +47,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Replayed:
 
 def learner(name: str | type[Family], where: str = "cpu", **settings: Any) -> FamilyLearner:
     family = FAMILIES[name] if isinstance(name, str) else name
-    given: dict[str, Any] = {
-        "d_sae": 48,
-        "lr": 1e-2,
-        "dead_after_tokens": 100,
-        "grad_clip": 5.0,
-        "decay": 0.7,
-    } | settings
+    given: dict[str, Any] = {"d_sae": 48, "lr": 1e-2, "dead_after_tokens": 100, "decay": 0.7} | settings
     given |= {"k": 3} if "k" in family.Config.model_fields else {}
     given |= SCHEDULED.get(name, {}) if isinstance(name, str) else {}
     source = source_of(X)
@@ -84,6 +78,7 @@ def test_replayed_steps_are_the_steps(name: str, device: Replayed) -> None:
     one, other = learner(name), uncaptured(learner(name))
     found, expected = learn(one), learn(other)
     assert device.n_replayed >= N_STEPS // 3
+    assert fused.holds(one.model) == (name not in ("gated", "jumprelu"))  # clipped; thresholds are constrained
     assert_same(one, other)
     for ours, theirs in zip(found, expected, strict=True):
         assert {k: float(v) for k, v in ours.items()} == {k: float(v) for k, v in theirs.items()}

@@ -102,7 +102,7 @@ def test_only_a_step_leaves_gradients_to_itself() -> None:
 
     def backward(learner: FamilyLearner) -> None:
         learner.optimiser.zero_grad()
-        learner.model(x, x, 0, N_STEPS, False)[0].backward()
+        learner.model(x, x, learner.model.now(0, N_STEPS, False))[0].backward()
 
     backward(one)
     assert all(parameter.grad is not None for parameter in one.model.parameters())
