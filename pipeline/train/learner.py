@@ -279,7 +279,7 @@ def followed(
     model: Family, parts: Mapping[str, Tensor], silent: Int64[Tensor, " d_sae"], now: Now
 ) -> dict[str, Tensor]:
     """The buffers that a batch changes. parts: of the whole batch; silent: tokens since each feature fired, with its."""
-    new = model.update(parts, model.seen(now))
+    new = model.update(parts, now.of(model.tokens_since_fired, model.dead_after))
     new["tokens_since_fired"] = silent
     new["density"] = parts["l0"] / model.d_sae
     return new

@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -236,15 +235,12 @@ class Family(nn.Module, ABC):
 
     def now(self, step: int, n_steps: int, any_dead: bool) -> Now:
         """By numbers of the host."""
-        return self.seen(Now(step, n_steps, any_dead, self.schedule(step, n_steps)))
-
-    def seen(self, now: Now) -> Now:
-        """The same, for this dictionary."""
-        return replace(now, tokens_since_fired=self.tokens_since_fired, dead_after=self.dead_after)
+        now = Now(step, n_steps, any_dead, self.schedule(step, n_steps))
+        return now.of(self.tokens_since_fired, self.dead_after)
 
     def forward(
         self, x: Float[Tensor, "batch d_in"], y: Float[Tensor, "batch d_out"], now: Now
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Bool[Tensor, " d_sae"]]:
         """(total, parts with "l0", which features were active) of scaled rows: the loss as tensors alone."""
-        loss = self.loss(*self.centred(x, y), self.seen(now))
+        loss = self.loss(*self.centred(x, y), now.of(self.tokens_since_fired, self.dead_after))
         return loss.total, {**loss.parts, "l0": loss.code.l0()}, loss.code.fired()

@@ -60,6 +60,10 @@ class Now:
         known = [(name, value) for name, value in self.scheduled.items() if not isinstance(value, Tensor)]
         return self.n_steps, self.any_dead, tuple(known)
 
+    def of(self, tokens_since_fired: Int64[Tensor, " d_sae"], dead_after: int) -> "Now":
+        """The same, for one dictionary."""
+        return replace(self, tokens_since_fired=tokens_since_fired, dead_after=dead_after)
+
     def at_any(self) -> "Now":
         """Of all steps of this kind."""
         return replace(self, at=None)
