@@ -42,7 +42,9 @@ def subject(name: str = "topk", site: str = "autoencoder", **settings: Any) -> S
         (subject(site="crosscoder"), False),
         (subject("relu_l1", "crosscoder"), True),
     ],
-    ids=lambda own: repr(own) if isinstance(own, bool) else f"{own.family.__name__} {own.config.model_fields_set}",
+    ids=lambda own: (
+        repr(own) if isinstance(own, bool) else " ".join([own.family.__name__, *sorted(own.config.model_fields_set)])
+    ),
 )
 def test_what_it_does_not_hold_for_takes_the_ordinary_step(
     given: Subject, expected: bool, monkeypatch: pytest.MonkeyPatch
