@@ -78,10 +78,13 @@ class TopK(Family):
         auxiliary = torch.zeros_like(mse[-1])
         aux_k = self.d_in // 2 if config.aux_k is None else config.aux_k
         if aux_k and now.any_dead:
-            n, dead = self.products.ranks.n_own(config.aux_rows), now.dead
+            ranks, dead = self.products.ranks, now.dead
+            n, n_batch = ranks.n_own(config.aux_rows), ranks.n_rows(len(x))
             revived = self.encode_among(dead, x, self.among_dead(aux_k), code, n)
             left = errors[-1, :n].detach() - self.decode(revived)
-            auxiliary = left.square().sum(-1).mean() * dead.any()
+            # The learner weighs this process's loss by its part of the batch, which is not its part of these rows.
+            over = min(config.aux_rows, n_batch) * len(x) / n_batch
+            auxiliary = left.square().sum(-1).sum() / over * dead.any()
         return Loss(mse.mean() + config.aux_coefficient * auxiliary, code, {"mse": mse[-1], "aux": auxiliary})
 
     def to_dictionary(self, provenance: dict) -> FeatureDictionary:

@@ -161,12 +161,13 @@ def test_dead_features_come_back_by_the_auxiliary_loss(family: type[TopK]) -> No
     assert dead[8] < dead[0]
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize("n_processes", [1, 2, 3, 40])
 @pytest.mark.parametrize(("family", "sizes"), [(TopK, (96, 0)), (TopK, (96, 10**6)), (AbsTopK, (400, 0))])
 def test_the_auxiliary_loss_is_measured_on_the_first_rows(
     family: type[TopK], sizes: tuple[int, int], n_processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """d_sae, and up to what size products are dense. It would have caught rows of the error beside other rows' code."""
+    """d_sae, and up to what size products are dense. It would have caught rows of the error beside other rows' code, parts
+    that are not as large as other processes', and the mean of none."""
     (x, _), (d_sae, small) = planted(256, 16, 64, 3), sizes
     monkeypatch.setattr(learning, "SMALL", small)
 
