@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pipeline.train.families.loss import Now
 
 SWITCH = "UNMIX_CUDA_GRAPHS"  # 0 in the environment: there are none
-N_BEFORE = 3  # steps of a kind before it is captured
+N_BEFORE = 10  # steps of a kind before it is captured: a k that falls has fewer of each
 _MOST = 16  # graphs of one learner: of k that falls, each value has one
 
 Parts = dict[str, Tensor]

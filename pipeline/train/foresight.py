@@ -2,7 +2,8 @@
 
 from collections import deque
 
-from jaxtyping import Shaped
+import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from pipeline.train.readings import Copy
@@ -29,3 +30,13 @@ class Foresight:
         """After a step of n_tokens. longest: silence of a feature, in tokens."""
         self._shown += n_tokens
         self._under_way.append((self._shown, Copy(longest)))
+
+    def state(self) -> Int64[Tensor, "n 2"]:
+        """(tokens since, longest silence) of what it has not answered with: a run that goes on from there answers as one that
+        was not interrupted, and so takes the same steps."""
+        known = [(self._shown - shown, int(longest.read())) for shown, longest in self._under_way]
+        return torch.tensor(known, dtype=torch.int64).reshape(-1, 2)
+
+    def load(self, state: Int64[Tensor, "n 2"]) -> None:
+        self._shown = 0
+        self._under_way = deque((-ago, Copy(torch.tensor(longest))) for ago, longest in state.tolist())

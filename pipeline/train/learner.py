@@ -188,11 +188,14 @@ class FamilyLearner:
 
     def state(self) -> dict[str, Tensor]:
         """Of the features that this process holds, as load_state takes it."""
-        return states.state(self.model, self.optimiser)
+        found = states.state(self.model, self.optimiser)
+        return found | {"foresight": self.foresight.state()} if static.wanted(self.model.W_dec) else found
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         states.load(state, self.model, self.optimiser)
         self.foresight = Foresight()
+        if "foresight" in state and static.wanted(self.model.W_dec):
+            self.foresight.load(state["foresight"])
         self.captured.forget()
 
     def divided(self, state: Mapping[str, Tensor]) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.train.families.base import Family
 
-_OF_SIDES = ("scale_in", "scale_out", "mean_in")
+_WHOLE = ("scale_in", "scale_out", "mean_in", "foresight")
 
 
 def state(model: Family, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -34,4 +34,4 @@ def load(state: Mapping[str, Tensor], model: Family, optimiser: torch.optim.Opti
 
 def per_feature(model: Family, name: str, tensor: Tensor) -> bool:
     """Whether the rows of a part of the state, or of the model, are features."""
-    return tensor.ndim > 0 and not any(part in (*model.whole, *_OF_SIDES) for part in name.split("."))
+    return tensor.ndim > 0 and not any(part in (*model.whole, *_WHOLE) for part in name.split("."))
