@@ -18,8 +18,8 @@ architecture "bases" is two linear dictionaries that were learned together, of t
 is written, and forward is not defined: see bases().
 
 Saved as a folder in the layout of SAELens 6 (cfg.json + sae_weights.safetensors), so that what SAELens can express it
-loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no abs_topk, linear and bases,
-no transcoders with the activations topk and gated, and none that read or write several hook points.
+loads as it is, and provenance.json beside them: where the dictionary comes from. SAELens has no linear and bases,
+no transcoders with the activations topk, abs_topk and gated, and none that read or write several hook points.
 """
 
 from pathlib import Path

@@ -36,7 +36,7 @@ _SCALES = ("finetuning_scaling_factor", "scaling_factor")  # of codes before the
 
 
 def architecture_name(spec: Spec) -> str:
-    """SAELens's name, or one like it where SAELens has none."""
+    """SAELens's name, or one like it where SAELens has none; abs_topk, whose name in cfg.json is abstopk."""
     if spec.d_out is None:
         return spec.architecture
     activation = "" if spec.architecture == "standard" else f"{spec.architecture}_"
@@ -143,13 +143,10 @@ def check(spec: Spec) -> None:
 
 def write(spec: Spec, w: Weights) -> Iterator[tuple[str, bytes]]:
     """The files of what check lets pass."""
-    config = config_of(spec)
-    if spec.architecture == "abs_topk":
-        config["architecture"] = _ABS_TOPK
     saved = {saved_name(spec, n): as_saved(n, w[n]).contiguous() for n in spec.shapes}
     weights = save_tensors(saved)
     yield WEIGHTS, weights
-    yield CONFIG, json_bytes(config)
+    yield CONFIG, json_bytes(config_of(spec))
     yield PROVENANCE, json_bytes({**spec.provenance, **digests_of(saved, weights)})
 
 
@@ -194,7 +191,7 @@ def config_of(spec: Spec) -> dict[str, Any]:
     if max(len(site.reads), len(site.writes)) > 1:
         metadata |= {"reads": site.reads, "writes": site.writes, "d_writes": spec.d_writes}
     config = {
-        "architecture": architecture_name(spec),
+        "architecture": _ABS_TOPK if autoencodes and spec.architecture == "abs_topk" else architecture_name(spec),
         "d_in": spec.d_in,
         "d_sae": spec.d_sae,
         **({} if autoencodes else {"d_out": spec.d_out}),

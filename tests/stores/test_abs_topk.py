@@ -1,5 +1,6 @@
 """AbsTopK: codes of either sign."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,28 @@ def test_it_is_topk_with_every_latent_and_its_opposite() -> None:
     torch.testing.assert_close(dictionary(x), topk(x))
 
 
-@pytest.mark.interop
-def test_saelens_refuses_what_it_has_not(tmp_path: Path) -> None:
-    saelens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
+@pytest.fixture
+def saved(tmp_path: Path) -> FeatureDictionary:
+    """One that lies in tmp_path."""
+    torch.manual_seed(0)
     weights = torch.randn(8, 20), torch.randn(20), torch.randn(20, 8), torch.randn(8)
-    FeatureDictionary(Spec("abs_topk", 8, 20, k=5), *weights).save(tmp_path)
-    with pytest.raises(KeyError, match="abs_topk"):
-        saelens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    dictionary = FeatureDictionary(Spec("abs_topk", 8, 20, k=5), *weights)
+    dictionary.save(tmp_path)
+    return dictionary
+
+
+def test_it_is_saved_under_the_name_of_saelens_and_read_under_both(saved: FeatureDictionary, tmp_path: Path) -> None:
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert config["architecture"] == "abstopk"
+    for name in ("abstopk", "abs_topk"):
+        (tmp_path / "cfg.json").write_text(json.dumps({**config, "architecture": name}))
+        found = FeatureDictionary.load(tmp_path).spec
+        assert (found.architecture, found.k) == (saved.spec.architecture, 5)
+
+
+@pytest.mark.interop
+def test_saelens_loads_what_is_saved(saved: FeatureDictionary, tmp_path: Path) -> None:
+    saelens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
+    theirs, x = saelens.SAE.load_from_disk(str(tmp_path), device="cpu"), torch.randn(30, 8)
+    torch.testing.assert_close(theirs.encode(x), saved.encode(x), rtol=0, atol=1e-5)
+    torch.testing.assert_close(theirs(x), saved(x), rtol=0, atol=1e-5)
