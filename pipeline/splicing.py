@@ -43,8 +43,7 @@ class Splice:
     def check(self) -> None:
         """Raises UserError: the dictionary cannot stand there, or has no such feature."""
         site, n = self.dictionary.site, self.dictionary.d_sae
-        if not site.writes:
-            raise UserError("the dictionary does not say what it reads and writes: load it with its hook point")
+        _check_site(self.dictionary)
         if self.dictionary.spec.architecture == "bases":
             raise UserError(f"the two bases at {site.name} reconstruct nothing of one another: take one of bases()")
         if any(position < 0 for position in self.positions or ()):
@@ -219,6 +218,7 @@ def activations(
     own. Raises UserError as spliced does; for a text without a tokenizer.
     """
     sizes = sizes_of(model)
+    _check_site(dictionary)
     _check_widths(dictionary, sizes)
     tokens = tokens_of(model, text, tokenizer) if isinstance(text, str) else text
     hooks = Hooks(sizes, dictionary.site.reads, None, to_end=True)
@@ -239,6 +239,12 @@ def logits_of(
     if splice.late:
         passing.clean, _ = model.forward(tokens, capture=reads)
     return model.forward(tokens, capture=reads, edit=dict(splice.edits(passing)), logits=True)[1]
+
+
+def _check_site(dictionary: FeatureDictionary) -> None:
+    """Raises UserError: its hook points are not known."""
+    if not (dictionary.site.reads and dictionary.site.writes):
+        raise UserError("the dictionary does not say what it reads and writes: load it with its hook point")
 
 
 def _check_widths(dictionary: FeatureDictionary, sizes: Sizes) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stores.dictionary_files import CONFIG, PROVENANCE, line_of, shown
-from stores.formats import circuit_tracer, dictionary_learning, plain
+from stores.formats import circuit_tracer, dictionary_learning, openmoss, plain
 
 CARD = "README.md"
 _ENDINGS = (*plain.SUFFIXES, ".json", ".yaml")
-_BESIDE = (CONFIG, PROVENANCE, dictionary_learning.CONFIG, circuit_tracer.CONFIG)  # a file of weights may need them
+# A file of weights may need them
+_BESIDE = (CONFIG, PROVENANCE, dictionary_learning.CONFIG, circuit_tracer.CONFIG, openmoss.OLD_CONFIG)
 _SHOWN = 3  # folders, in a message
 
 
@@ -57,22 +58,35 @@ def dataset_commit(name: str, revision: str | None) -> str | None:
 def fetched(repo: str, folder: str, revision: str | None) -> Path:
     """Where a dictionary of a repository lies in the hub's cache: a folder, or a file of weights.
 
-    Only what lies in that very folder is downloaded. Raises ValueError, one line: a path that leads out of the repository,
-    no such repository, or no dictionary there, with some of those that are.
+    Only what lies in that very folder is downloaded, the folder checkpoints of OpenMOSS's version 1, and what a file is read
+    with. Raises ValueError, one line: a path that leads out of the repository, no such repository, or no dictionary there,
+    with some of those that are.
     """
     place = inside(repo, folder)
     within = "" if place == "." else f"{glob.escape(place)}/"
     patterns = [f"{within}*{ending}" for ending in _ENDINGS]
     if place != ".":
-        beside = PurePosixPath(place).parent
-        patterns += [glob.escape(place), *(glob.escape(str(beside / name)) for name in _BESIDE)]
+        patterns += [glob.escape(name) for name in (place, *_beside(PurePosixPath(place)))]
     root = snapshot(repo, revision, patterns, [f"{within}*/*"])
-    found = root / place
-    if found.is_dir() and not found.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{found} is a link out of the repository's folder: put the folder itself there")
-    if not (found.is_file() or (found.is_dir() and any(file.suffix in plain.SUFFIXES for file in found.iterdir()))):
+    found, checkpoints = root / place, root / place / openmoss.CHECKPOINTS
+    if (found / openmoss.OLD_CONFIG).is_file() and not (found / openmoss.WEIGHTS).exists():
+        below = f"{within}{openmoss.CHECKPOINTS}/*"
+        snapshot(repo, root.name, [f"{below}.safetensors"], [f"{below}/*"])
+    for folder in (found, checkpoints):
+        if folder.is_dir() and not folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{folder} is a link out of the repository's folder: put the folder itself there")
+    weights = any(file.suffix in plain.SUFFIXES for file in found.glob("*"))
+    if not (found.is_file() or weights or openmoss.files(found)):
         raise ValueError(_nothing_there(repo, place, revision, root))
     return found
+
+
+def _beside(place: PurePosixPath) -> list[str]:
+    """What a file of weights may be read with."""
+    folders = [place.parent, *([place.parent.parent] if place.parent.name == openmoss.CHECKPOINTS else [])]
+    decoder = circuit_tracer.decoder_of(place.name)
+    decoders = [place.with_name(decoder)] if decoder else []
+    return [str(path) for path in (*(folder / name for folder in folders for name in _BESIDE), *decoders)]
 
 
 def upload(

@@ -74,6 +74,11 @@ class Mapped(nn.Module):
         self.check()
         return super()._apply(fn, recurse)
 
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Of load_state_dict, also that of a module around this one."""
+        self.check()
+        return super()._load_from_state_dict(*args, **options)
+
     def state_dict(self, *args: Any, **options: Any) -> Any:
         self.check()
         return super().state_dict(*args, **options)

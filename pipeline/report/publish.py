@@ -1,6 +1,7 @@
 """A scored run as a folder for the hub: dictionaries that SAELens reads, a model card, scores, pictures, the export."""
 
 import os
+import re
 import shlex
 import shutil
 import uuid
@@ -165,11 +166,13 @@ def write(what: Publication) -> bool:
 
 
 def name_repository(folder: Path, repo: str) -> None:
-    """Write the repository's name into the card, where its name is not known yet or was another one."""
+    """Write the repository's name into the card, where its name is not known yet or was another one. A longer name that
+    holds it, such as a data set's, stays."""
     record, path = _found(folder), folder / CARD
     assert record is not None
     text = path.read_text()
-    data = text.replace(record["repo"], repo).encode()
+    old = re.escape(record["repo"])
+    data = re.sub(rf"(?<![\w./-]){old}(?![\w/-]|\.\w)", repo, text).encode()
     if record["files"][CARD][1] == bytes_digest(text.encode()):
         record["files"][CARD] = [len(data), bytes_digest(data)]
     commit_bytes(path, data)

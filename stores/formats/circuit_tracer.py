@@ -51,7 +51,8 @@ def files(path: Path) -> list[Path] | None:
     match, config = _FILE.fullmatch(path.name), path.parent / CONFIG
     if match is None or match[1] == "W_dec" or not config.exists():
         return None
-    return [config, path, *([_decoder(path)] if match[1] == "W_enc" else [])]
+    decoder = decoder_of(path.name)
+    return [config, path, *([path.with_name(decoder)] if decoder else [])]
 
 
 def is_part(path: Path) -> bool:
@@ -59,8 +60,10 @@ def is_part(path: Path) -> bool:
     return _FILE.fullmatch(path.name) is not None and path.name.startswith("W_dec") and _encoder(path).exists()
 
 
-def _decoder(path: Path) -> Path:
-    return path.with_name(path.name.replace("W_enc", "W_dec"))
+def decoder_of(name: str) -> str | None:
+    """The name of the file that W_enc_N.safetensors is read with; None: it is another file."""
+    match = _FILE.fullmatch(name)
+    return name.replace("W_enc", "W_dec") if match and match[1] == "W_enc" else None
 
 
 def _encoder(path: Path) -> Path:

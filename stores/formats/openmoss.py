@@ -31,20 +31,23 @@ from stores.site import Site
 from stores.spec import Spec
 
 CONFIG, OLD_CONFIG, WEIGHTS = "config.json", "hyperparams.json", "sae_weights.safetensors"
-_OLD = (WEIGHTS, "checkpoints/pruned.safetensors", "checkpoints/final.safetensors")  # the first that is there
+CHECKPOINTS = "checkpoints"  # version 1's folder of weights
+_OLD = (WEIGHTS, f"{CHECKPOINTS}/pruned.safetensors", f"{CHECKPOINTS}/final.safetensors")  # the first that is there
 _NORM = "dataset_average_activation_norm"
 _ACTIVATIONS = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
 
 
 def files(path: Path) -> list[Path] | None:
     """Those of the dictionary at a path, None: another format's."""
-    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    for config, names in ((CONFIG, (WEIGHTS,)), (OLD_CONFIG, _OLD)):
-        there = [folder / name for name in names if (folder / name).exists()]
-        if not there or not (folder / config).exists() or path not in (folder, *there):
-            continue
-        if config == OLD_CONFIG or _has_type(folder / config):
-            return [folder / config, there[0] if path == folder else path]
+    inner = path if path.is_dir() else path.parent
+    for folder in (inner, inner.parent) if inner.name == CHECKPOINTS else (inner,):
+        for config, names in ((CONFIG, (WEIGHTS,)), (OLD_CONFIG, _OLD)):
+            possible = [folder / name for name in names]
+            there = [file for file in possible if file.exists() and path in (folder, file.parent, file)]
+            if not there or not (folder / config).exists():
+                continue
+            if config == OLD_CONFIG or _has_type(folder / config):
+                return [folder / config, there[0]]
     return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from stores.formats.affine import Affine
 from stores.formats.circuit_tracer import is_part
 from stores.formats.opening import open_tensors
+from stores.formats.openmoss import CHECKPOINTS, OLD_CONFIG
 from stores.formats.stated import Stated
 
 SUFFIXES = (".safetensors", ".npz", ".pt")
@@ -24,8 +25,14 @@ def files(path: Path) -> list[Path] | None:
 
 
 def read(path: Path, stated: Stated) -> Affine:
-    """Raises ValueError: damaged, a weight is missing, or it cannot be told which axis is which."""
+    """Raises ValueError: damaged, a weight is missing, it cannot be told which axis is which, or it lies in a folder of
+    checkpoints, which says nothing of the activation and of scales."""
     (file,) = files(path) or []
+    if file.absolute().parent.name == CHECKPOINTS:
+        raise ValueError(
+            f"{file}: what weights in a folder named {CHECKPOINTS} compute is said by the {OLD_CONFIG} above it, and there "
+            "is none: put it there, or weights that need none into a folder of another name"
+        )
     tensors = open_tensors(file)
     if file.name == _GEMMA_SCOPE and "threshold" in tensors.entries:
         return Affine(tensors, stated, "jumprelu", None, False, rows={"W_enc": False, "W_dec": False})

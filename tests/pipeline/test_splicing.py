@@ -365,6 +365,11 @@ def test_what_cannot_stand_there_is_told(tiny: dict[str, Any], splices: list[Spl
         pass
 
 
+def test_activations_at_unknown_hook_points_are_told(tiny: dict[str, Any], tokens: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="load it with its hook point"):
+        autoencoder("", 32).activations(tiny["transformers"], tokens)
+
+
 def test_what_is_read_too_early_is_told(tiny: dict[str, Any], tokens: torch.Tensor) -> None:
     crosscoder = dictionary(Site((EARLIER, RESID), (EARLIER, RESID)), 64, 64)
     with crosscoder.spliced(tiny["transformers"]), pytest.raises(UserError, match="call the model itself"):

@@ -1,15 +1,18 @@
 """Dictionaries on the hub: what is uploaded comes back with the same bits, without a network too; the rest is told."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stores.dictionary import FeatureDictionary
 from stores.model_card import public
-from tests.stores.fake_hub import Hub, fake_hub
+from tests.stores.fake_hub import Hub, Repository, fake_hub
+from tests.stores.formats.test_cross_layer import write as cross_layer
 from tests.stores.test_dictionary import make
 
 REPO = "someone/dictionaries"
@@ -116,6 +119,48 @@ def test_another_librarys_file_is_read_from_the_hub(commit: Path, folder: str) -
     pre = x @ torch.from_numpy(W)
     assert found.hook_point == HOOK
     torch.testing.assert_close(found.encode(x), pre * (pre > 1))
+
+
+def hosted(hub: Hub, folder: Path, place: str) -> None:
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.repositories[REPO] = Repository(private=False)
+    hub.repositories[REPO].files = {f"{place}/{name}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("weights", ["checkpoints/final.safetensors", "sae_weights.safetensors"])
+@pytest.mark.parametrize("asked", ["L3", "the file", "its folder"])
+def test_the_first_version_of_openmoss_is_read_from_the_hub(
+    hub: Hub, tmp_path: Path, weights: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"encoder.weight": (20, 8), "encoder.bias": (20,), "decoder.weight": (8, 20), "decoder.bias": (8,)}
+    (tmp_path / "made" / weights).parent.mkdir(parents=True)
+    save_file({name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}, tmp_path / "made" / weights)
+    config = {"d_model": 8, "act_fn": "jumprelu", "jump_relu_threshold": 0.5, "norm_activation": "dataset-wise"}
+    config |= {"hook_point_in": HOOK, "dataset_average_activation_norm": {"in": 3.0, "out": 3.0}}
+    (tmp_path / "made" / "hyperparams.json").write_text(json.dumps(config))
+    hosted(hub, tmp_path / "made", "L3")
+    others = {f"L3/{name}/x.safetensors": b"" for name in ("other", "checkpoints/older")}
+    hub.repositories[REPO].files |= others
+
+    place = {"L3": "L3", "the file": f"L3/{weights}", "its folder": str(Path("L3", weights).parent)}[asked]
+    expected = FeatureDictionary.load(tmp_path / "made")
+    assert expected.spec.architecture == "jumprelu"
+    for online in (True, False):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", not online)
+        found = FeatureDictionary.from_hub(REPO, place)
+        assert found.spec == expected.spec
+        assert all(weight.equal(found.weights[name]) for name, weight in expected.weights.items())
+    assert not any(name in request for name in others for request in hub.asked)
+
+
+def test_a_layer_of_a_cross_layer_transcoder_is_read_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    cross_layer(tmp_path / "made")
+    hosted(hub, tmp_path / "made", "clt")
+    found = FeatureDictionary.from_hub(REPO, "clt/W_enc_1.safetensors")
+    assert found.W_dec.equal(FeatureDictionary.load(tmp_path / "made" / "W_enc_1.safetensors").W_dec)
+    assert not any("_0.safetensors" in path for path in hub.asked)
 
 
 @pytest.mark.parametrize("folder", ["..", "../other", "/etc", "a/../../b", "a\\b", "a\0b", "~/../../x"])

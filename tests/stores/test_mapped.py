@@ -56,6 +56,7 @@ USES: dict[str, Callable[[FeatureDictionary], object]] = {
     "W_dec": lambda d: d.W_dec,
     "weights": lambda d: d.weights,
     "state_dict": lambda d: d.state_dict(),
+    "load_state_dict": lambda d: d.load_state_dict(make(Kind("topk"), seed=1).state_dict()),
     "to": lambda d: d.to(torch.float64),
     "check": lambda d: d.check(),
 }
@@ -107,6 +108,18 @@ def test_a_file_that_takes_the_name_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(mapped(rows()), dictionary(rows()), rtol=0, atol=1e-6)
     mapped.save(tmp_path)  # also onto the file that it lies in
     assert torch.equal(FeatureDictionary.load(tmp_path).W_dec, dictionary.W_dec)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("around", [False, True])
+def test_other_weights_may_be_loaded_over_it(tmp_path: Path, assign: bool, around: bool) -> None:
+    dictionary, other = make(Kind("topk")), make(Kind("topk"), seed=1)
+    dictionary.save(tmp_path)
+    mapped = FeatureDictionary.load(tmp_path, mmap=True)
+    one, two = (torch.nn.Sequential(d) if around else d for d in (mapped, other))
+    one.load_state_dict(two.state_dict(), assign=assign)
+    torch.testing.assert_close(mapped(rows()), other(rows()), rtol=0, atol=1e-6)
+    assert torch.equal(FeatureDictionary.load(tmp_path, mmap=False).W_dec, dictionary.W_dec)
 
 
 @pytest.mark.parametrize("why", ["a digest of the file alone", "half precision", "an option to fold"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.report.publish import name_repository
 from stores.dictionary import FeatureDictionary
 from stores.from_rows import write_store
 from tests.conftest import planted_rows, unmix
@@ -166,6 +167,18 @@ def test_a_card_that_was_changed_by_hand_is_kept_and_uploaded(folder: Path, hub:
     before = files(folder)
     refused(folder, "publish/README.md was changed by hand, which would be lost: run `mv", "--only", "pca")
     assert files(folder) == before
+
+
+def test_another_repository_takes_the_place_of_the_first_alone(folder: Path) -> None:
+    publish(folder)
+    path = folder / "runs/own/publish"
+    text = (path / "README.md").read_text()
+    name_repository(path, "me/sae")
+    assert (path / "README.md").read_text() == text.replace("OWNER/NAME", "me/sae")
+    longer = "\nOf me/sae-data, me/sae.v2, some/me/sae and me/sae/x.\n"
+    (path / "README.md").write_text((path / "README.md").read_text() + longer + "See me/sae.\n")
+    name_repository(path, "me/other")
+    assert (path / "README.md").read_text() == text.replace("OWNER/NAME", "me/other") + longer + "See me/other.\n"
 
 
 def test_what_unmix_did_not_make_is_refused(folder: Path) -> None:

@@ -81,11 +81,29 @@ def test_version_1(tmp_path: Path, place: str, act_fn: str, threshold: float, su
     length, b_D = w["W_D"].norm(dim=1), w["b_D"] / a
     pre = ((x - b_D * subtracts) @ w["W_E"] + w["b_E"] / a) * length
     z = f(pre, "jumprelu" if threshold else act_fn, threshold)
-    for path in (tmp_path, tmp_path / place):
+    for path in (tmp_path, tmp_path / place, (tmp_path / place).parent):
         ours = FeatureDictionary.load(path)
         torch.testing.assert_close(ours.encode(x), z, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours(x), z @ (w["W_D"] / length[:, None]) + b_D, rtol=1e-4, atol=1e-4)
     assert ours.site == SITE
+
+
+def test_weights_whose_activation_nobody_says_are_refused(tmp_path: Path) -> None:
+    w = drawn()
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "final.safetensors"
+    save_file({"W_enc": w["W_E"], "b_enc": w["b_E"], "W_dec": w["W_D"], "b_dec": w["b_D"]}, file)
+    for path in (file, file.parent):
+        with pytest.raises(
+            ValueError, match="final.safetensors: what .* is said by the hyperparams.json above it, and there"
+        ):
+            FeatureDictionary.load(path)
+
+
+def test_version_2_may_lie_in_a_folder_named_checkpoints(tmp_path: Path) -> None:
+    write_2(tmp_path / "checkpoints", drawn(), norm_activation="inference")
+    for path in (tmp_path / "checkpoints", tmp_path / "checkpoints" / "sae_weights.safetensors"):
+        assert FeatureDictionary.load(path).site == MLP
 
 
 def test_a_decoder_without_a_bias(tmp_path: Path) -> None:
