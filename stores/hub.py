@@ -72,9 +72,9 @@ def fetched(repo: str, folder: str, revision: str | None) -> Path:
     if (found / openmoss.OLD_CONFIG).is_file() and not (found / openmoss.WEIGHTS).exists():
         below = f"{within}{openmoss.CHECKPOINTS}/*"
         snapshot(repo, root.name, [f"{below}.safetensors"], [f"{below}/*"])
-    for folder in (found, checkpoints):
-        if folder.is_dir() and not folder.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{folder} is a link out of the repository's folder: put the folder itself there")
+    for path in (found, checkpoints):
+        if path.is_dir() and not path.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{path} is a link out of the repository's folder: put the folder itself there")
     weights = any(file.suffix in plain.SUFFIXES for file in found.glob("*"))
     if not (found.is_file() or weights or openmoss.files(found)):
         raise ValueError(_nothing_there(repo, place, revision, root))
