@@ -6,8 +6,9 @@ import sys
 import traceback
 from functools import cache
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from pipeline.config import UserError
 
@@ -21,6 +22,13 @@ def own_module(file: str, where: str) -> tuple[ModuleType, str]:
     return _loaded(path.resolve(), digest, where), digest
 
 
+class _Source(SourceFileLoader):
+    """Of the file as it is: Python knows its own bytecode by the second and the size of the file, which a change may keep."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def told(error: BaseException) -> str:
     """An error of another's code, in one line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -29,9 +37,11 @@ def told(error: BaseException) -> str:
 @cache
 def _loaded(path: Path, digest: str, where: str) -> ModuleType:
     name = f"unmix_own_{re.sub(r'[^A-Za-z0-9]', '_', path.stem)}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UserError(f"{where}: expected a Python file, *.py")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
